@@ -1,0 +1,9 @@
+"""The base of every config model."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """Frozen, and closed: an unknown field is an error, so that a typing mistake never trains the wrong model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

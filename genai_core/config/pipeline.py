@@ -1,0 +1,160 @@
+"""The config of a whole run, and how a preset becomes one."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from genai_core.config.base import Config
+from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig
+from genai_core.config.dial import dial
+from genai_core.config.release import EvaluateConfig, PromoteConfig, QuantizeConfig
+from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
+from genai_core.errors import InputError
+
+
+class Runtime(Config):
+    """How to run, as opposed to what: no part of any cache key."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes the GPU when there is one."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile: `auto` uses it for runs that are long enough to earn the compilation back."""
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
+    """Time between two checkpoints of a training stage."""
+
+
+class PipelineConfig(Config):
+    """Every stage's config, and the dial that the defaults of the training stages come from."""
+
+    depth: int = Field(ge=1, le=64)
+    """The one dial: sets width, heads, batch, learning rates and token budget; each may be overridden."""
+    runtime: Runtime = Runtime()
+    collect: CollectConfig
+    clean: CleanConfig = CleanConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    pretrain: PretrainConfig
+    instruct: InstructConfig
+    reward: RewardConfig
+    rlhf: RlhfConfig
+    quantize: QuantizeConfig = QuantizeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    promote: PromoteConfig = PromoteConfig()
+
+    @model_validator(mode="after")
+    def contexts_fit(self) -> "PipelineConfig":
+        for stage in ("instruct", "reward"):
+            if getattr(self, stage).context_length > self.pretrain.context_length:
+                raise ValueError(f"{stage}.context_length {getattr(self, stage).context_length} is longer than "
+                                 f"pretrain.context_length {self.pretrain.context_length}")
+        return self
+
+
+PRESETS = Path(__file__).parents[2] / "configs"
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_pipeline(preset: str, overrides: dict[str, Any] | None = None) -> PipelineConfig:
+    """The config of a preset: `dial(depth)`, then the preset's own values, then `overrides` (`stage.field` to value).
+
+    `preset` is one of the shipped names or the path of a YAML file, which may say `extends: NAME`.
+    Raises InputError, in one line that names the field, for anything that is not right.
+    """
+    values = _read_preset(preset, seen=())
+    for dotted, value in (overrides or {}).items():
+        _set(values, dotted, value)
+    depth = values.get("depth")
+    if not isinstance(depth, int) or not 1 <= depth <= 64:
+        raise InputError(f"depth: {depth!r} is not a whole number from 1 to 64")
+    values = _merge(dial(depth), values)
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, preset)) from None
+
+
+def parse_overrides(assignments: list[str]) -> dict[str, Any]:
+    """`["instruct.epochs=2"]` to `{"instruct.epochs": 2}`; values are read as YAML."""
+    overrides = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {assignment!r}: write it as stage.field=value")
+        try:
+            overrides[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--set {assignment!r}: the value is not valid YAML") from None
+    return overrides
+
+
+def _read_preset(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = PRESETS / f"{preset}.yaml"
+    if preset not in preset_names():
+        path = Path(preset).expanduser()
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise InputError(f"unknown preset {preset!r}: take one of {', '.join(preset_names())}, "
+                             "or the path of a YAML file")
+    if preset in seen:
+        raise InputError(f"{path}: presets extend each other in a circle ({' -> '.join((*seen, preset))})")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a preset is a mapping of stages to their fields")
+    parent = values.pop("extends", None)
+    return _merge(_read_preset(parent, (*seen, preset)), values) if parent else values
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """`high` over `low`, mapping by mapping; null removes what `low` says."""
+    merged = dict(low)
+    for key, value in high.items():
+        if value is None and isinstance(merged.get(key), dict):
+            del merged[key]
+            continue
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{dotted}: {parent} holds a value, not fields")
+    values[last] = _merge(values[last], value) if isinstance(values.get(last), dict) and isinstance(value, dict) \
+        else value
+
+
+def _explain(error: ValidationError, preset: str) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"] if part not in ("archive", "files", "huggingface"))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"no such field{_nearest(problem['loc'])}"
+        given = problem.get("input")
+        shown = f" (got {given!r})" if isinstance(given, str | int | float) and problem["type"] != "missing" else ""
+        lines.append(f"{place or preset}: {message}{shown}")
+    return "; ".join(lines)
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """The field names of the model that `location` points into, nearest first."""
+    import difflib
+
+    model: Any = PipelineConfig
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    names = list(getattr(model, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(names)}" if names else ""

@@ -1,0 +1,151 @@
+"""Configs of the training stages: pretrain, instruct, reward, rlhf."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from genai_core.config.base import Config
+
+
+class TrainConfig(Config):
+    """What the one training loop needs, whatever the objective."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of initial weights, data order and sampling."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` trains the matrices of the layers with Muon and the rest with AdamW."""
+    learning_rate: float = Field(gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
+    """Peak learning rate of Muon; unused with `adamw`."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay of the matrices."""
+    warmup_fraction: float = Field(default=0.03, ge=0, le=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    decay_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Share of the steps, at the end, in which the learning rate falls linearly."""
+    final_learning_rate_fraction: float = Field(default=0.02, ge=0, le=1)
+    """Learning rate of the last step, as a share of the peak."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+    batch_size: int = Field(ge=1)
+    """Sequences in one optimizer step."""
+    accumulation_steps: int = Field(default=1, ge=1)
+    """Micro-batches that one optimizer step is cut into, to save memory; the result is the same up to rounding."""
+    on_non_finite: Literal["stop", "skip"] = "skip"
+    """A loss or gradient that is not finite: stop, or skip that step (and stop after ten in a row)."""
+
+    @model_validator(mode="after")
+    def micro_batches_divide_the_batch(self) -> "TrainConfig":
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation_steps "
+                             f"{self.accumulation_steps}")
+        if self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError("warmup_fraction and decay_fraction add up to more than 1")
+        return self
+
+
+class PretrainConfig(TrainConfig):
+    """Train the base model on the token files."""
+
+    architecture: Literal["transformer"] = "transformer"
+    """File of `genai_core/models` that the model comes from."""
+    layers: int = Field(ge=1, le=200)
+    """Transformer blocks."""
+    hidden_size: int = Field(ge=16)
+    """Width of the residual stream."""
+    heads: int = Field(ge=1)
+    """Query heads."""
+    key_value_heads: int = Field(ge=1)
+    """Key and value heads; fewer than `heads` is grouped-query attention."""
+    head_size: int = Field(default=64, ge=8)
+    """Width of one head; even, for the rotary embedding."""
+    feed_forward_size: int = Field(ge=16)
+    """Inner width of the SwiGLU feed-forward network."""
+    context_length: int = Field(ge=16, le=131_072)
+    """Tokens of one training sequence."""
+    rope_theta: float = Field(default=10_000.0, gt=1)
+    """Base of the rotary position embedding."""
+    tokens: int = Field(ge=1024)
+    """Tokens to train on."""
+    evaluations: int = Field(default=5, ge=1)
+    """How many times the validation loss is measured, the last time at the end."""
+    validation_tokens: int = Field(default=32_768, ge=1024)
+    """Tokens of each validation source that such a measurement takes."""
+
+    @model_validator(mode="after")
+    def shapes_fit(self) -> "PretrainConfig":
+        if self.heads % self.key_value_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of key_value_heads {self.key_value_heads}")
+        if self.head_size % 2:
+            raise ValueError(f"head_size {self.head_size} is odd; the rotary embedding turns pairs of dimensions")
+        return self
+
+
+class InstructConfig(TrainConfig):
+    """Fine-tune the base model on chats, with loss on the assistant's tokens only."""
+
+    epochs: float = Field(default=1.0, gt=0, le=100)
+    """Passes over the mixture."""
+    context_length: int = Field(default=256, ge=32)
+    """Tokens of one packed row; longer chats are cut at the prompt's front."""
+    trivia: int = Field(default=0, ge=0)
+    """Trivia questions of the mixture, repeated or sampled to this number (real pairs)."""
+    dialogue: int = Field(default=0, ge=0)
+    """Dialogues of the mixture: every chat that is not trivia, your own sources' included (real)."""
+    sentiment: int = Field(default=0, ge=0)
+    """Reviews with the question for their sentiment (templated, labels by people)."""
+    translation: int = Field(default=0, ge=0)
+    """English sentences to translate into Spanish (templated, translations by people)."""
+    continuation: int = Field(default=0, ge=0)
+    """Openings of reviews to continue (templated, text by people)."""
+
+    @model_validator(mode="after")
+    def mixture_is_not_empty(self) -> "InstructConfig":
+        if not (self.trivia + self.dialogue + self.sentiment + self.translation + self.continuation):
+            raise ValueError("the mixture is empty; give at least one of trivia, dialogue, sentiment, translation, "
+                             "continuation")
+        return self
+
+
+class RewardConfig(TrainConfig):
+    """Train a scalar head on the instruct model to order texts as human raters do."""
+
+    epochs: float = Field(default=2.0, gt=0, le=100)
+    """Passes over the rated texts."""
+    context_length: int = Field(default=96, ge=16)
+    """Longest text, in tokens; longer ones keep their end."""
+    sources: tuple[str, ...] = ("vader/movie",)
+    """Rated sets to train on; the figures are of the first."""
+    min_rating_gap: float = Field(default=0.5, ge=0)
+    """Two texts form a training pair when their mean ratings differ by at least this much."""
+
+
+class RlhfConfig(TrainConfig):
+    """Raise the reward of the instruct model's answers, held near it by a KL penalty."""
+
+    algorithm: Literal["grpo"] = "grpo"
+    """File of `genai_core/training` with the objective."""
+    steps: int = Field(ge=1)
+    """Optimizer steps; each samples its own completions."""
+    group_size: int = Field(default=8, ge=2)
+    """Completions of each prompt; batch_size counts completions and is a multiple of this."""
+    prompt_words: int = Field(default=5, ge=1, le=50)
+    """Words of the review's opening that the policy continues."""
+    completion_tokens: int = Field(default=32, ge=4)
+    """Longest completion."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature; the log-probabilities of training use the same."""
+    kl_coefficient: float = Field(default=0.05, ge=0)
+    """Weight of the KL penalty to the instruct model, per token."""
+    clip_ratio: float = Field(default=0.2, gt=0, lt=1)
+    """Clipping of the probability ratio (epsilon of PPO and GRPO)."""
+    evaluation_prompts: int = Field(default=64, ge=8)
+    """Held-out openings on which reward and KL are compared with the instruct model's."""
+
+    @model_validator(mode="after")
+    def groups_fill_the_batch(self) -> "RlhfConfig":
+        if (self.batch_size // self.accumulation_steps) % self.group_size:
+            raise ValueError(f"a micro-batch of {self.batch_size // self.accumulation_steps} completions is not a "
+                             f"multiple of group_size {self.group_size}")
+        return self

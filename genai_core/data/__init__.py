@@ -1,0 +1,1 @@
+"""From declared sources to token files: collecting, cleaning, tokenizing, chats, preferences and batches."""

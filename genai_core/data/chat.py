@@ -1,0 +1,57 @@
+"""The chat format: special tokens, the template, and rendering a chat with a mask of what the assistant says.
+
+The format is ChatML, as Qwen3 uses it; the template in `tokenizer_config.json` renders the same text.
+"""
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
+    "{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+Message = dict[str, str]
+
+
+def render_prompt(messages: Sequence[Message]) -> str:
+    """The text of a chat up to the point where the assistant is to answer."""
+    turns = "".join(f"{TURN_START}{message['role']}\n{plain(message['content'])}{TURN_END}\n" for message in messages)
+    return f"{turns}{TURN_START}assistant\n"
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    """Token ids of a chat and, for each, whether the assistant says it (its end of turn included).
+
+    Each piece is encoded by itself, so that the mask follows token boundaries exactly. The special tokens and line ends
+    around the pieces keep the ids equal to those of the whole rendered text.
+    """
+    ids: list[int] = []
+    spoken: list[bool] = []
+    for message in messages:
+        header = tokenizer.encode(f"{TURN_START}{message['role']}\n", add_special_tokens=False).ids
+        content = tokenizer.encode(f"{plain(message['content'])}{TURN_END}", add_special_tokens=False).ids
+        end = tokenizer.encode("\n", add_special_tokens=False).ids
+        assistant = message["role"] == "assistant"
+        ids += header + content + end
+        spoken += [False] * len(header) + [assistant] * len(content) + [False] * len(end)
+    return ids, spoken
+
+
+def plain(text: str) -> str:
+    """The text without special tokens: whoever writes a message must not be able to end a turn or start another."""
+    for token in SPECIAL_TOKENS:
+        text = text.replace(token, "")
+    return text

@@ -1,0 +1,97 @@
+"""The instruction tasks: how each is worded, and the chats that the mixture of fine-tuning is made of.
+
+`trivia` and `dialogue` (every other chat, your own included) were asked and answered by people as they stand. `sentiment`, `translation` and `continuation`
+wrap data that people labelled, translated or wrote in one fixed template each; they are templated, and named so.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genai_core.config.training import InstructConfig
+from genai_core.data.chat import Message
+from genai_core.data.tables import read_table
+from genai_core.errors import InputError
+
+LABELS = ("negative", "positive")
+REVIEW_WORDS = 90
+CONTINUATION_WORDS = 36
+
+Chat = list[Message]
+
+
+def sentiment_prompt(review: str) -> str:
+    """The question about a review, of which the last words are kept: a verdict tends to come at the end."""
+    words = review.split()
+    return f"Is this review positive or negative?\n\n{' '.join(words[-REVIEW_WORDS:])}"
+
+
+def translation_prompt(english: str) -> str:
+    return f"Translate to Spanish: {english}"
+
+
+def continuation_prompt(opening: str) -> str:
+    return f"Continue this film review: {opening}"
+
+
+def opening_and_continuation(review: str, opening_words: int) -> tuple[str, str] | None:
+    """The first words of a review, and what follows up to the last end of a sentence within reach; None if too short.
+    """
+    words = review.split()
+    opening = " ".join(words[:opening_words])
+    rest = " ".join(words[opening_words:opening_words + CONTINUATION_WORDS])
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", rest)]
+    return (opening, rest[:ends[-1]]) if ends and len(rest[:ends[-1]].split()) >= 5 else None
+
+
+def user_asks(content: str) -> Chat:
+    return [{"role": "user", "content": content}]
+
+
+def build_mixture(cleaned: Path, config: InstructConfig, opening_words: int, split: str = "train") -> list[Chat]:
+    """The chats of one pass, shuffled: as many of each task as the config says, repeated where there are fewer.
+
+    Raises InputError for a task that the config asks for and the data does not have.
+    """
+    generator = np.random.default_rng([config.seed, len(split)])
+    mixture: list[Chat] = []
+    for task in ("trivia", "dialogue", "sentiment", "translation", "continuation"):
+        wanted = getattr(config, task)
+        if not wanted:
+            continue
+        available = _chats_of(task, cleaned, split, opening_words)
+        if not available and split != "train":
+            continue
+        if not available:
+            raise InputError(f"instruct.{task}: asks for {wanted:,} chats, but the collected data has none; set it to "
+                             "0 or switch the source on")
+        order = np.concatenate([generator.permutation(len(available))
+                                for _ in range(-(-wanted // len(available)))])[:wanted]
+        mixture += [available[index] for index in order]
+    return [mixture[index] for index in generator.permutation(len(mixture))]
+
+
+def _chats_of(task: str, cleaned: Path, split: str, opening_words: int) -> list[Chat]:
+    if task == "translation":
+        return [[*user_asks(translation_prompt(row["source_text"])), _answer(row["target_text"])]
+                for row in read_table(cleaned, "translations", split=split)]
+    if task == "sentiment":
+        return [[*user_asks(sentiment_prompt(row["text"])), _answer(LABELS[row["label"]])]
+                for row in labelled_reviews(cleaned, split)]
+    if task == "continuation":
+        pairs = [opening_and_continuation(row["text"], opening_words) for row in labelled_reviews(cleaned, split)]
+        return [[*user_asks(continuation_prompt(pair[0])), _answer(pair[1])] for pair in pairs if pair]
+    return [row["messages"] for row in read_table(cleaned, "chats", split=split)
+            if bool(row["accepted"]) == (task == "trivia")]
+
+
+def labelled_reviews(cleaned: Path, split: str) -> list[dict[str, Any]]:
+    """Reviews with a sentiment label, sentences shorter than ten words left out."""
+    return [row for row in read_table(cleaned, "documents", split=split)
+            if row["label"] is not None and len(row["text"].split()) >= 10]
+
+
+def _answer(content: str) -> Message:
+    return {"role": "assistant", "content": content}

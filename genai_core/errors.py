@@ -1,0 +1,9 @@
+"""Errors that speak to the person who gave the input."""
+
+
+class InputError(ValueError):
+    """What was given cannot be used: one line that names the file or field and says what to do."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss stopped being a finite number and the policy says to stop; the last good checkpoint stays."""

@@ -1,0 +1,1 @@
+"""What a model is worth: figures, and the baselines beside them."""

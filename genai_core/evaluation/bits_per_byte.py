@@ -1,0 +1,65 @@
+"""Bits per byte of held-out text: independent of the tokenizer, so that any two language models compare."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import nn
+
+from genai_core.data.token_files import TokenFile
+from genai_core.training.hardware import autocast
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Summed negative log-likelihood of held-out text, in nats, and what it is summed over."""
+
+    nats: float
+    utf8_bytes: int
+    tokens: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / max(1, self.utf8_bytes)
+
+
+def token_byte_lengths(tokenizer: Tokenizer) -> torch.Tensor:
+    """UTF-8 bytes of each token id, (V,) int64: byte-level BPE writes one character a byte; special tokens count 0."""
+    special = tokenizer.get_added_tokens_decoder()
+    lengths = [0 if number in special else len(tokenizer.id_to_token(number))
+               for number in range(tokenizer.get_vocab_size())]
+    return torch.tensor(lengths)
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, file: TokenFile, byte_lengths: torch.Tensor, length: int, *, max_tokens: int,
+                  device: torch.device, precision: torch.dtype, overlap: bool = False,
+                  batch_size: int = 16) -> HeldOutLoss:
+    """Loss over the first `max_tokens` tokens of a file, in windows of `length`.
+
+    With `overlap` the windows advance by half their length and count their second half only, so that each token but
+    the first ones sees at least half a window of context; without, each window starts cold.
+    """
+    ids = torch.from_numpy(file.ids[:max_tokens + 1].astype("int64"))
+    stride = length // 2 if overlap else length
+    starts = list(range(0, max(1, len(ids) - 1 - (length - stride)), stride))
+    nats, size, count = 0.0, 0, 0
+    for first in range(0, len(starts), batch_size):
+        rows, weights = [], []
+        for start in starts[first:first + batch_size]:
+            row = ids[start:start + length + 1]
+            weight = torch.zeros(length, dtype=torch.bool)
+            weight[(length - stride if start else 0):len(row) - 1] = True
+            rows.append(F.pad(row, (0, length + 1 - len(row))))
+            weights.append(weight)
+        tokens, counted = torch.stack(rows), torch.stack(weights)
+        with autocast(device, precision):
+            logits = model(tokens[:, :-1].to(device))
+        losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten().to(device), reduction="none")
+        targets = tokens[:, 1:][counted]
+        nats += losses.cpu().double()[counted.flatten()].sum().item()
+        size += int(byte_lengths[targets].sum())
+        count += int(counted.sum())
+    return HeldOutLoss(nats, size, count)

@@ -1,0 +1,153 @@
+"""The stage evaluate: the same table of figures for every language model of a run, baselines beside it."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genai_core.config.release import EvaluateConfig
+from genai_core.data.splits import fingerprint
+from genai_core.data.tables import read_table
+from genai_core.data.token_files import TokenFile, read_tokens
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.evaluation import baselines, tasks
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.export.model_directory import load_model
+from genai_core.models.reward import load_reward_model
+from genai_core.quantization.directory import is_quantized, load_quantized
+from genai_core.reporter import Reporter
+from genai_core.result import Result
+from genai_core.training.grpo import Judge
+from genai_core.training.hardware import choose_device, choose_precision
+from genai_core.training.rlhf import review_openings
+
+NGRAM_ORDER = 6
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Everything that is asked of every model, chosen once."""
+
+    files: dict[str, TokenFile]
+    byte_lengths: torch.Tensor
+    reviews: list[dict[str, Any]]
+    translations: list[dict[str, Any]]
+    references: dict[str, list[str]]
+    trivia: list[dict[str, Any]]
+    openings: list[str]
+
+
+def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens: Path, cleaned: Path,
+        completion_tokens: int, opening_words: int, out_dir: Path, reporter: Reporter, device: str = "auto") -> Result:
+    """Write `evaluation.json` (model to figure to value, and the baselines) and `samples.json`.
+
+    `models` maps the name of a column to its model directory; `base` is asked in plain text, all others in chats.
+    """
+    where = choose_device(device)
+    judge = Judge(*load_reward_model(reward, where))
+    questions = _choose(config, tokens, cleaned, opening_words)
+    table: dict[str, Figures] = {}
+    samples: dict[str, list[tasks.Sample]] = {}
+    for done, (name, directory) in enumerate(models.items()):
+        reporter.progress(done, len(models) + 1, "models")
+        table[name], samples[name] = _judge(config, name, directory, questions, judge, completion_tokens, where)
+        reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
+    reporter.progress(len(models), len(models) + 1, "models")
+    table["baseline"] = _baselines(cleaned, questions, reporter)
+    reporter.progress(len(models) + 1, len(models) + 1, "models")
+    _write(out_dir / "evaluation.json", table)
+    _write(out_dir / "samples.json", samples)
+    return Result({f"{model}/{figure}": value for model, figures in table.items() for figure, value in figures.items()})
+
+
+def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: int) -> Questions:
+    names = sorted(path.name.removesuffix(".bin") for path in [*tokens.glob("validation.*.bin"),
+                                                                *tokens.glob("test.*.bin")])
+    return Questions(
+        files={name: read_tokens(tokens, name) for name in names},
+        byte_lengths=token_byte_lengths(load_tokenizer(tokens)),
+        reviews=tasks.held_out(cleaned, "sentiment", config.sentiment_reviews, config.seed),
+        translations=tasks.held_out(cleaned, "translation", config.translations, config.seed),
+        references=tasks.translation_references(cleaned),
+        trivia=tasks.held_out(cleaned, "trivia", config.trivia_questions, config.seed),
+        openings=review_openings(cleaned, "test", opening_words, config.seed)[:config.reward_prompts])
+
+
+def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questions, judge: Judge,
+           completion_tokens: int, device: torch.device) -> tuple[Figures, list[tasks.Sample]]:
+    quantized = is_quantized(directory)
+    device = torch.device("cpu") if quantized else device
+    model = load_quantized(directory, device) if quantized else load_model(directory, device)
+    precision = torch.float32 if quantized else choose_precision(device)
+    subject = tasks.Subject(model, load_tokenizer(directory), chats=name != "base")
+    figures: Figures = {}
+    for file_name, file in questions.files.items():
+        loss = held_out_loss(model, file, questions.byte_lengths, model.config.max_position_embeddings, overlap=True,
+                             max_tokens=config.bits_per_byte_tokens, device=device, precision=precision)
+        figures[f"bits_per_byte/{file_name}"] = loss.bits_per_byte
+        if file.raw_words and file_name.startswith("test."):
+            figures[f"word_perplexity/{file_name}"] = baselines.perplexity_per_word(
+                loss.bits_per_byte * math.log(2), file.utf8_bytes, file.raw_words)
+    held_out = [value for figure, value in figures.items() if figure.startswith("bits_per_byte/validation.")]
+    figures["bits_per_byte"] = sum(held_out) / len(held_out)
+    samples = []
+    asked: dict[str, Any] = {
+        "sentiment_accuracy": (questions.reviews, lambda: tasks.sentiment(subject, questions.reviews)),
+        "translation_chrf": (questions.translations, lambda: tasks.translation(subject, questions.translations,
+                                                                               questions.references)),
+        "trivia_exact_match": (questions.trivia, lambda: tasks.trivia(subject, questions.trivia)),
+        "mean_reward": (questions.openings, lambda: tasks.reward(subject, judge, questions.openings,
+                                                                 completion_tokens, config.seed)),
+    }
+    for figure, (questions_of_task, ask) in asked.items():
+        if questions_of_task:
+            figures[figure], shown = ask()
+            samples += shown[:config.samples]
+    return figures, samples
+
+
+def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figures:
+    """Figures that any model must beat, from the same training and held-out text."""
+    documents = read_table(cleaned, "documents")
+    train = "\n\n".join(row["text"] for row in documents if row["split"] == "train").encode()
+    texts = {name: "\n\n".join(row["text"] for row in documents
+                               if f"{row['split']}.{row['source'].split('/')[0]}" == name).encode()
+             for name in questions.files}
+    reporter.note(f"baselines: xz and byte {NGRAM_ORDER}-grams over {len(train):,} bytes, TF-IDF, copying")
+    ngrams = baselines.ByteNgrams(NGRAM_ORDER).bits_per_byte(train, texts)
+    figures = {f"bits_per_byte/{name}": value for name, value in ngrams.items()}
+    figures |= {f"xz_bits_per_byte/{name}": baselines.xz_bits_per_byte(text) for name, text in texts.items()}
+    validation = [value for name, value in ngrams.items() if name.startswith("validation.")]
+    figures["bits_per_byte"] = sum(validation) / len(validation)
+    if questions.reviews:
+        labels = [row["label"] for row in questions.reviews]
+        known = [row for row in documents if row["split"] == "train" and row["label"] is not None]
+        figures["majority_accuracy"] = baselines.majority_accuracy(labels)
+        figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
+            [row["text"] for row in known], [row["label"] for row in known],
+            [row["text"] for row in questions.reviews], labels)
+    if questions.translations:
+        figures["translation_chrf"] = tasks.chrf([row["source_text"] for row in questions.translations],
+                                                 [questions.references[row["source_text"]]
+                                                  for row in questions.translations])
+    if questions.trivia:
+        figures["trivia_exact_match"] = _most_frequent_answer(cleaned, questions.trivia)
+    return figures
+
+
+def _most_frequent_answer(cleaned: Path, questions: list[dict[str, Any]]) -> float:
+    """Exact match of always giving the answer that is accepted most often in training."""
+    from collections import Counter
+
+    answers = Counter(fingerprint(row["messages"][1]["content"])
+                      for row in read_table(cleaned, "chats", split="train") if row["accepted"])
+    (best, _), = answers.most_common(1)
+    return sum(best in {fingerprint(answer) for answer in row["accepted"]} for row in questions) / len(questions)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,140 @@
+"""The tasks on which a language model is judged: sentiment, translation, trivia, and reward of continuations.
+
+A base model has never seen the chat format, so each task is put to it as plain text that asks for the same.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sacrebleu.metrics import CHRF
+from tokenizers import Tokenizer
+from torch import nn
+
+from genai_core.data.chat import END_OF_TEXT, render_prompt
+from genai_core.data.instructions import (
+    LABELS,
+    continuation_prompt,
+    labelled_reviews,
+    sentiment_prompt,
+    translation_prompt,
+    user_asks,
+)
+from genai_core.data.splits import fingerprint
+from genai_core.data.tables import read_table
+from genai_core.inference.chat import end_ids
+from genai_core.inference.generate import Sampling, generate
+from genai_core.training.grpo import Judge
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test; `chats` says whether it knows the chat format."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    chats: bool
+
+    def prompt(self, chat: str, plain: str) -> list[int]:
+        text = render_prompt(user_asks(chat)) if self.chats else plain
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None) -> list[str]:
+        """Answers up to the end of turn, or for a plain prompt to the end of the line."""
+        room = self.model.config.max_position_embeddings - tokens
+        texts = []
+        for first in range(0, len(prompts), BATCH):
+            batch = [prompt[-room:] for prompt in prompts[first:first + BATCH]]
+            done = generate(self.model, batch, tokens, end_ids(self.tokenizer), sampling=sampling,
+                            pad_id=self.tokenizer.token_to_id(END_OF_TEXT))
+            texts += self.tokenizer.decode_batch([row[mask].tolist() for row, mask in
+                                                  zip(done.ids.cpu(), done.mask.cpu(), strict=True)])
+        return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
+
+
+Sample = dict[str, str]
+
+
+@torch.no_grad()
+def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> tuple[float, list[Sample]]:
+    """Share of reviews whose label's word gets the higher probability."""
+    lead = "" if subject.chats else " "
+    words = [subject.tokenizer.encode(lead + label, add_special_tokens=False).ids for label in LABELS]
+    differ = next(index for index, pair in enumerate(zip(*words, strict=False)) if pair[0] != pair[1])
+    right, samples = 0, []
+    for row in reviews:
+        asked = sentiment_prompt(row["text"])
+        prompt = subject.prompt(asked, f"Review: {asked.split(chr(10) * 2, 1)[1]}\nThe review is")
+        prompt = (prompt + words[0][:differ])[-subject.model.config.max_position_embeddings:]
+        device = next(subject.model.buffers(), next(subject.model.parameters())).device
+        states = subject.model.hidden(torch.tensor([prompt], device=device))
+        logits = subject.model.logits(states[:, -1])[0]
+        said = int(logits[words[1][differ]] > logits[words[0][differ]])
+        right += said == row["label"]
+        samples.append({"task": "sentiment", "asked": asked, "expected": LABELS[row["label"]], "answered": LABELS[said]})
+    return right / len(reviews), samples
+
+
+def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]
+                ) -> tuple[float, list[Sample]]:
+    """chrF (Popović 2015) against every translation that people gave of the sentence."""
+    prompts = [subject.prompt(translation_prompt(row["source_text"]), f"English: {row['source_text']}\nSpanish:")
+               for row in rows]
+    answers = subject.complete(prompts, tokens=40)
+    expected = [references[row["source_text"]] for row in rows]
+    samples = [{"task": "translation", "asked": row["source_text"], "expected": " / ".join(all_of),
+                "answered": answer} for row, all_of, answer in zip(rows, expected, answers, strict=True)]
+    return chrf(answers, expected), samples
+
+
+def chrf(answers: list[str], references: list[list[str]]) -> float:
+    """Corpus chrF, 0 to 100, with as many references a sentence as there are."""
+    most = max(map(len, references))
+    columns = [[row[number] if number < len(row) else None for row in references] for number in range(most)]
+    return CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
+
+
+def trivia(subject: Subject, rows: list[dict[str, Any]]) -> tuple[float, list[Sample]]:
+    """Share of answers that equal an accepted one, letters and digits compared."""
+    questions = [row["messages"][0]["content"] for row in rows]
+    prompts = [subject.prompt(question, f"Question: {question}\nAnswer:") for question in questions]
+    answers = subject.complete(prompts, tokens=16)
+    right = [fingerprint(answer) in {fingerprint(accepted) for accepted in row["accepted"]}
+             for row, answer in zip(rows, answers, strict=True)]
+    samples = [{"task": "trivia", "asked": question, "expected": row["messages"][1]["content"], "answered": answer}
+               for question, row, answer in zip(questions, rows, answers, strict=True)]
+    return sum(right) / len(rows), samples
+
+
+def reward(subject: Subject, judge: Judge, openings: list[str], tokens: int, seed: int
+           ) -> tuple[float, list[Sample]]:
+    """Mean reward of continuations sampled at temperature 1."""
+    torch.manual_seed(seed)
+    prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
+    answers = subject.complete(prompts, tokens, Sampling(temperature=1.0))
+    texts = [f"{opening} {answer}" for opening, answer in zip(openings, answers, strict=True)]
+    samples = [{"task": "continuation", "asked": opening, "expected": "", "answered": answer}
+               for opening, answer in zip(openings, answers, strict=True)]
+    return judge.score(texts).mean().item(), samples
+
+
+def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, Any]]:
+    """A fixed random choice of the test split of a task's data, each question once."""
+    if name == "sentiment":
+        rows = labelled_reviews(cleaned, "test")
+    elif name == "trivia":
+        rows = [row for row in read_table(cleaned, "chats", split="test") if row["accepted"]]
+    else:
+        rows = list({row["source_text"]: row for row in read_table(cleaned, "translations", split="test")}.values())
+    return random.Random(seed).sample(rows, min(count, len(rows)))
+
+
+def translation_references(cleaned: Path) -> dict[str, list[str]]:
+    references: dict[str, list[str]] = {}
+    for row in read_table(cleaned, "translations", split="test"):
+        references.setdefault(row["source_text"], []).append(row["target_text"])
+    return references

@@ -1,0 +1,1 @@
+"""The model directory that the ecosystem reads."""

@@ -1,0 +1,80 @@
+"""The reward model: the decoder with a scalar head on the last token, in the layout of `Qwen3ForSequenceClassification`.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from genai_core.data.chat import TURN_END, plain
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.export.model_directory import load_config, load_weights, read_json, save_config
+from genai_core.models.transformer import Decoder, Transformer, TransformerConfig
+
+
+class RewardModel(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+
+    @classmethod
+    def from_language_model(cls, model: Transformer) -> "RewardModel":
+        """The same decoder, with a head that starts at zero."""
+        reward = cls(model.config)
+        reward.model.load_state_dict(model.model.state_dict())
+        return reward.to(next(model.parameters()).device)
+
+    def forward(self, ids: Tensor, last: Tensor) -> Tensor:
+        """Rewards (B,) of texts (B, T) padded on the right; `last` (B,) is the index of each text's last token."""
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        states = self.model(ids, positions, None, None)
+        return self.score(states[torch.arange(len(ids), device=ids.device), last])[:, 0].float()
+
+
+def encode_texts(tokenizer: Tokenizer, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
+    """Ids (B, T ≤ length) of texts, each closed by the end-of-turn token, and the index of that token (B,).
+
+    A longer text keeps its end. The index comes from the lengths, never from the padding's id.
+    """
+    end = tokenizer.token_to_id(TURN_END)
+    encodings = tokenizer.encode_batch_fast([plain(text) for text in texts], add_special_tokens=False)
+    rows = [encoding.ids[-(length - 1):] + [end] for encoding in encodings]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    return ids, torch.tensor([len(row) - 1 for row in rows])
+
+
+@torch.no_grad()
+def score_texts(model: RewardModel, tokenizer: Tokenizer, texts: list[str], length: int, batch_size: int = 64
+                ) -> Tensor:
+    """Rewards (B,) of texts, on the CPU."""
+    device = next(model.parameters()).device
+    scores = []
+    for first in range(0, len(texts), batch_size):
+        ids, last = encode_texts(tokenizer, texts[first:first + batch_size], length)
+        scores.append(model(ids.to(device), last.to(device)).cpu())
+    return torch.cat(scores)
+
+
+def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_config(model.config, tokenizer_dir, out_dir)
+    config = read_json(out_dir / "config.json")
+    config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1, "reward_length": length}
+    (out_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
+    save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_reward_model(directory: Path, device: torch.device) -> tuple[RewardModel, Tokenizer, int]:
+    """The reward model, its tokenizer and the longest text it scores. Raises InputError when it is damaged."""
+    model = RewardModel(load_config(directory))
+    load_weights(model, directory / "model.safetensors")
+    length = read_json(directory / "config.json")["reward_length"]
+    return model.to(device).eval(), load_tokenizer(directory), length

@@ -1,0 +1,97 @@
+"""Checkpoints of a training stage: whole or not there, and enough to go on to the same weights bit for bit.
+
+Everything is in safetensors and JSON, so that a checkpoint can be read without running code from it.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_NAME = re.compile(r"^step-(\d{8})$")
+
+
+def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer],
+         extra_tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write `step-NNNNNNNN` and delete older ones: model, optimizers, random state, `extra_tensors` and `state`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = directory / f".step-{step:08d}.{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    save_file(dict(unique_parameters(model)), scratch / "model.safetensors")
+    save_file(_optimizer_tensors(optimizers), scratch / "optimizer.safetensors")
+    random = {"random/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["random/cuda"] = torch.cuda.get_rng_state()
+    save_file(random | extra_tensors, scratch / "extra.safetensors")
+    (scratch / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+    for file in scratch.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    target = directory / f"step-{step:08d}"
+    if target.exists():
+        shutil.rmtree(target)
+    scratch.rename(target)
+    for _, older in list(_saved(directory))[:-1]:
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
+            ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Load the newest whole checkpoint into `model`, `optimizers` and the random state; its state and extra tensors.
+
+    None when there is none; a damaged one is passed over for the one before it.
+    """
+    for _, path in reversed(list(_saved(directory))):
+        try:
+            weights = load_file(path / "model.safetensors")
+            slots = load_file(path / "optimizer.safetensors")
+            extra = load_file(path / "extra.safetensors")
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError):
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        with torch.no_grad():
+            for name, parameter in unique_parameters(model):
+                parameter.copy_(weights[name])
+        _load_optimizer_tensors(optimizers, slots)
+        torch.set_rng_state(extra.pop("random/cpu"))
+        cuda = extra.pop("random/cuda", None)
+        if cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
+        return state, extra
+    return None
+
+
+def unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, parameter.detach()) for name, parameter in model.named_parameters()]
+
+
+def _saved(directory: Path) -> list[tuple[int, Path]]:
+    found = [(int(match[1]), path) for path in directory.glob("step-*") if (match := _NAME.match(path.name))]
+    return sorted(found)
+
+
+def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    tensors = {}
+    for number, optimizer in enumerate(optimizers):
+        for index, slots in optimizer.state_dict()["state"].items():
+            for name, value in slots.items():
+                tensors[f"{number}/{index}/{name}"] = value
+    return tensors
+
+
+def _load_optimizer_tensors(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for key, value in tensors.items():
+        number, index, name = key.split("/")
+        states[int(number)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

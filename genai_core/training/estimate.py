@@ -1,0 +1,50 @@
+"""What a training stage will take, computed from its config before anything is spent."""
+
+from dataclasses import dataclass
+
+from genai_core.config.pipeline import PipelineConfig
+from genai_core.models.registry import transformer_config
+from genai_core.models.transformer import parameter_count, training_flops_per_token
+
+TOKENS_OF_A_CHAT = 60
+"""Mean length assumed for the chats of the mixture, before they are there to be counted."""
+RATED_TEXTS = 9_000
+"""Rated texts assumed before they are collected."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    parameters: int
+    tokens: int
+    flops: float
+    memory_bytes: int
+
+
+def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None) -> Estimate | None:
+    """Parameters, tokens, floating-point operations and peak memory of a training stage; None for the others."""
+    shape = transformer_config(config.pretrain, config.tokenize.vocab_size)
+    parameters = parameter_count(shape)
+    if stage == "pretrain":
+        rows, length = config.pretrain.batch_size, config.pretrain.context_length
+        tokens, passes = config.pretrain.tokens, 1.0
+    elif stage == "instruct":
+        mixture = config.instruct
+        chats = (mixture.trivia + mixture.dialogue + mixture.sentiment + mixture.translation + mixture.continuation)
+        rows, length = mixture.batch_size, mixture.context_length
+        tokens, passes = int(chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
+    elif stage == "reward":
+        rows, length = config.reward.batch_size, config.reward.context_length
+        tokens, passes = int((rated_texts or RATED_TEXTS) * config.reward.epochs * length / 2), 1.0
+    elif stage == "rlhf":
+        rows, length = config.rlhf.batch_size, config.rlhf.completion_tokens + 24
+        tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
+    else:
+        return None
+    # weights, gradients and two optimizer slots in float32; per token the logits three times and each layer's
+    # intermediate results, which the backward pass reads, in half precision
+    states = 16 * parameters
+    per_token = shape.vocab_size * 10 + shape.num_hidden_layers * (
+        20 * shape.hidden_size + 8 * shape.intermediate_size + 6 * shape.num_attention_heads * length)
+    micro_batch = rows // getattr(config, stage).accumulation_steps
+    return Estimate(parameters, tokens, passes * tokens * training_flops_per_token(shape, length),
+                    states + micro_batch * length * per_token)

@@ -1,0 +1,91 @@
+"""The stage instruct: supervised fine-tuning on chats, with loss on what the assistant says."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai_core.config.training import InstructConfig
+from genai_core.data.chat import END_OF_TEXT, encode_chat
+from genai_core.data.instructions import build_mixture
+from genai_core.data.packing import IGNORED, PackedRows, epoch_order, pack, packed_mask
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.export.model_directory import load_model, save_model
+from genai_core.models.transformer import training_flops_per_token
+from genai_core.result import Result
+from genai_core.training.curves import last_values, save_curves
+from genai_core.training.hardware import choose_device
+from genai_core.training.loop import Batch, Run, train
+
+VALIDATION_ROWS = 64
+
+
+class AssistantTokens:
+    """Cross-entropy of the assistant's tokens in packed rows."""
+
+    unit = "tokens"
+
+    def __init__(self, model: nn.Module, rows: PackedRows, validation: PackedRows, config: InstructConfig,
+                 device: torch.device):
+        self.model, self.rows, self.validation, self.config, self.device = model, rows, validation, config, device
+        self.count = len(rows.ids)
+        self.steps = max(1, round(self.count * config.epochs / config.batch_size))
+        tokens = self.steps * config.batch_size * config.context_length
+        self.flops = tokens * training_flops_per_token(model.config, config.context_length)
+        self.evaluation_steps = frozenset({self.steps // 2})
+
+    def batch(self, step: int) -> Batch:
+        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
+        orders = {number // self.count: epoch_order(self.count, number // self.count, self.config.seed)
+                  for number in numbers}
+        rows = [orders[number // self.count][number % self.count] for number in numbers]
+        return self.rows.take(rows, self.device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.model(batch["ids"], batch["positions"], packed_mask(batch["segments"]))
+        return F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED,
+                               reduction="sum"), {}
+
+    def targets(self, batch: Batch) -> float:
+        return int((batch["targets"] != IGNORED).sum())
+
+    def size(self, batch: Batch) -> int:
+        return batch["ids"].numel()
+
+    def figures(self, batch: Batch) -> dict[str, float]:
+        return {}
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        loss, targets = 0.0, 0.0
+        for first in range(0, min(VALIDATION_ROWS, len(self.validation.ids)), 16):
+            batch = self.validation.take(list(range(first, min(first + 16, len(self.validation.ids)))), self.device)
+            loss += self.loss(batch)[0].item()
+            targets += self.targets(batch)
+        return {"validation_loss": loss / targets} if targets else {}
+
+
+def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int, out_dir: Path,
+        training: Run) -> Result:
+    """Fine-tune the model directory `base` on the mixture from `cleaned`; write the new one to `out_dir`."""
+    device = choose_device(training.device)
+    model = load_model(base, device)
+    tokenizer = load_tokenizer(base)
+    pad_id = tokenizer.token_to_id(END_OF_TEXT)
+
+    def rows(split: str) -> PackedRows:
+        chats = build_mixture(cleaned, config, opening_words, split)
+        if split != "train":
+            chats = chats[:1000]
+        return pack([encode_chat(tokenizer, chat) for chat in chats], config.context_length, pad_id)
+
+    train_rows, validation_rows = rows("train"), rows("validation")
+    filled = float((train_rows.segments > 0).mean())
+    training.reporter.note(f"{len(train_rows.ids):,} packed rows, {filled:.1%} of their tokens used")
+    objective = AssistantTokens(model, train_rows, validation_rows, config, device)
+    trained = train(model, objective, config, training)
+    save_model(model, base, out_dir)
+    save_curves(trained.curves, out_dir)
+    return Result(trained.metrics | last_values(trained.curves, "validation_loss")
+                  | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled}, trained.measurements)

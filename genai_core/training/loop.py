@@ -1,0 +1,199 @@
+"""The one training loop. An objective says what a batch is and what its loss is; the loop does everything else.
+
+Which examples a step sees is a pure function of the step's number, so that the data position of a checkpoint is the step
+itself and a resumed run sees exactly what an uninterrupted one would have seen.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genai_core.config.training import TrainConfig
+from genai_core.errors import TrainingDiverged
+from genai_core.reporter import Reporter
+from genai_core.training import checkpoints
+from genai_core.training.hardware import autocast, choose_device, choose_precision, describe, prepare
+from genai_core.training.optimizers import build_optimizers
+from genai_core.training.schedule import learning_rate_factor
+
+Batch = dict[str, Tensor]
+
+COMPILE_FLOPS = {"cpu": 2.5e13, "cuda": 1e16}
+"""Runs with more floating-point operations than this earn the time of torch.compile back (docs/LOG.md)."""
+
+MAX_SKIPPED_STEPS = 10
+
+
+class Objective(Protocol):
+    """What a training stage optimises."""
+
+    steps: int
+    unit: str
+    """What `size` counts, for example tokens."""
+    flops: float
+    """Floating-point operations of all steps."""
+
+    def batch(self, step: int) -> Batch:
+        """The tensors of one step; the first dimension of each is that of the sequences."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss summed over the batch's targets, and further sums worth a curve. This is what gets compiled."""
+
+    def targets(self, batch: Batch) -> float:
+        """What the sums are divided by: the number of target tokens, pairs or the like in the whole batch."""
+
+    def size(self, batch: Batch) -> int:
+        """How many `unit` the batch is."""
+
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """Points for curves that are known before the step, for example the mean reward of sampled text."""
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Figures on held-out data, after `step` steps; the loop calls it at `evaluation_steps` and after the last."""
+
+    evaluation_steps: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to train, as opposed to what: where checkpoints go and what the machine is asked to do."""
+
+    checkpoint_dir: Path
+    reporter: Reporter
+    device: str = "auto"
+    compile: str = "auto"
+    checkpoint_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run of the loop leaves beside the weights."""
+
+    curves: dict[str, list[tuple[int, float]]]
+    metrics: dict[str, float]
+    """The same for every run with the same inputs."""
+    measurements: dict[str, Any]
+    """Seconds, speed and hardware of this run."""
+
+
+def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run) -> Trained:
+    """Train `model` in place, from the newest checkpoint of `run.checkpoint_dir` if there is one.
+
+    Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop.
+    """
+    device = choose_device(run.device)
+    prepare(device)
+    precision = choose_precision(device)
+    torch.manual_seed(config.seed)
+    optimizers = build_optimizers(model, config, device)
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    start, done_before, skipped = 0, 0, 0
+    restored = checkpoints.restore(run.checkpoint_dir, model, optimizers)
+    if restored:
+        state, _ = restored
+        start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
+        run.reporter.note(f"continuing from the checkpoint at step {start} of {objective.steps}")
+        _replay(curves, run.reporter)
+    use_compile = run.compile == "on" or (run.compile == "auto" and objective.flops > COMPILE_FLOPS[device.type])
+    loss_function = torch.compile(objective.loss, dynamic=False) if use_compile else objective.loss
+    run.reporter.note(f"{objective.steps} steps on {device} ({describe(device)}), {str(precision)[6:]}, "
+                      f"{'compiled' if use_compile else 'eager'}")
+    model.train()
+    done, skipped_in_a_row = done_before, 0
+    began = last_saved = time.monotonic()
+    evaluating = 0.0
+    for step in range(start, objective.steps):
+        batch = objective.batch(step)
+        targets = objective.targets(batch)
+        sums = _backward(loss_function, batch, targets, config.accumulation_steps, device, precision)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        values = {name: value.item() for name, value in {**sums, "gradient_norm": norm}.items()}
+        factor = learning_rate_factor(step, objective.steps, config)
+        if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
+            for optimizer, rates in zip(optimizers, peaks, strict=True):
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
+                optimizer.step()
+            skipped_in_a_row = 0
+        else:
+            skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
+            run.reporter.note(f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: skipped")
+            if config.on_non_finite == "stop" or skipped_in_a_row >= MAX_SKIPPED_STEPS:
+                raise TrainingDiverged(f"the loss is not finite at step {step} of {objective.steps} "
+                                       f"({skipped_in_a_row} in a row); the last good state is the checkpoint in "
+                                       f"{run.checkpoint_dir}; lower the learning rate")
+        model.zero_grad(set_to_none=True)
+        done += objective.size(batch)
+        speed = (done - done_before) / (time.monotonic() - began - evaluating)
+        _record(curves, step + 1, {**values, **objective.figures(batch), "learning_rate_factor": factor},
+                run.reporter)
+        shown = values["loss"] if math.isfinite(values["loss"]) else 0.0
+        run.reporter.progress(done, done / (step + 1) * objective.steps, objective.unit, loss=shown, per_second=speed)
+        if step + 1 in objective.evaluation_steps or step + 1 == objective.steps:
+            before = time.monotonic()
+            model.eval()
+            figures = objective.evaluate(step + 1)
+            model.train()
+            evaluating += time.monotonic() - before
+            _record(curves, step + 1, figures, run.reporter)
+            if figures:
+                run.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
+                                                                  for name, value in figures.items()))
+        if time.monotonic() - last_saved > run.checkpoint_seconds and step + 1 < objective.steps:
+            _save(run, step + 1, model, optimizers, done, skipped, curves)
+            last_saved = time.monotonic()
+    model.eval()
+    seconds = time.monotonic() - began
+    return Trained(
+        curves=curves,
+        metrics={"loss": curves["loss"][-1][1], "steps": objective.steps, objective.unit: done,
+                 "skipped_steps": skipped, "flops": objective.flops},
+        measurements={"training_seconds": seconds, "evaluation_seconds": evaluating, "resumed_from_step": start,
+                      f"{objective.unit}_per_second": (done - done_before) / max(seconds - evaluating, 1e-9),
+                      "device": str(device), "compiled": use_compile, "precision": str(precision)[6:]})
+
+
+def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: int, device: torch.device,
+              precision: torch.dtype) -> dict[str, Tensor]:
+    """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
+    totals: dict[str, Tensor] = {}
+    size = next(iter(batch.values())).shape[0] // micro_batches
+    for number in range(micro_batches):
+        part = {name: tensor[number * size:(number + 1) * size] for name, tensor in batch.items()}
+        with autocast(device, precision):
+            loss, others = loss_function(part)
+        loss = loss / targets
+        loss.backward()
+        for name, value in {"loss": loss.detach(), **{key: value / targets for key, value in others.items()}}.items():
+            totals[name] = totals[name] + value if name in totals else value
+    return totals
+
+
+def _record(curves: dict[str, list[tuple[int, float]]], step: int, values: dict[str, float],
+            reporter: Reporter) -> None:
+    for name, value in values.items():
+        curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))    # type: ignore[arg-type]
+    reporter.metrics(step, **{name: value for name, value in values.items() if math.isfinite(value)})
+
+
+def _replay(curves: dict[str, list[tuple[int, float]]], reporter: Reporter) -> None:
+    """Tell the reporter the points from before the interruption, so that its curves are whole."""
+    by_step: dict[int, dict[str, float]] = {}
+    for name, points in curves.items():
+        for step, value in points:
+            if value is not None:
+                by_step.setdefault(step, {})[name] = value
+    for step, values in sorted(by_step.items()):
+        reporter.metrics(step, **values)
+
+
+def _save(run: Run, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int, skipped: int,
+          curves: dict[str, list[tuple[int, float]]]) -> None:
+    checkpoints.save(run.checkpoint_dir, step, model, optimizers, {},
+                     {"done": done, "skipped": skipped, "curves": curves})

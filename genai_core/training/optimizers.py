@@ -1,0 +1,78 @@
+"""AdamW for vectors and embeddings, Muon for the matrices inside the layers."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genai_core.config.training import TrainConfig
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by Newton-Schulz iterations (Jordan et al. 2024).
+
+    Matrices of one shape are stacked and iterated together, in bfloat16 where the hardware multiplies it: on a CPU this
+    takes a third of the time of one matrix after another (docs/LOG.md).
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95,
+                 weight_decay: float = 0.0, steps: int = 5, dtype: torch.dtype = torch.bfloat16):
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps}
+        super().__init__(parameters, defaults)
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
+                updates = orthogonalize(updates, group["steps"], self.dtype)
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"] * scale)
+
+    def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov momentum of the gradient."""
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        buffer = state["momentum"].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(buffer, momentum)
+
+
+def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    """Nearly U Vᵀ of each matrix U S Vᵀ of (N, rows, columns): singular values come out between 0.7 and 1.2.
+
+    The quintic's coefficients are those of Jordan et al. 2024, chosen for the steepest slope at zero.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrices.to(dtype)
+    transposed = x.shape[-2] > x.shape[-1]
+    if transposed:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
+    return (x.mT if transposed else x).to(matrices.dtype)
+
+
+def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device) -> list[torch.optim.Optimizer]:
+    """AdamW alone, or Muon for two-dimensional weights inside the layers and AdamW for all others."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in named if parameter.dim() == 2 and ".layers." in name]
+    in_matrices = {id(parameter) for parameter in matrices}
+    others = [parameter for _, parameter in named if id(parameter) not in in_matrices]
+    if config.optimizer == "muon" and matrices:
+        return [torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+                Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate,
+                              betas=(0.9, 0.95), fused=True)]

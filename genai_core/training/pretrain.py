@@ -1,0 +1,79 @@
+"""The stage pretrain: next-token prediction on the token files."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai_core.config.training import PretrainConfig
+from genai_core.data.batches import Windows
+from genai_core.data.token_files import read_tokens, validation_names
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.errors import InputError
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.export.model_directory import save_model
+from genai_core.models.registry import build
+from genai_core.models.transformer import training_flops_per_token
+from genai_core.result import Result
+from genai_core.training.curves import last_values, save_curves
+from genai_core.training.hardware import choose_device, choose_precision
+from genai_core.training.loop import Batch, Run, train
+
+
+class NextToken:
+    """Cross-entropy of each token given those before it in its window."""
+
+    unit = "tokens"
+
+    def __init__(self, model: nn.Module, tokens_dir: Path, config: PretrainConfig, device: torch.device):
+        self.model, self.config, self.device = model, config, device
+        file = read_tokens(tokens_dir, "train")
+        if len(file.ids) < 3 * config.context_length:
+            raise InputError(f"pretrain.context_length: {len(file.ids):,} training tokens are too few for windows of "
+                             f"{config.context_length}; add text or shorten the context")
+        self.windows = Windows(file, config.context_length, config.batch_size, config.seed, device)
+        self.steps = max(1, config.tokens // (config.batch_size * config.context_length))
+        self.flops = self.steps * config.batch_size * config.context_length \
+            * training_flops_per_token(model.config, config.context_length)
+        self.evaluation_steps = frozenset(self.steps * (number + 1) // config.evaluations
+                                          for number in range(config.evaluations))
+        self.byte_lengths = token_byte_lengths(load_tokenizer(tokens_dir))
+        self.validation = {name: read_tokens(tokens_dir, f"validation.{name}") for name in validation_names(tokens_dir)}
+
+    def batch(self, step: int) -> Batch:
+        return self.windows.batch(step)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.model(batch["ids"])
+        return F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), reduction="sum"), {}
+
+    def targets(self, batch: Batch) -> float:
+        return batch["targets"].numel()
+
+    def size(self, batch: Batch) -> int:
+        return batch["targets"].numel()
+
+    def figures(self, batch: Batch) -> dict[str, float]:
+        return {}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        precision = choose_precision(self.device)
+        return {f"bits_per_byte/{name}": held_out_loss(
+            self.model, file, self.byte_lengths, self.config.context_length, max_tokens=self.config.validation_tokens,
+            device=self.device, precision=precision).bits_per_byte for name, file in self.validation.items()}
+
+
+def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, training: Run) -> Result:
+    """Train a new model on `tokens` and write its model directory to `out_dir`."""
+    tokenizer = load_tokenizer(tokens)
+    torch.manual_seed(config.seed)
+    device = choose_device(training.device)
+    model = build(config, tokenizer.get_vocab_size()).to(device)
+    objective = NextToken(model, tokens, config, device)
+    trained = train(model, objective, config, training)
+    save_model(model, tokens, out_dir)
+    save_curves(trained.curves, out_dir)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Result(trained.metrics | last_values(trained.curves, "bits_per_byte/") | {"parameters": parameters},
+                  trained.measurements)

@@ -1,0 +1,35 @@
+"""The model card in each model directory: what made the model, and how good it is."""
+
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts import Artifact, KeyParts
+from tasks.registry import key_figures
+from tasks.tables import flatten, markdown_table
+
+USES = {
+    "pretrain": "A base language model: it continues text. It does not follow instructions.",
+    "instruct": "A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences "
+                "into Spanish and continues film reviews, each as far as its size allows.",
+    "reward": "A reward model: it scores a text by how positively human raters would judge it. Its ratings are about "
+              "sentiment, not helpfulness.",
+    "rlhf": "A chat model whose continuations of reviews were pushed towards a higher reward.",
+    "quantize": "The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
+}
+
+
+def write_model_card(directory: Path, stage: str, parts: KeyParts, inputs: dict[str, Artifact],
+                     metrics: dict[str, float]) -> None:
+    """Write `README.md`. It holds only what the key determines, so that equal models have equal cards."""
+    lines = [f"# {stage} {parts.key}", "", USES[stage], "", "## Made from", ""]
+    lines += [f"- {name}: `{artifact.key}` (digest `{artifact.digest[:16]}`)" for name, artifact in inputs.items()]
+    lines += ["", "## Key figures", "", *_rows(key_figures(stage, metrics)), "", "## All figures", "",
+              *_rows(metrics), "", "## Parameters", "", *_rows(flatten(parts.config)), "",
+              "## Limits", "", "Trained on a small public corpus; it makes things up and repeats the biases of film "
+              "reviews and encyclopedia articles. The licences of the data are in the data card of the collected "
+              "dataset.", ""]
+    (directory / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _rows(values: dict[str, Any]) -> list[str]:
+    return markdown_table(["name", "value"], [[name, value] for name, value in values.items()])

@@ -1,0 +1,51 @@
+"""The code that MLflow stores with each model: it loads the model directory and answers.
+
+Logged from this file as it is ("models from code"): nothing is pickled.
+"""
+
+from pathlib import Path
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class GenaiModel(PythonModel):
+    """A language model answers questions or whole conversations, a reward model scores texts."""
+
+    def load_context(self, context):
+        directory = Path(context.artifacts["model"])
+        self.reward = self.chat = None
+        if (directory / "int8").is_dir():
+            directory = directory / "int8"
+        if "SequenceClassification" in (directory / "config.json").read_text(encoding="utf-8"):
+            import torch
+
+            from genai_core.models.reward import load_reward_model
+
+            self.reward = load_reward_model(directory, torch.device("cpu"))
+        else:
+            from genai_core.inference.chat import ChatModel
+
+            self.chat = ChatModel(directory)
+
+    def predict(self, context, model_input, params=None):       # type hints would make MLflow ignore `params`
+        """One answer, or one reward, for each text or list of messages; a list of them."""
+        asked = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
+        if self.reward:
+            from genai_core.models.reward import score_texts
+
+            model, tokenizer, length = self.reward
+            return score_texts(model, tokenizer, [str(text) for text in asked], length).tolist()
+        from genai_core.inference.generate import Sampling
+
+        wanted = params or {}
+        sampling = Sampling(temperature=float(wanted.get("temperature", 0.0)))
+        answers = []
+        for item in asked:
+            messages = list(item) if not isinstance(item, str) else [{"role": "user", "content": item}]
+            pieces = self.chat.answer(messages, int(wanted.get("max_new_tokens", 64)), sampling)
+            answers.append("".join(pieces))
+        return answers
+
+
+mlflow.models.set_model(GenaiModel())

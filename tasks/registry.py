@@ -1,0 +1,197 @@
+"""The MLflow model registry: one registered model per stage, aliases instead of stages, no version twice."""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import records, tracking
+from tasks.artifacts import Artifact, read_manifest
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.stage import PipelineRun
+
+logger = logging.getLogger("tasks")
+
+KEY_FIGURES = {
+    "pretrain": ("bits_per_byte/wikitext-2", "bits_per_byte/reviews", "parameters"),
+    "instruct": ("validation_loss",),
+    "reward": ("accuracy_margin_1", "baseline_accuracy_margin_1"),
+    "rlhf": ("reward_gain_deviations", "held_out_kl"),
+    "quantize": ("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"),
+}
+PARENTS = {"instruct": "pretrain", "reward": "instruct", "rlhf": "instruct", "quantize": "rlhf"}
+ALIASES = ("champion", "candidate", "previous")
+
+
+def model_name(stage: str) -> str:
+    return f"genai-{stage}"
+
+
+def ensure_registered(run: "PipelineRun", stage: str, artifact: Artifact, inputs: dict[str, Artifact]) -> str:
+    """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
+    with run.store.lock("registry", stage):
+        found = _find(stage, artifact.key, artifact.digest)
+        version = found.version if found else _register(run, stage, artifact)
+        tracking.client().set_registered_model_alias(model_name(stage), "candidate", version)
+        return version
+
+
+def key_figures(stage: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {name: metrics[name] for name in KEY_FIGURES.get(stage, ()) if name in metrics}
+
+
+def _find(stage: str, key: str, digest: str | None = None) -> Any:
+    query = f"name='{model_name(stage)}' and tags.`cache.key`='{key}'"
+    if digest:
+        query += f" and tags.`artifact.digest`='{digest}'"
+    versions = tracking.client().search_model_versions(query)
+    return max(versions, key=lambda version: int(version.version)) if versions else None
+
+
+def _register(run: "PipelineRun", stage: str, artifact: Artifact) -> str:
+    import mlflow
+
+    directory = artifact.directory(run.workspace)
+    metrics = read_manifest(directory)["metrics"]
+    record = records.read_record(run.workspace, stage, artifact.key)
+    run_id = record.get("mlflow_run_id") or run.parent_run_id
+    parent = PARENTS.get(stage)
+    tags = {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path,
+            "dvc.md5": run.dataset_md5, "prefect.flow_run_id": record.get("flow_run_id", run.flow_run_id),
+            "git.commit": record.get("commit", run.commit), "seconds": f"{record.get('seconds', 0):.1f}",
+            "parent": f"models:/{model_name(parent)}/{run.versions[parent]}" if parent else ""}
+    own_run = run_id != run.parent_run_id
+    with _quiet(), mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name=stage, python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(directory)}, code_paths=[str(Path(__file__).parents[1] / "genai_core")],
+            pip_requirements=["torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml"],
+            input_example=None, signature=_signature(stage), registered_model_name=model_name(stage), tags=tags)
+    if not own_run:      # leaving the context ended it, and the flow still needs it
+        tracking.client().update_run(run_id, status="RUNNING")
+    client, version = tracking.client(), info.registered_model_version
+    for name, value in tags.items():
+        client.set_model_version_tag(model_name(stage), version, name, value)
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in key_figures(stage, metrics).items())
+    client.update_model_version(model_name(stage), version, f"{stage} {artifact.key}: {figures}")
+    return str(version)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow tells the terminal of each version it creates; the stage list says it already."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _signature(stage: str) -> Any:
+    from mlflow.models import infer_signature
+
+    output = [0.5] if stage == "reward" else ["I am well."]
+    return infer_signature(["How are you?"], output, params={"max_new_tokens": 64, "temperature": 0.0})
+
+
+def promote(versions: dict[str, str], tags: dict[str, str]) -> None:
+    """Move the alias `champion` of every stage to this run's version; the one it leaves becomes `previous`."""
+    client = tracking.client()
+    for stage, version in versions.items():
+        aliases = client.get_registered_model(model_name(stage)).aliases
+        if aliases.get("champion") not in (None, version):
+            client.set_registered_model_alias(model_name(stage), "previous", aliases["champion"])
+        client.set_registered_model_alias(model_name(stage), "champion", version)
+        tag(stage, version, tags)
+
+
+def tag(stage: str, version: str, tags: dict[str, str]) -> None:
+    for name, value in tags.items():
+        tracking.client().set_model_version_tag(model_name(stage), version, name, value)
+
+
+def list_versions() -> list[dict[str, Any]]:
+    """Every registered version of this project, newest last: what `genai models` prints."""
+    client, workspace = tracking.client(), Workspace.current()
+    rows = []
+    for stage in KEY_FIGURES:
+        found = client.search_registered_models(f"name='{model_name(stage)}'")
+        if not found:
+            continue
+        aliases: dict[str, list[str]] = {}
+        for alias, version in found[0].aliases.items():
+            aliases.setdefault(str(version), []).append(alias)
+        for version in sorted(client.search_model_versions(f"name='{model_name(stage)}'"),
+                              key=lambda version: int(version.version)):
+            path = workspace.root / version.tags.get("path", "")
+            figures = {}
+            if (path / "manifest.json").is_file():
+                figures = key_figures(stage, read_manifest(path)["metrics"])
+            rows.append({"stage": stage, "name": model_name(stage), "version": int(version.version),
+                         "aliases": sorted(aliases.get(str(version.version), []), key=ALIASES.index),
+                         "parent": version.tags.get("parent", ""), "dvc_md5": version.tags.get("dvc.md5", ""),
+                         "gates": version.tags.get("gates", ""), "commit": version.tags.get("git.commit", ""),
+                         "figures": figures, "path": str(path) if path.is_dir() else ""})
+    return rows
+
+
+def resolve(uri: str) -> Path:
+    """The local directory of `models:/NAME/VERSION` or `models:/NAME@ALIAS`, downloaded when it is not here.
+
+    Raises InputError when the registry does not have it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from genai_core.errors import InputError
+
+    client = tracking.client()
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        if at:
+            version = client.get_model_version_by_alias(name, alias)
+        else:
+            name, _, number = name.partition("/")
+            version = client.get_model_version(name, number)
+    except MlflowException:
+        raise InputError(f"{uri}: the registry has no such model; `genai models` lists what there is") from None
+    path = Workspace.current().root / version.tags.get("path", "")
+    if version.tags.get("path") and path.is_dir():
+        return path
+    return Path(_download(name, version.version, tempfile.mkdtemp(prefix="genai-model-")))
+
+
+@contextmanager
+def downloaded(workspace: Workspace, stage: str, key: str) -> Iterator[Path | None]:
+    """A copy of the model with this key out of the registry, for as long as the context lasts; None if it has none."""
+    from mlflow.exceptions import MlflowException
+
+    version = _find(stage, key)
+    if version is None:
+        yield None
+        return
+    folder = workspace.scratch / f"download-{stage}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        try:
+            copy = Path(_download(model_name(stage), version.version, str(folder)))
+        except (MlflowException, OSError) as error:
+            logger.warning("%s version %s cannot be downloaded (%s)", model_name(stage), version.version, error)
+            yield None
+        else:
+            yield copy
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download(name: str, version: str, folder: str) -> Path:
+    import mlflow
+
+    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=folder))
+    return next(manifest.parent for manifest in root.rglob("manifest.json"))

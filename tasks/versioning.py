@@ -1,0 +1,67 @@
+"""DVC, behind one module: `data.dvc` follows the datasets, a remote keeps them, and a clone pulls them."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts import Store
+from tasks.workspace import Workspace
+
+logger = logging.getLogger("tasks")
+
+
+@contextmanager
+def _repository(workspace: Workspace) -> Iterator[Any]:
+    """The DVC repository of a workspace; one outside the git repository is made on first use."""
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    if not (workspace.root / ".dvc").is_dir():
+        Repo.init(str(workspace.root), no_scm=True).close()
+    with Repo(str(workspace.root)) as repository:
+        if "remote" not in repository.config["core"]:
+            with repository.config.edit("local") as config:
+                config.setdefault("remote", {})["embedded"] = {"url": str(workspace.hidden / "dvc-remote")}
+                config.setdefault("core", {})["remote"] = "embedded"
+            repository.config.load()
+        yield repository
+
+
+def add_and_push(workspace: Workspace) -> dict[str, Any]:
+    """Make `data.dvc` name what is in `data/` now, and push it to the configured remote; md5, bytes and files."""
+    store = Store(workspace)
+    with store.lock("dvc", "repository"), _repository(workspace) as repository:
+        stage = repository.add(str(workspace.data))[0]
+        out = stage.outs[0]
+        pushed = repository.push()
+        return {"md5": out.hash_info.value, "bytes": out.meta.size, "files": out.meta.nfiles, "pushed_files": pushed}
+
+
+def current_md5(workspace: Workspace) -> str | None:
+    """The md5 that `data.dvc` names, or None when there is none."""
+    import yaml
+
+    path = workspace.root / "data.dvc"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"]
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return None
+
+
+def pull(workspace: Workspace, directory: Path) -> bool:
+    """Fetch one dataset that `data.dvc` names from the cache or the remote; False when neither has it."""
+    if not (workspace.root / "data.dvc").is_file():
+        return False
+    from dvc.exceptions import DvcException
+
+    try:
+        with Store(workspace).lock("dvc", "repository"), _repository(workspace) as repository:
+            repository.pull(targets=[str(directory)], force=True)
+    except (DvcException, OSError) as error:
+        logger.info("%s is not in the DVC remote (%s)", directory.name, str(error).splitlines()[0])
+        return False
+    return (directory / "manifest.json").is_file()
