@@ -14,7 +14,8 @@ from rich.table import Table
 from genai_core.config.pipeline import load_pipeline, parse_overrides, preset_names
 from genai_core.errors import InputError, TrainingDiverged
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
+                  pretty_exceptions_enable=False,
                   help="Train your own language model, from raw text to a quantized, registered chat model.\n\n"
                        "GENAI_HOME names the workspace for data, models, MLflow and Prefect (default: the repository).")
 console = Console()

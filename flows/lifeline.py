@@ -1,7 +1,7 @@
 """Runs a command that must not outlive its parent: `python -m flows.lifeline COMMAND …`.
 
-The parent holds the other end of standard input. When it closes, because the parent closed it or died by any signal, the
-command's whole process group gets SIGTERM and, after a grace, SIGKILL.
+The parent holds the other end of standard input. When it closes, because the parent closed it or died by any signal,
+the command's whole process group gets SIGTERM and, after a grace, SIGKILL.
 """
 
 import os
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1
@@ -28,10 +29,8 @@ def main(command: list[str]) -> int:
         deadline = time.monotonic() + GRACE_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)       # whatever of the group is left
-    except ProcessLookupError:
-        pass
     return process.wait()
 
 

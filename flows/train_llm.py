@@ -19,9 +19,10 @@ from tasks.pretrain import pretrain
 from tasks.promote import promote
 from tasks.quantize import quantize
 from tasks.report import markdown_with_curves, write_report
+from tasks.requirements import check_data
 from tasks.reward import reward
 from tasks.rlhf import rlhf
-from tasks.stage import PipelineRun
+from tasks.run import PipelineRun
 from tasks.stages import STAGE_NAMES
 from tasks.tables import flatten
 from tasks.tokenize import tokenize
@@ -45,6 +46,7 @@ def train_llm(preset: str = "laptop", overrides: dict[str, Any] | None = None, f
     try:
         collected = collect(run)
         cleaned = clean(run, collected)
+        check_data(run, cleaned)
         tokens = tokenize(run, cleaned)
         version_data(run, collected, cleaned, tokens)
         base = pretrain(run, tokens)

@@ -66,6 +66,11 @@ class Store:
         self.workspace = workspace
         self._verified: dict[Path, tuple[tuple[str, int, int], ...]] = {}
 
+    @classmethod
+    def of(cls, workspace: Workspace) -> "Store":
+        """The one store of a workspace in this process, so that unchanged files are read once."""
+        return _stores.setdefault(workspace, cls(workspace))
+
     def directory(self, stage: str, kind: str, key: str) -> Path:
         return {"dataset": self.workspace.data, "model": self.workspace.models,
                 "report": self.workspace.reports}[kind] / stage / key
@@ -178,6 +183,9 @@ class Store:
     def _artifact(self, directory: Path, manifest: dict[str, Any]) -> Artifact:
         return Artifact(stage=manifest["stage"], key=manifest["key"], digest=manifest["digest"],
                         path=directory.relative_to(self.workspace.root).as_posix())
+
+
+_stores: dict[Workspace, Store] = {}
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

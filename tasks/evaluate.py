@@ -18,7 +18,12 @@ def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, con
                         device=config.runtime.device)
 
 
-STAGE = Stage(name="evaluate", core="genai_core.evaluation.evaluate", settings=("evaluate", "rlhf.completion_tokens", "rlhf.prompt_words"), inputs=("pretrain", "instruct", "reward", "rlhf", "quantize", "tokenize", "clean"),
-              kind="report", compute=_compute, describe="one table of figures for every model, baselines beside it")
+STAGE = Stage(name="evaluate",
+              core="genai_core.evaluation.evaluate",
+              settings=("evaluate", "rlhf.completion_tokens", "rlhf.prompt_words"),
+              inputs=("pretrain", "instruct", "reward", "rlhf", "quantize", "tokenize", "clean"),
+              kind="report",
+              compute=_compute,
+              describe="one table of figures for every model, baselines beside it")
 
 evaluate = stage_task(STAGE)

@@ -7,7 +7,7 @@ out because what it is told reaches no artifact.
 
 import ast
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "genai_core"
@@ -41,7 +41,7 @@ def _path(name: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(name: str) -> tuple[str, tuple[str, ...]]:
     path = _path(name)
     if path is None:
@@ -54,7 +54,7 @@ def _read(name: str) -> tuple[str, tuple[str, ...]]:
 
 def _imports(tree: ast.Module) -> set[str]:
     """Modules of the core that are imported anywhere in a module, inside functions too."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)

@@ -14,7 +14,12 @@ def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, con
                         opening_words=config.rlhf.prompt_words, out_dir=out_dir, training=context.training())
 
 
-STAGE = Stage(name="instruct", core="genai_core.training.instruct", settings=("instruct", "rlhf.prompt_words"), inputs=("pretrain", "clean"),
-              kind="model", compute=_compute, describe="fine-tune on chats")
+STAGE = Stage(name="instruct",
+              core="genai_core.training.instruct",
+              settings=("instruct", "rlhf.prompt_words"),
+              inputs=("pretrain", "clean"),
+              kind="model",
+              compute=_compute,
+              describe="fine-tune on chats")
 
 instruct = stage_task(STAGE)

@@ -58,7 +58,7 @@ def plan(config: PipelineConfig, workspace: Workspace, force: frozenset[str] = f
 
 def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
     """Which part of the key differs from the artifact of this stage that is nearest to it."""
-    differences = []
+    differences: list[list[str]] = []
     for directory in folder.iterdir() if folder.is_dir() else []:
         try:
             manifest = read_manifest(directory)
@@ -67,7 +67,7 @@ def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
         differences.append(_differences(parts, manifest))
     if not differences:
         return "never made here"
-    return "; ".join(min(differences, key=len)) or "its files are gone"
+    return "; ".join(sorted(differences, key=len)[0]) or "its files are gone"
 
 
 def _differences(parts: KeyParts, manifest: dict[str, Any]) -> list[str]:
@@ -114,7 +114,7 @@ _measured: list[float] = []
 def _machine_flops() -> float:
     """Measured once a process: a fifth of a second of matrix products."""
     if not _measured:
-        from genai_core.training.hardware import choose_device, matrix_flops_per_second
+        from genai_core.hardware import choose_device, matrix_flops_per_second
 
         _measured.append(matrix_flops_per_second(choose_device("auto")))
     return _measured[0]

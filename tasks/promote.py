@@ -7,7 +7,8 @@ from genai_core.config.pipeline import PipelineConfig
 from genai_core.result import Result
 from tasks import registry
 from tasks.artifacts import Artifact, read_manifest
-from tasks.stage import Context, PipelineRun, Stage, stage_task
+from tasks.run import PipelineRun
+from tasks.stage import Context, Stage, stage_task
 
 
 class GateFailed(Exception):

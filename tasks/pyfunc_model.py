@@ -14,15 +14,15 @@ class GenaiModel(PythonModel):
 
     def load_context(self, context):
         directory = Path(context.artifacts["model"])
-        self.reward = self.chat = None
+        self.reward = None
         if (directory / "int8").is_dir():
             directory = directory / "int8"
         if "SequenceClassification" in (directory / "config.json").read_text(encoding="utf-8"):
             import torch
 
-            from genai_core.models.reward import load_reward_model
+            from genai_core.models.reward import load_judge
 
-            self.reward = load_reward_model(directory, torch.device("cpu"))
+            self.reward = load_judge(directory, torch.device("cpu"))
         else:
             from genai_core.inference.chat import ChatModel
 
@@ -32,10 +32,7 @@ class GenaiModel(PythonModel):
         """One answer, or one reward, for each text or list of messages; a list of them."""
         asked = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
         if self.reward:
-            from genai_core.models.reward import score_texts
-
-            model, tokenizer, length = self.reward
-            return score_texts(model, tokenizer, [str(text) for text in asked], length).tolist()
+            return self.reward.score([str(text) for text in asked]).tolist()
         from genai_core.inference.generate import Sampling
 
         wanted = params or {}

@@ -14,7 +14,12 @@ def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, con
                         reporter=context.reporter)
 
 
-STAGE = Stage(name="quantize", core="genai_core.quantization.quantize", settings=("quantize",), inputs=("rlhf", "tokenize"),
-              kind="model", compute=_compute, describe="store the weights in eight and four bits")
+STAGE = Stage(name="quantize",
+              core="genai_core.quantization.quantize",
+              settings=("quantize",),
+              inputs=("rlhf", "tokenize"),
+              kind="model",
+              compute=_compute,
+              describe="store the weights in eight and four bits")
 
 quantize = stage_task(STAGE)

@@ -10,14 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks import records, tracking
 from tasks.artifacts import Artifact, read_manifest
+from tasks.run import PipelineRun
 from tasks.workspace import Workspace
-
-if TYPE_CHECKING:
-    from tasks.stage import PipelineRun
 
 logger = logging.getLogger("tasks")
 
@@ -36,7 +34,7 @@ def model_name(stage: str) -> str:
     return f"genai-{stage}"
 
 
-def ensure_registered(run: "PipelineRun", stage: str, artifact: Artifact, inputs: dict[str, Artifact]) -> str:
+def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact, inputs: dict[str, Artifact]) -> str:
     """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
     with run.store.lock("registry", stage):
         found = _find(stage, artifact.key, artifact.digest)
@@ -57,7 +55,7 @@ def _find(stage: str, key: str, digest: str | None = None) -> Any:
     return max(versions, key=lambda version: int(version.version)) if versions else None
 
 
-def _register(run: "PipelineRun", stage: str, artifact: Artifact) -> str:
+def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
     import mlflow
 
     directory = artifact.directory(run.workspace)

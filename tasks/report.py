@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from tasks import records, tracking
 from tasks.artifacts import read_manifest
 from tasks.registry import key_figures
-from tasks.stage import PipelineRun
+from tasks.run import PipelineRun
 from tasks.tables import markdown_table, shown
 
 CURVES = {

@@ -1,6 +1,7 @@
 """What a stage is, and how it becomes a cached Prefect task."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from tasks import records, registry, tracking, versioning
 from tasks.artifacts import Artifact, KeyParts, Store
 from tasks.events import announce
 from tasks.fingerprint import code_fingerprint
+from tasks.model_card import write_model_card
+from tasks.run import PipelineRun
 from tasks.workspace import Workspace
 
 logger = logging.getLogger("tasks")
@@ -66,26 +69,6 @@ class Stage:
         return KeyParts(self.name, chosen, inputs | self.extra_inputs(config, workspace), code_fingerprint(self.core))
 
 
-@dataclass
-class PipelineRun:
-    """One run of the flow: its config, what to force, and what later stages need to know of earlier ones."""
-
-    config: PipelineConfig
-    workspace: Workspace
-    force: frozenset[str] = frozenset()
-    flow_run_id: str = ""
-    parent_run_id: str = ""
-    commit: str = ""
-    dataset_md5: str = ""
-    states: dict[str, str] = field(default_factory=dict)
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    run_ids: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.store = Store(self.workspace)
-
-
 class ArtifactSerializer(Serializer):
     """Stores the small reference. Reading it back looks at the artifact's bytes: a damaged or missing artifact reads as
     an error, which Prefect takes for a miss, so that the task runs again and fetches or makes just that artifact."""
@@ -98,18 +81,10 @@ class ArtifactSerializer(Serializer):
     def loads(self, blob: bytes) -> Artifact:
         artifact = Artifact.model_validate_json(blob)
         workspace = Workspace.current()
-        found = _store(workspace).find(artifact.directory(workspace))
+        found = Store.of(workspace).find(artifact.directory(workspace))
         if found != artifact:
             raise FileNotFoundError(f"{artifact.path} is not there as it was")
         return artifact
-
-
-_stores: dict[Path, Store] = {}
-
-
-def _store(workspace: Workspace) -> Store:
-    """One store a process, so that unchanged files are read once."""
-    return _stores.setdefault(workspace.root, Store(workspace))
 
 
 def _cache_key(_: Any, parameters: dict[str, Any]) -> str:
@@ -135,8 +110,7 @@ def stage_task(stage: Stage) -> Callable[..., Artifact]:
         if not state.is_completed():
             announce("finished", stage.name, state=state.name)
         artifact: Artifact = state.result()
-        run.states[stage.name], run.artifacts[stage.name] = state.name, artifact
-        run.run_ids[stage.name] = records.read_record(run.workspace, stage.name, artifact.key).get("mlflow_run_id", "")
+        run.states[stage.name], run.artifacts[stage.name] = state.name or "", artifact
         if stage.kind == "model":
             run.versions[stage.name] = registry.ensure_registered(run, stage.name, artifact, inputs)
         announce("finished", stage.name, state=state.name)
@@ -149,7 +123,7 @@ def stage_task(stage: Stage) -> Callable[..., Artifact]:
 
 def _execute(stage: Stage, run: PipelineRun, parts: KeyParts, inputs: dict[str, Artifact]) -> tuple[Artifact, str]:
     """Find, fetch or make the artifact, under the lock of its key."""
-    store = _store(run.workspace)
+    store = run.store
     directory = store.directory(stage.name, stage.kind, parts.key)
     with store.lock(stage.name, parts.key):
         if stage.name not in run.force:
@@ -172,8 +146,6 @@ def _fetch(stage: Stage, run: PipelineRun, store: Store, directory: Path) -> Art
 
 def _make(stage: Stage, run: PipelineRun, store: Store, directory: Path, parts: KeyParts,
           inputs: dict[str, Artifact]) -> Artifact:
-    from tasks.model_card import write_model_card
-
     started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), time.process_time()
     paths = {name: artifact.directory(run.workspace) for name, artifact in inputs.items()}
     with tracking.stage_run(run, stage.name, parts) as tracked, store.new(directory, parts) as scratch:
@@ -181,22 +153,20 @@ def _make(stage: Stage, run: PipelineRun, store: Store, directory: Path, parts: 
         context = Context(run.workspace, run.config, tracked.reporter, checkpoint_dir)
         result = stage.compute(run.config, paths, scratch, context)
         if stage.kind == "model":
-            write_model_card(scratch, stage.name, parts, inputs, result.metrics)
-        artifact = store.commit(scratch, directory, parts, result.metrics)
+            write_model_card(scratch, stage.name, parts, inputs, dict(result.metrics))
+        artifact = store.commit(scratch, directory, parts, dict(result.metrics))
         seconds = time.monotonic() - clock
         tracked.finish(result, seconds)
         records.write_record(run.workspace, artifact, {
             "digest": artifact.digest, "started": started.isoformat(timespec="seconds"), "seconds": seconds,
             "cpu_seconds": time.process_time() - cpu_clock, "commit": run.commit, "flow_run_id": run.flow_run_id,
             "mlflow_run_id": tracked.run_id, "flops": result.metrics.get("flops"),
-            "measurements": result.measurements, **records.host()})
+            "measurements": dict(result.measurements), **records.host()})
     _remove_checkpoints(checkpoint_dir)
     return artifact
 
 
 def _remove_checkpoints(directory: Path) -> None:
-    import shutil
-
     shutil.rmtree(directory, ignore_errors=True)      # the artifact is there: nothing will continue from them
 
 

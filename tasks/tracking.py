@@ -10,16 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genai_core.result import Result
 from tasks.artifacts import KeyParts
 from tasks.events import announce
+from tasks.run import PipelineRun
 from tasks.tables import flatten
 from tasks.workspace import Workspace
-
-if TYPE_CHECKING:
-    from tasks.stage import PipelineRun
 
 logger = logging.getLogger("genai_core")
 
@@ -121,7 +119,7 @@ class TrackedStage:
 
 
 @contextmanager
-def stage_run(run: "PipelineRun", stage: str, parts: KeyParts) -> Iterator[TrackedStage]:
+def stage_run(run: PipelineRun, stage: str, parts: KeyParts) -> Iterator[TrackedStage]:
     """A nested MLflow run around a stage's execution; an error marks it failed and goes on."""
     tags = {"mlflow.parentRunId": run.parent_run_id, "stage": stage, "cache.key": parts.key,
             "prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit}
@@ -139,7 +137,7 @@ def stage_run(run: "PipelineRun", stage: str, parts: KeyParts) -> Iterator[Track
     end_run(run_id, "FINISHED")
 
 
-def _log_dataset(run: "PipelineRun", run_id: str) -> None:
+def _log_dataset(run: PipelineRun, run_id: str) -> None:
     """The datasets as an input of the run, under the md5 by which DVC knows them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

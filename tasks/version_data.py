@@ -7,11 +7,10 @@ from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.serializers import Serializer
 
-
 from tasks import versioning
 from tasks.artifacts import Artifact
 from tasks.events import announce
-from tasks.stage import PipelineRun
+from tasks.run import PipelineRun
 from tasks.workspace import Workspace
 
 
@@ -48,6 +47,6 @@ def version_data(run: PipelineRun, *datasets: Artifact) -> str:
     if not state.is_completed():
         announce("finished", "version_data", state=state.name)
     version = state.result()
-    run.dataset_md5, run.states["version_data"] = version["md5"], state.name
+    run.dataset_md5, run.states["version_data"] = version["md5"], state.name or ""
     announce("finished", "version_data", state=state.name)
     return version["md5"]

@@ -13,7 +13,7 @@ def dial(depth: int) -> dict[str, Any]:
     """Fields of the training stages for a depth: a preset's own values go on top."""
     hidden = HEAD_SIZE * depth
     heads = depth
-    # AdamW's best rate falls with the square root of the width (Yang et al. 2022, and nanochat); 3e-3 fits a width of 192
+    # AdamW's best rate falls with the square root of the width (nanochat); 3e-3 fits a width of 192
     learning_rate = round(3e-3 * (192 / hidden) ** 0.5, 6)
     feed_forward = round(hidden * 8 / 3 / 64) * 64       # SwiGLU with the parameters of a fourfold plain network
     parameters = depth * (hidden * hidden * 2 + 2 * hidden * heads_for_keys(heads) * HEAD_SIZE

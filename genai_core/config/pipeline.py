@@ -1,5 +1,6 @@
 """The config of a whole run, and how a preset becomes one."""
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,14 @@ class PipelineConfig(Config):
             if getattr(self, stage).context_length > self.pretrain.context_length:
                 raise ValueError(f"{stage}.context_length {getattr(self, stage).context_length} is longer than "
                                  f"pretrain.context_length {self.pretrain.context_length}")
+        group = self.quantize.int4_group_size
+        for name in ("hidden_size", "feed_forward_size"):
+            if getattr(self.pretrain, name) % group:
+                raise ValueError(f"quantize.int4_group_size {group} does not divide pretrain.{name} "
+                                 f"{getattr(self.pretrain, name)}")
+        if self.rlhf.completion_tokens + 16 > self.pretrain.context_length:
+            raise ValueError(f"rlhf.completion_tokens {self.rlhf.completion_tokens} leaves no room for a prompt in "
+                             f"pretrain.context_length {self.pretrain.context_length}")
         return self
 
 
@@ -147,8 +156,6 @@ def _explain(error: ValidationError, preset: str) -> str:
 
 def _nearest(location: tuple[int | str, ...]) -> str:
     """The field names of the model that `location` points into, nearest first."""
-    import difflib
-
     model: Any = PipelineConfig
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)

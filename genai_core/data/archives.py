@@ -28,7 +28,8 @@ class Archive:
                 self._zip: zipfile.ZipFile | None = zipfile.ZipFile(file)
             else:
                 self._zip = None
-                self._tar = tarfile.open(file) if isinstance(file, Path) else tarfile.open(fileobj=file)
+                stream = io.BytesIO(file.read_bytes()) if isinstance(file, Path) else file
+                self._tar = tarfile.open(fileobj=stream)      # noqa: SIM115  open for as long as the archive is
         except (zipfile.BadZipFile, tarfile.TarError, OSError) as error:
             raise InputError(f"{name}: not a readable archive ({error})") from None
 

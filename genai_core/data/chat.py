@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
+from genai_core.errors import InputError
+
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
@@ -48,6 +50,19 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list
         ids += header + content + end
         spoken += [False] * len(header) + [assistant] * len(content) + [False] * len(end)
     return ids, spoken
+
+
+def end_ids(tokenizer: Tokenizer) -> set[int]:
+    """Tokens at which an answer ends."""
+    return {token_id(tokenizer, TURN_END), token_id(tokenizer, END_OF_TEXT)}
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token. Raises InputError for a tokenizer that lacks it."""
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise InputError(f"the tokenizer has no token {token}: it is not one of this project")
+    return number
 
 
 def plain(text: str) -> str:

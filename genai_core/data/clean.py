@@ -64,7 +64,22 @@ def run(config: CleanConfig, *, collected: Path, out_dir: Path, reporter: Report
     characters = sum(len(row["text"]) for row in cleaned["documents"] if row["split"] == "train")
     reporter.note("removed: " + (", ".join(f"{name} {count:,}" for name, count in sorted(removals.counts.items()))
                                  or "nothing"))
-    return Result(kept | removed | {"masked": masked, "train_characters": characters})
+    return Result(kept | removed | _offers(cleaned) | {"masked": masked, "train_characters": characters})
+
+
+def _offers(cleaned: dict[str, Rows]) -> dict[str, int]:
+    """How many records later stages will find for what they do, by split: so that a lack is known before training."""
+    counts: Counter[str] = Counter()
+    for row in cleaned["documents"]:
+        counts[f"{row['split']}/documents"] += 1
+        counts[f"{row['split']}/sentiment"] += row["label"] is not None
+    for row in cleaned["chats"]:
+        counts[f"{row['split']}/{'trivia' if row['accepted'] else 'dialogue'}"] += 1
+    for row in cleaned["translations"]:
+        counts[f"{row['split']}/translation"] += 1
+    for row in cleaned["ratings"]:
+        counts[f"{row['split']}/ratings/{row['source']}"] += 1
+    return dict(sorted(counts.items()))
 
 
 def _with_progress(tables: dict[str, Rows], reporter: Reporter) -> Iterator[dict[str, Any]]:
@@ -118,7 +133,7 @@ def _clean_documents(documents: Rows, ratings: Rows, held_out: HeldOut, config: 
     """Rules from cheap to expensive; ties between duplicates go to held-out text, then to the earlier document."""
     # Rated texts carry a human score: where the same sentence is also a document, the document goes, in every split,
     # so that a reward model is never judged on text that the base model was trained on.
-    seen = {fingerprint(row["text"]): row["id"] for row in ratings}
+    seen: dict[str, str] = {fingerprint(row["text"]): row["id"] for row in ratings}
     rated = set(seen.values())
     kept = []
     for row in sorted(documents, key=lambda row: row["split"] == "train"):

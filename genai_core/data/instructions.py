@@ -1,7 +1,8 @@
 """The instruction tasks: how each is worded, and the chats that the mixture of fine-tuning is made of.
 
-`trivia` and `dialogue` (every other chat, your own included) were asked and answered by people as they stand. `sentiment`, `translation` and `continuation`
-wrap data that people labelled, translated or wrote in one fixed template each; they are templated, and named so.
+`trivia` and `dialogue` (every other chat, your own included) were asked and answered by people, as they stand.
+`sentiment`, `translation` and `continuation` wrap data that people labelled, translated or wrote in one fixed template
+each; they are templated, and named so.
 """
 
 import re
@@ -91,6 +92,16 @@ def labelled_reviews(cleaned: Path, split: str) -> list[dict[str, Any]]:
     """Reviews with a sentiment label, sentences shorter than ten words left out."""
     return [row for row in read_table(cleaned, "documents", split=split)
             if row["label"] is not None and len(row["text"].split()) >= 10]
+
+
+def review_openings(cleaned: Path, split: str, words: int, seed: int) -> list[str]:
+    """The first words of the reviews of a split, shuffled. Raises InputError when there are no reviews."""
+    pairs = [opening_and_continuation(row["text"], words) for row in labelled_reviews(cleaned, split)]
+    openings = [pair[0] for pair in pairs if pair]
+    if not openings:
+        raise InputError(f"rlhf: no labelled review in the {split} split to take openings from; switch a review "
+                         "source on")
+    return [openings[index] for index in np.random.default_rng(seed).permutation(len(openings))]
 
 
 def _answer(content: str) -> Message:

@@ -45,10 +45,10 @@ def strip_markup(text: str) -> str:
 
 def detokenize_wikitext(text: str) -> str:
     """WikiText as it was written: ` @-@ ` is a hyphen, punctuation touches its word, ` = Title = ` is a heading."""
-    text = _HEADING.sub(lambda match: "#" * match.group(1).count("=") + " " + match.group(2), text)
     text = _JOINED.sub(r"\1", text)
     text = _QUOTED.sub(r'"\1"', text)
     text = _SINGLE_QUOTED.sub(r"'\1'", text)
     text = _NO_SPACE_AFTER.sub(r"\1", _NO_SPACE_BEFORE.sub(r"\1", text))
     text = _SPACED_SLASH.sub(r"\1", text)
+    text = _HEADING.sub(lambda match: "#" * match.group(1).count("=") + " " + match.group(2), text)
     return "\n".join(line.strip() for line in text.split("\n"))

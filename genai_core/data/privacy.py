@@ -1,14 +1,15 @@
 """Masking of e-mail addresses, phone numbers and IP addresses.
 
-Placeholders instead of deletion keep the sentence whole. The patterns are narrow on purpose: a masked year or score would
-cost more than it protects.
+Placeholders instead of deletion keep the sentence whole. The patterns are narrow on purpose: a masked year or score
+would cost more than it protects.
 """
 
 import re
 
 _EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
 _IP = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
-_PHONE = re.compile(r"(?<![\d-])(?:\+\d{1,3}[ .-]\d{1,4}(?:[ .-]\d{2,4}){2,4}|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\d-])")
+_PHONE = re.compile(r"(?<![\d-])(?:\+\d{1,3}[ .-]\d{1,4}(?:[ .-]\d{2,4}){2,4}"
+                    r"|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\d-])")
 
 
 def mask_personal_data(text: str) -> tuple[str, int]:

@@ -26,7 +26,8 @@ def find_files(source: FileSource, name: str, root: Path) -> list[Path]:
     files: set[Path] = set()
     for pattern in source.paths:
         absolute = str(Path(pattern).expanduser()) if pattern.startswith(("~", "/")) else str(root / pattern)
-        matches = [Path(match) for match in glob.glob(absolute, recursive=True) if Path(match).is_file()]
+        # Path.glob takes no absolute pattern
+        matches = [Path(match) for match in glob.glob(absolute, recursive=True) if Path(match).is_file()]  # noqa: PTH207
         if not matches:
             raise InputError(f"collect.sources.{name}.paths: no file matches {absolute}")
         files.update(matches)

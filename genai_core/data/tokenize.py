@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from genai_core.config.data import TokenizeConfig
-from genai_core.data.chat import END_OF_TEXT, plain
+from genai_core.data.chat import END_OF_TEXT, plain, token_id
 from genai_core.data.tables import Rows, read_table
 from genai_core.data.token_files import write_tokens
 from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
@@ -33,7 +33,7 @@ def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, reporter: Repor
     tokenizer = train_tokenizer(_tokenizer_text(train, cleaned, config), config.vocab_size)
     save_tokenizer(tokenizer, out_dir)
     reporter.note(f"vocabulary of {tokenizer.get_vocab_size():,} entries trained; encoding {total:,} documents")
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = token_id(tokenizer, END_OF_TEXT)
     encoded = []
     for done, ids in enumerate(_encode(tokenizer, train)):
         encoded.append(ids)

@@ -69,7 +69,7 @@ def tfidf_sentiment_accuracy(train_texts: list[str], train_labels: list[int], te
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=3, max_features=200_000)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=5, max_features=100_000)
     model = LogisticRegression(C=10, max_iter=200).fit(vectorizer.fit_transform(train_texts), train_labels)
     return float(np.mean(model.predict(vectorizer.transform(texts)) == labels))
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from genai_core.data.token_files import TokenFile
-from genai_core.training.hardware import autocast
+from genai_core.hardware import autocast
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class HeldOutLoss:
 def token_byte_lengths(tokenizer: Tokenizer) -> torch.Tensor:
     """UTF-8 bytes of each token id, (V,) int64: byte-level BPE writes one character a byte; special tokens count 0."""
     special = tokenizer.get_added_tokens_decoder()
-    lengths = [0 if number in special else len(tokenizer.id_to_token(number))
+    lengths = [0 if number in special else len(tokenizer.id_to_token(number) or "")
                for number in range(tokenizer.get_vocab_size())]
     return torch.tensor(lengths)
 

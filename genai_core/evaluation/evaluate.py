@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from genai_core.config.release import EvaluateConfig
+from genai_core.data.instructions import review_openings
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
 from genai_core.data.token_files import TokenFile, read_tokens
@@ -16,13 +18,11 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.evaluation import baselines, tasks
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.export.model_directory import load_model
-from genai_core.models.reward import load_reward_model
+from genai_core.hardware import choose_device, choose_precision
+from genai_core.models.reward import Judge, load_judge
 from genai_core.quantization.directory import is_quantized, load_quantized
 from genai_core.reporter import Reporter
 from genai_core.result import Result
-from genai_core.training.grpo import Judge
-from genai_core.training.hardware import choose_device, choose_precision
-from genai_core.training.rlhf import review_openings
 
 NGRAM_ORDER = 6
 Figures = dict[str, float]
@@ -48,7 +48,7 @@ def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens
     `models` maps the name of a column to its model directory; `base` is asked in plain text, all others in chats.
     """
     where = choose_device(device)
-    judge = Judge(*load_reward_model(reward, where))
+    judge = load_judge(reward, where)
     questions = _choose(config, tokens, cleaned, opening_words)
     table: dict[str, Figures] = {}
     samples: dict[str, list[tasks.Sample]] = {}
@@ -82,11 +82,11 @@ def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questi
     quantized = is_quantized(directory)
     device = torch.device("cpu") if quantized else device
     model = load_quantized(directory, device) if quantized else load_model(directory, device)
-    precision = torch.float32 if quantized else choose_precision(device)
+    precision = choose_precision(device)
     subject = tasks.Subject(model, load_tokenizer(directory), chats=name != "base")
     figures: Figures = {}
     for file_name, file in questions.files.items():
-        loss = held_out_loss(model, file, questions.byte_lengths, model.config.max_position_embeddings, overlap=True,
+        loss = held_out_loss(model, file, questions.byte_lengths, model.context_length, overlap=True,
                              max_tokens=config.bits_per_byte_tokens, device=device, precision=precision)
         figures[f"bits_per_byte/{file_name}"] = loss.bits_per_byte
         if file.raw_words and file_name.startswith("test."):
@@ -141,8 +141,6 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
 
 def _most_frequent_answer(cleaned: Path, questions: list[dict[str, Any]]) -> float:
     """Exact match of always giving the answer that is accepted most often in training."""
-    from collections import Counter
-
     answers = Counter(fingerprint(row["messages"][1]["content"])
                       for row in read_table(cleaned, "chats", split="train") if row["accepted"])
     (best, _), = answers.most_common(1)

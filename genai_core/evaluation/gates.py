@@ -1,5 +1,6 @@
 """The stage promote: whether a release's figures meet the gates of the preset."""
 
+import difflib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,8 +53,6 @@ def _judge(name: str, gate: Gate, figures: dict[str, float]) -> Verdict:
 
 def _figure(gate: str, name: str, figures: dict[str, float]) -> float:
     if name not in figures:
-        import difflib
-
         close = difflib.get_close_matches(name, figures, n=3, cutoff=0.3)
         raise InputError(f"promote.gates.{gate}: there is no figure {name!r}; near it are {', '.join(close)}")
     return figures[name]

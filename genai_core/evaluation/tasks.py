@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from sacrebleu.metrics import CHRF
 from tokenizers import Tokenizer
-from torch import nn
 
-from genai_core.data.chat import END_OF_TEXT, render_prompt
+from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
 from genai_core.data.instructions import (
     LABELS,
     continuation_prompt,
@@ -24,9 +23,9 @@ from genai_core.data.instructions import (
 )
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
-from genai_core.inference.chat import end_ids
 from genai_core.inference.generate import Sampling, generate
-from genai_core.training.grpo import Judge
+from genai_core.models.language_model import LanguageModel
+from genai_core.models.reward import Judge
 
 BATCH = 64
 
@@ -35,7 +34,7 @@ BATCH = 64
 class Subject:
     """A model under test; `chats` says whether it knows the chat format."""
 
-    model: nn.Module
+    model: LanguageModel
     tokenizer: Tokenizer
     chats: bool
 
@@ -45,12 +44,12 @@ class Subject:
 
     def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Answers up to the end of turn, or for a plain prompt to the end of the line."""
-        room = self.model.config.max_position_embeddings - tokens
+        room = self.model.context_length - tokens
         texts = []
         for first in range(0, len(prompts), BATCH):
             batch = [prompt[-room:] for prompt in prompts[first:first + BATCH]]
             done = generate(self.model, batch, tokens, end_ids(self.tokenizer), sampling=sampling,
-                            pad_id=self.tokenizer.token_to_id(END_OF_TEXT))
+                            pad_id=token_id(self.tokenizer, END_OF_TEXT))
             texts += self.tokenizer.decode_batch([row[mask].tolist() for row, mask in
                                                   zip(done.ids.cpu(), done.mask.cpu(), strict=True)])
         return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
@@ -69,13 +68,14 @@ def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> tuple[float, l
     for row in reviews:
         asked = sentiment_prompt(row["text"])
         prompt = subject.prompt(asked, f"Review: {asked.split(chr(10) * 2, 1)[1]}\nThe review is")
-        prompt = (prompt + words[0][:differ])[-subject.model.config.max_position_embeddings:]
+        prompt = (prompt + words[0][:differ])[-subject.model.context_length:]
         device = next(subject.model.buffers(), next(subject.model.parameters())).device
         states = subject.model.hidden(torch.tensor([prompt], device=device))
         logits = subject.model.logits(states[:, -1])[0]
         said = int(logits[words[1][differ]] > logits[words[0][differ]])
         right += said == row["label"]
-        samples.append({"task": "sentiment", "asked": asked, "expected": LABELS[row["label"]], "answered": LABELS[said]})
+        samples.append({"task": "sentiment", "asked": asked, "expected": LABELS[row["label"]],
+                        "answered": LABELS[said]})
     return right / len(reviews), samples
 
 

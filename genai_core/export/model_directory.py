@@ -10,15 +10,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from genai_core.data.chat import END_OF_TEXT, TURN_END
+from genai_core.data.chat import END_OF_TEXT, TURN_END, token_id
 from genai_core.data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from genai_core.errors import InputError
+from genai_core.models.language_model import LanguageModel
 from genai_core.models.transformer import Transformer, TransformerConfig
 
 _FIELDS = tuple(TransformerConfig.__dataclass_fields__)
 
 
-def save_model(model: nn.Module, tokenizer_dir: Path, out_dir: Path) -> None:
+def save_model(model: LanguageModel, tokenizer_dir: Path, out_dir: Path) -> None:
     """Write the directory of a language model; the tokenizer is copied from `tokenizer_dir`."""
     save_config(model.config, tokenizer_dir, out_dir)
     weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
@@ -28,7 +29,7 @@ def save_model(model: nn.Module, tokenizer_dir: Path, out_dir: Path) -> None:
 def save_config(config: TransformerConfig, tokenizer_dir: Path, out_dir: Path) -> None:
     """Everything of a model directory but the weights."""
     tokenizer = load_tokenizer(tokenizer_dir)
-    ends = {"eos_token_id": tokenizer.token_to_id(TURN_END), "pad_token_id": tokenizer.token_to_id(END_OF_TEXT)}
+    ends = {"eos_token_id": token_id(tokenizer, TURN_END), "pad_token_id": token_id(tokenizer, END_OF_TEXT)}
     _write_json(out_dir / "config.json", {
         "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **config.to_dict(),
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
@@ -62,7 +63,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch or train the model again") from None
     except RuntimeError as error:
-        raise InputError(f"{path}: the weights do not fit config.json ({str(error).splitlines()[-1].strip()})") from None
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: the weights do not fit config.json ({reason})") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
-from genai_core.data.chat import END_OF_TEXT, TURN_END, Message, render_prompt
+from genai_core.data.chat import Message, end_ids, render_prompt
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, read_json
 from genai_core.inference.generate import Sampling, stream
@@ -32,7 +31,7 @@ class ChatModel:
         The conversation's beginning is dropped when it and the answer do not fit into the model's context.
         """
         prompt = self.tokenizer.encode(render_prompt(messages), add_special_tokens=False).ids
-        context = self.model.config.max_position_embeddings
+        context = self.model.context_length
         prompt = prompt[-max(1, context - max_new_tokens):]
         generator = None
         if seed is not None:
@@ -45,7 +44,3 @@ class ChatModel:
             if not text.endswith("\ufffd"):       # a character may be spread over several tokens
                 yield text[len(shown):]
                 shown = text
-
-
-def end_ids(tokenizer: Tokenizer) -> set[int]:
-    return {tokenizer.token_to_id(TURN_END), tokenizer.token_to_id(END_OF_TEXT)}

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from genai_core.models.transformer import KeyValueCache
+from genai_core.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Completions:
 
 
 @torch.no_grad()
-def generate(model: nn.Module, prompts: list[list[int]], max_new_tokens: int, end_ids: set[int], *, pad_id: int,
+def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int, end_ids: set[int], *, pad_id: int,
              sampling: Sampling | None = None, generator: torch.Generator | None = None) -> Completions:
     """Continue each prompt until an end token or `max_new_tokens`. Prompts are padded on the left and masked.
 
@@ -66,7 +66,7 @@ def generate(model: nn.Module, prompts: list[list[int]], max_new_tokens: int, en
 
 
 @torch.no_grad()
-def stream(model: nn.Module, prompt: list[int], max_new_tokens: int, end_ids: set[int],
+def stream(model: LanguageModel, prompt: list[int], max_new_tokens: int, end_ids: set[int],
            sampling: Sampling | None = None, generator: torch.Generator | None = None) -> Iterator[int]:
     """The tokens of one completion as they are made, the end token left out."""
     device = next(model.parameters()).device
@@ -110,7 +110,8 @@ def _restrict(probabilities: Tensor, sampling: Sampling) -> Tensor:
 class _Decoder:
     """The cache, positions and mask of a batch that grows by one token a step."""
 
-    def __init__(self, model: nn.Module, prompts: list[list[int]], new_tokens: int, pad_id: int, device: torch.device):
+    def __init__(self, model: LanguageModel, prompts: list[list[int]], new_tokens: int, pad_id: int,
+                 device: torch.device):
         longest = max(map(len, prompts))
         self.model = model
         rows = [[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
@@ -120,8 +121,7 @@ class _Decoder:
         self.padded = bool((lengths < longest).any())
         self.seen = torch.cat([real, torch.ones(len(prompts), new_tokens, dtype=torch.bool, device=device)], dim=1)
         self.positions = (self.seen.cumsum(dim=1) - 1).clamp(min=0)
-        dtype = next(model.parameters()).dtype
-        self.cache = KeyValueCache(model.config, len(prompts), longest + new_tokens, device, dtype)
+        self.cache = model.new_cache(len(prompts), longest + new_tokens)
 
     def first(self) -> Tensor:
         length = self.prompt.shape[1]

@@ -1,12 +1,11 @@
 """Architectures by the name that `pretrain.architecture` gives."""
 
-from torch import nn
-
 from genai_core.config.training import PretrainConfig
+from genai_core.models.language_model import LanguageModel
 from genai_core.models.transformer import Transformer, TransformerConfig
 
 
-def build(config: PretrainConfig, vocab_size: int) -> nn.Module:
+def build(config: PretrainConfig, vocab_size: int) -> LanguageModel:
     """A new model with random weights; the caller seeds the generator."""
     return Transformer(transformer_config(config, vocab_size))
 

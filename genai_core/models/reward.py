@@ -1,14 +1,18 @@
-"""The reward model: the decoder with a scalar head on the last token, in the layout of `Qwen3ForSequenceClassification`.
+"""The reward model: the decoder with a scalar head on the last token.
+
+Its directory has the layout of `Qwen3ForSequenceClassification`, so that `transformers` reads it.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from genai_core.data.chat import TURN_END, plain
+from genai_core.data.chat import TURN_END, plain, token_id
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_config, load_weights, read_json, save_config
 from genai_core.models.transformer import Decoder, Transformer, TransformerConfig
@@ -41,9 +45,9 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str], length: int) -> tuple[T
 
     A longer text keeps its end. The index comes from the lengths, never from the padding's id.
     """
-    end = tokenizer.token_to_id(TURN_END)
+    end = token_id(tokenizer, TURN_END)
     encodings = tokenizer.encode_batch_fast([plain(text) for text in texts], add_special_tokens=False)
-    rows = [encoding.ids[-(length - 1):] + [end] for encoding in encodings]
+    rows = [[*encoding.ids[-(length - 1):], end] for encoding in encodings]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     return ids, torch.tensor([len(row) - 1 for row in rows])
@@ -61,9 +65,19 @@ def score_texts(model: RewardModel, tokenizer: Tokenizer, texts: list[str], leng
     return torch.cat(scores)
 
 
-def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:
-    from safetensors.torch import save_file
+@dataclass(frozen=True)
+class Judge:
+    """The reward model with what it needs to score text."""
 
+    model: RewardModel
+    tokenizer: Tokenizer
+    length: int
+
+    def score(self, texts: list[str]) -> Tensor:
+        return score_texts(self.model, self.tokenizer, texts, self.length)
+
+
+def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:
     save_config(model.config, tokenizer_dir, out_dir)
     config = read_json(out_dir / "config.json")
     config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1, "reward_length": length}
@@ -72,9 +86,9 @@ def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
 
 
-def load_reward_model(directory: Path, device: torch.device) -> tuple[RewardModel, Tokenizer, int]:
-    """The reward model, its tokenizer and the longest text it scores. Raises InputError when it is damaged."""
+def load_judge(directory: Path, device: torch.device) -> Judge:
+    """The reward model of a directory. Raises InputError, naming the file, when it is damaged."""
     model = RewardModel(load_config(directory))
     load_weights(model, directory / "model.safetensors")
     length = read_json(directory / "config.json")["reward_length"]
-    return model.to(device).eval(), load_tokenizer(directory), length
+    return Judge(model.to(device).eval(), load_tokenizer(directory), length)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.models.language_model import LanguageModel
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -180,7 +182,7 @@ class Decoder(nn.Module):
         return self.norm(x)
 
 
-class Transformer(nn.Module):
+class Transformer(LanguageModel):
     """The language model: a decoder whose embedding also gives the logits."""
 
     def __init__(self, config: TransformerConfig):
@@ -220,10 +222,16 @@ class Transformer(nn.Module):
         """Hidden states (…, C) to logits (…, V)."""
         return self.model.embed_tokens.project(states)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
-                cache: KeyValueCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token that follows each of `ids` (B, T); see `hidden` for the rest."""
-        return self.logits(self.hidden(ids, positions, mask, cache))
+    def new_cache(self, batch: int, capacity: int) -> KeyValueCache:
+        weight = self.model.norm.weight
+        return KeyValueCache(self.config, batch, capacity, weight.device, weight.dtype)
+
+    @property
+    def context_length(self) -> int:
+        return self.config.max_position_embeddings
+
+    def training_flops_per_token(self, length: int) -> float:
+        return training_flops_per_token(self.config, length)
 
 
 def training_flops_per_token(config: TransformerConfig, length: int) -> float:

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from genai_core.config.release import QuantizeConfig
 from genai_core.data.chat import render_prompt
@@ -15,6 +14,7 @@ from genai_core.errors import InputError
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.export.model_directory import load_config, load_model
 from genai_core.inference.generate import generate
+from genai_core.models.language_model import LanguageModel
 from genai_core.quantization.directory import load_quantized, quantize_to_directory
 from genai_core.quantization.weights import Bits
 from genai_core.reporter import Reporter
@@ -37,8 +37,8 @@ def run(config: QuantizeConfig, *, model: Path, tokens: Path, out_dir: Path, rep
     metrics: dict[str, float] = {"float32/bytes": size}
     measurements = {"float32/tokens_per_second": decode_speed(full, model, config.decode_tokens)}
 
-    def bits_per_byte(candidate: nn.Module, name: str) -> dict[str, float]:
-        length = full.config.max_position_embeddings
+    def bits_per_byte(candidate: LanguageModel, name: str) -> dict[str, float]:
+        length = full.context_length
         losses = {source: held_out_loss(candidate, file, byte_lengths, length, max_tokens=config.validation_tokens,
                                         device=cpu, precision=torch.float32).bits_per_byte
                   for source, file in files.items()}
@@ -61,10 +61,10 @@ def run(config: QuantizeConfig, *, model: Path, tokens: Path, out_dir: Path, rep
     return Result(metrics, measurements)
 
 
-def decode_speed(model: nn.Module, directory: Path, tokens: int) -> float:
+def decode_speed(model: LanguageModel, directory: Path, tokens: int) -> float:
     """Tokens per second of greedy decoding of one sequence: the best of three runs, nothing ends one early."""
     tokenizer = load_tokenizer(directory)
-    tokens = min(tokens, model.config.max_position_embeddings - 32)
+    tokens = min(tokens, model.context_length - 32)
     prompt = tokenizer.encode(render_prompt(user_asks(translation_prompt("Good morning."))),
                               add_special_tokens=False).ids[:32]
     best = float("inf")

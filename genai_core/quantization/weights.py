@@ -59,6 +59,11 @@ def dequantize_int4(packed: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
 class QuantizedLinear(nn.Module):
     """A linear layer without bias whose weights are stored in eight or four bits."""
 
+    weight_int8: Tensor
+    weight_int4: Tensor
+    weight_scale: Tensor
+    weight_minimum: Tensor
+
     def __init__(self, tensors: dict[str, Tensor]):
         super().__init__()
         for name, tensor in tensors.items():

@@ -6,7 +6,7 @@ from genai_core.config.pipeline import PipelineConfig
 from genai_core.models.registry import transformer_config
 from genai_core.models.transformer import parameter_count, training_flops_per_token
 
-TOKENS_OF_A_CHAT = 60
+TOKENS_OF_A_CHAT = 70
 """Mean length assumed for the chats of the mixture, before they are there to be counted."""
 RATED_TEXTS = 9_000
 """Rated texts assumed before they are collected."""

@@ -1,51 +1,37 @@
 """Group relative policy optimisation (Shao et al. 2024, eq. 3) on sampled continuations of film reviews.
 
-The objective samples a batch with the policy itself, scores it with the reward model and compares it with the reference;
-the loop does the rest. Each step makes one update, so the probability ratio starts at 1.
+The objective samples a batch with the policy itself, scores it with the reward model and compares it with the
+reference; the loop does the rest. Each step makes one update, so the probability ratio starts at 1.
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from genai_core.config.training import RlhfConfig
-from genai_core.data.chat import END_OF_TEXT, render_prompt
+from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
 from genai_core.data.instructions import continuation_prompt, user_asks
-from genai_core.inference.chat import end_ids
-from genai_core.inference.generate import Sampling, generate
-from genai_core.models.reward import RewardModel, score_texts
-from genai_core.models.transformer import training_flops_per_token
+from genai_core.inference.generate import Completions, Sampling, generate
+from genai_core.models.language_model import LanguageModel
+from genai_core.models.reward import Judge
 from genai_core.training.loop import Batch
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The reward model with what it needs to score text."""
-
-    model: RewardModel
-    tokenizer: Tokenizer
-    length: int
-
-    def score(self, texts: list[str]) -> Tensor:
-        return score_texts(self.model, self.tokenizer, texts, self.length)
 
 
 class Grpo:
     """Clipped policy gradient with group-normalised rewards, minus a KL penalty to the reference."""
 
     unit = "completions"
+    fixed_shapes = False
 
-    def __init__(self, policy: nn.Module, reference: nn.Module, judge: Judge, tokenizer: Tokenizer,
+    def __init__(self, policy: LanguageModel, reference: LanguageModel, judge: Judge, tokenizer: Tokenizer,
                  openings: list[str], held_out: list[str], config: RlhfConfig, device: torch.device):
         self.policy, self.reference, self.judge, self.tokenizer = policy, reference, judge, tokenizer
         self.openings, self.held_out, self.config, self.device = openings, held_out, config, device
         self.steps = config.steps
-        self.pad_id, self.end_ids = tokenizer.token_to_id(END_OF_TEXT), end_ids(tokenizer)
+        self.pad_id, self.end_ids = token_id(tokenizer, END_OF_TEXT), end_ids(tokenizer)
         tokens = config.steps * config.batch_size * (config.completion_tokens + 24)
-        self.flops = 2 * tokens * training_flops_per_token(policy.config, config.completion_tokens + 24)
+        self.flops = 2 * tokens * policy.training_flops_per_token(config.completion_tokens + 24)
         self.evaluation_steps = frozenset({config.steps // 2})
 
     def batch(self, step: int) -> Batch:
@@ -97,7 +83,7 @@ class Grpo:
 class Sampled:
     """Prompts, their sampled completions, and the text that the reward model reads."""
 
-    def __init__(self, prompts: list[list[int]], completions, texts: list[str], device: torch.device):     # noqa: ANN001
+    def __init__(self, prompts: list[list[int]], completions: Completions, texts: list[str], device: torch.device):
         self.prompts, self.completions, self.texts, self.device = prompts, completions, texts, device
         self.longest = max(map(len, prompts))
 
@@ -127,19 +113,19 @@ class Sampled:
         return torch.cat([prompt, self.completions.log_probabilities], dim=1)
 
 
-def sample(policy: nn.Module, tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> Sampled:
+def sample(policy: LanguageModel, tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> Sampled:
     """One continuation of each opening, sampled at the config's temperature from the whole vocabulary."""
     rendered = [render_prompt(user_asks(continuation_prompt(opening))) for opening in openings]
     prompts = [encoding.ids for encoding in tokenizer.encode_batch_fast(rendered, add_special_tokens=False)]
     completions = generate(policy, prompts, config.completion_tokens, end_ids(tokenizer),
-                           pad_id=tokenizer.token_to_id(END_OF_TEXT), sampling=Sampling(config.temperature))
+                           pad_id=token_id(tokenizer, END_OF_TEXT), sampling=Sampling(config.temperature))
     said = tokenizer.decode_batch([row[mask].tolist() for row, mask in
                                    zip(completions.ids, completions.mask, strict=True)], skip_special_tokens=True)
     texts = [f"{opening} {text.strip()}" for opening, text in zip(openings, said, strict=True)]
     return Sampled(prompts, completions, texts, completions.ids.device)
 
 
-def token_log_probabilities(model: nn.Module, ids: Tensor, positions: Tensor, mask: Tensor, temperature: float
+def token_log_probabilities(model: LanguageModel, ids: Tensor, positions: Tensor, mask: Tensor, temperature: float
                             ) -> tuple[Tensor, Tensor]:
     """Log-probability of each next token and entropy of its distribution, both (B, T − 1), at a temperature."""
     logits = model(ids, positions, mask)[:, :-1].float() / temperature
@@ -149,13 +135,13 @@ def token_log_probabilities(model: nn.Module, ids: Tensor, positions: Tensor, ma
 
 
 @torch.no_grad()
-def compare(policy: nn.Module, reference: nn.Module, judge: Judge, tokenizer: Tokenizer, openings: list[str],
+def compare(policy: LanguageModel, reference: LanguageModel, judge: Judge, tokenizer: Tokenizer, openings: list[str],
             config: RlhfConfig) -> dict[str, float]:
     """Reward, its standard deviation, length and KL of the policy on `openings`; KL in nats a completion, from the
     log-probabilities of the policy's own samples."""
     sampled = sample(policy, tokenizer, openings, config)
     rewards = judge.score(sampled.texts)
-    ids, spoken = sampled.rows(tokenizer.token_to_id(END_OF_TEXT))
+    ids, spoken = sampled.rows(token_id(tokenizer, END_OF_TEXT))
     arguments = (ids.to(sampled.device), sampled.positions(ids), sampled.mask(ids), config.temperature)
     own, entropy = token_log_probabilities(policy, *arguments)
     other, _ = token_log_probabilities(reference, *arguments)

@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from genai_core.config.training import InstructConfig
-from genai_core.data.chat import END_OF_TEXT, encode_chat
+from genai_core.data.chat import END_OF_TEXT, encode_chat, token_id
 from genai_core.data.instructions import build_mixture
 from genai_core.data.packing import IGNORED, PackedRows, epoch_order, pack, packed_mask
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
-from genai_core.models.transformer import training_flops_per_token
+from genai_core.hardware import choose_device
+from genai_core.models.language_model import LanguageModel
 from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.hardware import choose_device
 from genai_core.training.loop import Batch, Run, train
 
 VALIDATION_ROWS = 64
@@ -25,21 +26,22 @@ class AssistantTokens:
     """Cross-entropy of the assistant's tokens in packed rows."""
 
     unit = "tokens"
+    fixed_shapes = True
 
-    def __init__(self, model: nn.Module, rows: PackedRows, validation: PackedRows, config: InstructConfig,
+    def __init__(self, model: LanguageModel, rows: PackedRows, validation: PackedRows, config: InstructConfig,
                  device: torch.device):
         self.model, self.rows, self.validation, self.config, self.device = model, rows, validation, config, device
         self.count = len(rows.ids)
         self.steps = max(1, round(self.count * config.epochs / config.batch_size))
         tokens = self.steps * config.batch_size * config.context_length
-        self.flops = tokens * training_flops_per_token(model.config, config.context_length)
+        self.flops = tokens * model.training_flops_per_token(config.context_length)
         self.evaluation_steps = frozenset({self.steps // 2})
 
     def batch(self, step: int) -> Batch:
         numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
         orders = {number // self.count: epoch_order(self.count, number // self.count, self.config.seed)
                   for number in numbers}
-        rows = [orders[number // self.count][number % self.count] for number in numbers]
+        rows = np.array([orders[number // self.count][number % self.count] for number in numbers])
         return self.rows.take(rows, self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -59,8 +61,10 @@ class AssistantTokens:
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         loss, targets = 0.0, 0.0
-        for first in range(0, min(VALIDATION_ROWS, len(self.validation.ids)), 16):
-            batch = self.validation.take(list(range(first, min(first + 16, len(self.validation.ids)))), self.device)
+        count = len(self.validation.ids)
+        rows = epoch_order(count, 0, self.config.seed)[:VALIDATION_ROWS]      # packing sorts rows by length
+        for first in range(0, len(rows), 16):
+            batch = self.validation.take(rows[first:first + 16], self.device)
             loss += self.loss(batch)[0].item()
             targets += self.targets(batch)
         return {"validation_loss": loss / targets} if targets else {}
@@ -72,7 +76,7 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
     device = choose_device(training.device)
     model = load_model(base, device)
     tokenizer = load_tokenizer(base)
-    pad_id = tokenizer.token_to_id(END_OF_TEXT)
+    pad_id = token_id(tokenizer, END_OF_TEXT)
 
     def rows(split: str) -> PackedRows:
         chats = build_mixture(cleaned, config, opening_words, split)

@@ -1,7 +1,7 @@
 """The one training loop. An objective says what a batch is and what its loss is; the loop does everything else.
 
-Which examples a step sees is a pure function of the step's number, so that the data position of a checkpoint is the step
-itself and a resumed run sees exactly what an uninterrupted one would have seen.
+Which examples a step sees is a pure function of the step's number, so that the data position of a checkpoint is the
+step itself and a resumed run sees exactly what an uninterrupted one would have seen.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
 from genai_core.errors import TrainingDiverged
+from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.reporter import Reporter
 from genai_core.training import checkpoints
-from genai_core.training.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.training.optimizers import build_optimizers
 from genai_core.training.schedule import learning_rate_factor
 
@@ -37,6 +37,8 @@ class Objective(Protocol):
     """What `size` counts, for example tokens."""
     flops: float
     """Floating-point operations of all steps."""
+    fixed_shapes: bool
+    """Whether all batches have the same shapes: only then is compiling worth it, since each shape is compiled anew."""
 
     def batch(self, step: int) -> Batch:
         """The tensors of one step; the first dimension of each is that of the sequences."""
@@ -100,7 +102,8 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
         start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
         run.reporter.note(f"continuing from the checkpoint at step {start} of {objective.steps}")
         _replay(curves, run.reporter)
-    use_compile = run.compile == "on" or (run.compile == "auto" and objective.flops > COMPILE_FLOPS[device.type])
+    use_compile = run.compile == "on" or (
+        run.compile == "auto" and objective.fixed_shapes and objective.flops > COMPILE_FLOPS[device.type])
     loss_function = torch.compile(objective.loss, dynamic=False) if use_compile else objective.loss
     run.reporter.note(f"{objective.steps} steps on {device} ({describe(device)}), {str(precision)[6:]}, "
                       f"{'compiled' if use_compile else 'eager'}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from genai_core.config.training import PretrainConfig
 from genai_core.data.batches import Windows
@@ -13,11 +13,11 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.export.model_directory import save_model
+from genai_core.hardware import choose_device, choose_precision
+from genai_core.models.language_model import LanguageModel
 from genai_core.models.registry import build
-from genai_core.models.transformer import training_flops_per_token
 from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.hardware import choose_device, choose_precision
 from genai_core.training.loop import Batch, Run, train
 
 
@@ -25,8 +25,9 @@ class NextToken:
     """Cross-entropy of each token given those before it in its window."""
 
     unit = "tokens"
+    fixed_shapes = True
 
-    def __init__(self, model: nn.Module, tokens_dir: Path, config: PretrainConfig, device: torch.device):
+    def __init__(self, model: LanguageModel, tokens_dir: Path, config: PretrainConfig, device: torch.device):
         self.model, self.config, self.device = model, config, device
         file = read_tokens(tokens_dir, "train")
         if len(file.ids) < 3 * config.context_length:
@@ -35,7 +36,7 @@ class NextToken:
         self.windows = Windows(file, config.context_length, config.batch_size, config.seed, device)
         self.steps = max(1, config.tokens // (config.batch_size * config.context_length))
         self.flops = self.steps * config.batch_size * config.context_length \
-            * training_flops_per_token(model.config, config.context_length)
+            * model.training_flops_per_token(config.context_length)
         self.evaluation_steps = frozenset(self.steps * (number + 1) // config.evaluations
                                           for number in range(config.evaluations))
         self.byte_lengths = token_byte_lengths(load_tokenizer(tokens_dir))

@@ -15,11 +15,11 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy, tfidf_ridge_scores
 from genai_core.export.model_directory import load_model
+from genai_core.hardware import choose_device
 from genai_core.models.reward import RewardModel, encode_texts, save_reward_model, score_texts
 from genai_core.models.transformer import training_flops_per_token
 from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.hardware import choose_device
 from genai_core.training.loop import Batch, Run, train
 
 
@@ -31,6 +31,7 @@ class BradleyTerry:
     """
 
     unit = "texts"
+    fixed_shapes = False
 
     def __init__(self, model: RewardModel, tokenizer: Any, rows: Rows, validation: Rows, config: RewardConfig,
                  device: torch.device):

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from genai_core.config.training import RlhfConfig
-from genai_core.data.instructions import labelled_reviews, opening_and_continuation
+from genai_core.data.instructions import review_openings
 from genai_core.data.tokenizer import load_tokenizer
-from genai_core.errors import InputError
 from genai_core.export.model_directory import load_model, save_model
-from genai_core.models.reward import load_reward_model
+from genai_core.hardware import choose_device
+from genai_core.models.reward import load_judge
 from genai_core.result import Result
 from genai_core.training.curves import save_curves
-from genai_core.training.grpo import Grpo, Judge, compare
-from genai_core.training.hardware import choose_device
+from genai_core.training.grpo import Grpo, compare
 from genai_core.training.loop import Run, train
 
 
@@ -23,7 +21,7 @@ def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_
     device = choose_device(training.device)
     policy, reference = load_model(instruct, device), load_model(instruct, device)
     reference.requires_grad_(False)
-    judge = Judge(*load_reward_model(reward, device))
+    judge = load_judge(reward, device)
     tokenizer = load_tokenizer(instruct)
     openings = review_openings(cleaned, "train", config.prompt_words, config.seed)
     held_out = review_openings(cleaned, "test", config.prompt_words, config.seed)[:config.evaluation_prompts]
@@ -41,13 +39,3 @@ def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_
                            f"{deviations:+.2f} standard deviations, KL {after['held_out_kl']:.2f} nats")
     return Result(trained.metrics | after | {f"instruct_{name}": value for name, value in before.items()}
                   | {"reward_gain_deviations": deviations}, trained.measurements)
-
-
-def review_openings(cleaned: Path, split: str, words: int, seed: int) -> list[str]:
-    """The first words of the reviews of a split, shuffled. Raises InputError when there are no reviews."""
-    pairs = [opening_and_continuation(row["text"], words) for row in labelled_reviews(cleaned, split)]
-    openings = [pair[0] for pair in pairs if pair]
-    if not openings:
-        raise InputError(f"rlhf: no labelled review in the {split} split to take openings from; switch a review "
-                         "source on")
-    return [openings[index] for index in np.random.default_rng(seed).permutation(len(openings))]

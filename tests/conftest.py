@@ -1,0 +1,66 @@
+"""Fixtures: real English prose that every Python brings, a tokenizer trained on it, and a tiny model."""
+
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
+from genai_core.models.transformer import Transformer, TransformerConfig
+from genai_core.reporter import LogReporter
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    """Pages of Python's own documentation: real text that needs no download."""
+    return [topics[name] for name in sorted(topics)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(prose: list[str]) -> Tokenizer:
+    return train_tokenizer(prose, 700)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(tokenizer, directory)
+    return directory
+
+
+TINY = TransformerConfig(vocab_size=700, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+                         num_key_value_heads=2, head_dim=16, intermediate_size=96, max_position_embeddings=128)
+
+
+@pytest.fixture
+def tiny_model() -> Transformer:
+    """Random weights, output projections included, so that every path of the network shows in the logits."""
+    torch.manual_seed(0)
+    model = Transformer(TINY)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.08)
+        else:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    return model.eval()
+
+
+class Recorder(LogReporter):
+    """Keeps what a stage reports."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def metrics(self, step: int, **values: float) -> None:
+        self.points.append((step, values))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()

@@ -1,0 +1,108 @@
+"""When things break: a killed run continues to the same weights, and bad input ends before anything is spent."""
+
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from tests.end_to_end.conftest import Home
+
+pytestmark = pytest.mark.slow
+
+
+def wait_for(condition, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def processes_of(home: Home) -> list[psutil.Process]:
+    """Every process that runs in the workspace."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("GENAI_HOME") == str(home.root) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copied, tmp_path):
+    changed = ("pretrain.seed=5", "pretrain.tokens=400000", "runtime.checkpoint_seconds=0.2")
+    arguments = ["run", "--preset", "smoke"]
+    for setting in changed:
+        arguments += ["--set", setting]
+    checkpoints = copied.root / ".genai" / "checkpoints" / "pretrain"
+    process = subprocess.Popen(copied.command(*arguments), env=copied.environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(checkpoints.glob("*/step-*"))) > 0)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not processes_of(copied), 20)
+    assert len(list((copied.root / "models" / "pretrain").iterdir())) == 1      # nothing half made is visible
+    done = copied.genai(*arguments)
+    assert "continuing from the checkpoint at step" in done.stdout
+
+    undisturbed = Home(tmp_path / "undisturbed")
+    subprocess.run(["cp", "-a", str(copied.root), str(undisturbed.root)], check=True)
+    states = copied.run(*changed, force="pretrain")
+    assert states["pretrain"] == "Completed" and states["instruct"] == "Cached"
+
+    def weights(home: Home) -> set[bytes]:
+        return {path.read_bytes() for path in (home.root / "models" / "pretrain").glob("*/model.safetensors")}
+
+    assert weights(copied) == weights(undisturbed) and len(weights(copied)) == 2
+    assert not list((copied.root / ".genai" / "scratch").iterdir())
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["run", "--preset", "nope"], "unknown preset 'nope'"),
+    (["run", "--set", "instruct.epoch=2"], "did you mean epochs?"),
+    (["run", "--set", "pretrain.tokens=-1"], "pretrain.tokens"),
+    (["run", "--preset", "smoke", "--force", "cook"], "force: unknown stage 'cook'"),
+    (["run", "--preset", "smoke", "--set", "collect.sources.mine={kind: files, paths: [no.txt], licence: x}"],
+     "collect.sources.mine.paths: no file matches"),
+    (["run", "--preset", "smoke", "--set", "collect.sources.chatterbot.sha256=" + "0" * 64],
+     "collect.sources.chatterbot: chatterbot-corpus==1.3.3 as the registry serves it does not have sha256"),
+    (["chat", "/nowhere"], "/nowhere/config.json is missing"),
+    (["chat", "models:/genai-quantize@champion"], "the registry has no such model"),
+])
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
+    home = Home(tmp_path)
+    done = home.genai(*arguments, fails=True)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("data/*/*")) and not list(tmp_path.glob("models/*/*"))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["tokenize.vocab_size=60000"], "tokenize.vocab_size: the text supports"),
+    (["clean.min_words=100000"], "clean.min_words"),
+    (["quantize.int4_group_size=48"], "quantize.int4_group_size: 48 does not divide"),
+])
+def test_what_only_the_data_can_tell_is_one_line_too(copied, settings, message):
+    settings = [part for setting in settings for part in ("--set", setting)]
+    done = copied.genai("run", "--preset", "smoke", *settings, fails=True)
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ones_own_text_in_a_preset_of_three_lines(copied, prose):
+    (copied.root / "texts").mkdir()
+    for number, page in enumerate(prose[:30]):
+        (copied.root / "texts" / f"{number}.txt").write_text(page)
+    preset = copied.root / "mine.yaml"
+    preset.write_text("extends: smoke\n"
+                      "collect: {sources: {mine: {kind: files, paths: ['texts/*.txt'], licence: PSF}}}\n")
+    lines = copied.genai("plan", "--preset", str(preset)).stdout
+    assert "input mine/0" in lines or "collect.sources.mine" in lines
+    done = copied.genai("run", "--preset", str(preset))
+    assert "mine: 30 records" in done.stdout and "licence: PSF" in done.stdout
+    (copied.root / "texts" / "3.txt").write_text(prose[40])
+    assert "input mine/" in copied.genai("plan", "--preset", str(preset)).stdout

@@ -1,0 +1,92 @@
+"""Configs: every preset loads, the dial can be overridden, and a mistake names its field."""
+
+import pytest
+
+from genai_core.config.dial import dial, heads_for_keys
+from genai_core.config.pipeline import load_pipeline, parse_overrides, preset_names
+from genai_core.errors import InputError
+from genai_core.models.registry import transformer_config
+from genai_core.models.transformer import parameter_count
+from genai_core.training.estimate import estimate
+
+
+def test_the_four_presets_are_there_and_load():
+    assert set(preset_names()) == {"smoke", "laptop", "gpu", "cluster"}
+    for name in preset_names():
+        load_pipeline(name)
+
+
+def test_the_gpu_preset_is_of_the_124m_class():
+    config = load_pipeline("gpu")
+    assert 110e6 < parameter_count(transformer_config(config.pretrain, config.tokenize.vocab_size)) < 140e6
+
+
+def test_the_dial_sets_what_nobody_overrides():
+    config = load_pipeline("laptop", {"depth": 5, "pretrain.hidden_size": 192})
+    assert config.pretrain.layers == 5 and config.pretrain.hidden_size == 192
+    assert config.pretrain.feed_forward_size == dial(5)["pretrain"]["feed_forward_size"]
+
+
+@pytest.mark.parametrize("depth", range(1, 33))
+def test_every_depth_is_a_valid_model(depth):
+    config = load_pipeline("laptop", {"depth": depth})
+    assert config.pretrain.heads % heads_for_keys(depth) == 0
+    sizes = estimate("pretrain", config)
+    assert sizes is not None and sizes.flops > 0 and sizes.memory_bytes > 16 * sizes.parameters
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"depth": 0}, "depth: 0 is not a whole number from 1 to 64"),
+    ({"depth": "deep"}, "depth: 'deep' is not"),
+    ({"instruct.epoch": 2}, r"instruct.epoch: no such field; did you mean epochs\?"),
+    ({"pretain.layers": 2}, r"pretain: no such field; did you mean pretrain\?"),
+    ({"pretrain.learning_rate": -1}, "pretrain.learning_rate: .*greater than 0.*got -1"),
+    ({"pretrain.heads": 3, "pretrain.key_value_heads": 2}, "heads 3 is not a multiple of key_value_heads 2"),
+    ({"pretrain.batch_size": 10, "pretrain.accumulation_steps": 3}, "batch_size 10 is not a multiple"),
+    ({"rlhf.batch_size": 10}, "not a multiple of group_size"),
+    ({"instruct.context_length": 512}, "instruct.context_length 512 is longer than pretrain.context_length"),
+    ({"collect.sources.wikitext-2.sha256": "abc"}, "collect.sources.wikitext-2.sha256"),
+    ({"collect.sources.mine": {"kind": "files", "paths": ["a"]}}, "collect.sources.mine.licence: Field required"),
+    ({"depth.x": 1}, "depth.x: depth holds a value"),
+])
+def test_a_mistake_is_one_line_that_names_the_field(overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_pipeline("laptop", overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_switching_every_source_off_is_refused():
+    names = load_pipeline("laptop").collect.sources
+    with pytest.raises(InputError, match="every source is switched off"):
+        load_pipeline("laptop", {f"collect.sources.{name}.enabled": False for name in names})
+
+
+def test_values_on_the_command_line_are_yaml():
+    assert parse_overrides(["a.b=1e-3", "a.c=[x, y]", "a.d=true"]) == {"a.b": "1e-3", "a.c": ["x", "y"], "a.d": True}
+    assert load_pipeline("laptop", parse_overrides(["pretrain.learning_rate=1e-3"])).pretrain.learning_rate == 1e-3
+    with pytest.raises(InputError, match=r"write it as stage\.field=value"):
+        parse_overrides(["nonsense"])
+
+
+def test_a_preset_file_extends_another_and_removes_with_null(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\ncollect: {sources: {trivia: null}}\ninstruct: {trivia: 0}\n")
+    config = load_pipeline(str(path))
+    assert "trivia" not in config.collect.sources and config.depth == load_pipeline("smoke").depth
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("a: [", "not valid YAML"), ("- a", "a preset is a mapping"), ("extends: nope", "unknown preset 'nope'"),
+])
+def test_a_broken_preset_file_is_named(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_pipeline(str(path))
+
+
+def test_presets_in_a_circle_are_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: {path}")
+    with pytest.raises(InputError, match="in a circle"):
+        load_pipeline(str(path))

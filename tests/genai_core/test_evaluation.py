@@ -1,0 +1,113 @@
+"""Evaluation: windows count every byte once, the n-gram model is the textbook's, gates say what failed."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genai_core.config.release import Gate, PromoteConfig
+from genai_core.data.token_files import TokenFile
+from genai_core.errors import InputError
+from genai_core.evaluation.baselines import ByteNgrams, perplexity_per_word
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.evaluation.gates import judge
+from genai_core.evaluation.tasks import chrf
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def file(tokenizer, prose):
+    ids = np.array(tokenizer.encode(prose[2][:2000]).ids, dtype="<u2")
+    return TokenFile(ids, np.zeros(1), len(prose[2][:2000].encode()), 0)
+
+
+def test_byte_lengths_add_up_to_the_text(tokenizer, prose):
+    text = prose[2] + "naïve 漢字 🙂"
+    lengths = token_byte_lengths(tokenizer)
+    assert int(lengths[tokenizer.encode(text).ids].sum()) == len(text.encode())
+    assert lengths[tokenizer.token_to_id("<|im_end|>")] == 0
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("length", [16, 64])
+def test_each_token_but_the_first_counts_once(tiny_model, tokenizer, file, overlap, length):
+    lengths = token_byte_lengths(tokenizer)
+    loss = held_out_loss(tiny_model, file, lengths, length, max_tokens=10_000, device=CPU, precision=torch.float32,
+                         overlap=overlap)
+    assert loss.tokens == len(file.ids) - 1
+    assert loss.utf8_bytes == int(lengths[torch.from_numpy(file.ids[1:].astype(int))].sum())
+
+
+def test_one_window_equals_the_plain_loss(tiny_model, tokenizer, file):
+    ids = torch.from_numpy(file.ids[:101].astype("int64"))[None]
+    plain = F.cross_entropy(tiny_model(ids[:, :-1])[0], ids[0, 1:], reduction="sum").item()
+    loss = held_out_loss(tiny_model, file, token_byte_lengths(tokenizer), 128, max_tokens=100, device=CPU,
+                         precision=torch.float32)
+    assert loss.nats == pytest.approx(plain, rel=1e-5)
+
+
+def naive_witten_bell(train: bytes, text: bytes, order: int) -> float:
+    counts = [Counter(train[i:i + n] for i in range(len(train) - n + 1)) for n in range(order + 1)]
+
+    def probability(history: bytes, byte: int) -> float:
+        lower = 1 / 256 if not history else probability(history[1:], byte)
+        if not history and order == 0:
+            return lower
+        following = [gram for gram in counts[len(history) + 1] if gram[:-1] == history]
+        total = sum(counts[len(history) + 1][gram] for gram in following)
+        if not total:
+            return lower
+        return (counts[len(history) + 1][history + bytes([byte])] + len(following) * lower) / (total + len(following))
+
+    bits = [-math.log2(probability(text[max(0, i - order + 1):i], text[i])) for i in range(len(text))]
+    return sum(bits) / len(bits)
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_the_ngram_model_is_the_textbooks(prose, order):
+    train, text = prose[1][:600].encode(), prose[1][300:400].encode() + b"\x00zq"
+    got = ByteNgrams(order).bits_per_byte(train, {"text": text})["text"]
+    assert got == pytest.approx(naive_witten_bell(train, text, order), rel=1e-9)
+
+
+def test_word_perplexity_is_the_loss_of_a_word():
+    assert perplexity_per_word(math.log(2), utf8_bytes=500, words=100) == pytest.approx(2**5)
+
+
+def test_chrf_takes_the_best_of_several_references():
+    assert chrf(["Hola a todos"], [["Adiós", "Hola a todos"]]) == pytest.approx(100)
+    assert chrf(["Hola", "Adiós"], [["Hola"], ["Hasta luego", "Adiós"]]) == pytest.approx(100)
+    assert chrf(["xyz"], [["Hola"]]) == 0
+
+
+def gate(**values):
+    return PromoteConfig(gates={"g": Gate(figure="int8/bpb", **values)})
+
+
+@pytest.mark.parametrize(("values", "passed", "bound"), [
+    ({"comparison": "<=", "bound": 2.0}, True, 2.0),
+    ({"comparison": "<=", "bound": 1.9}, False, 1.9),
+    ({"comparison": ">=", "bound": 1.99}, True, 1.99),
+    ({"comparison": "<=", "bound": 1.005, "reference": "rlhf/bpb", "relative": True}, True, 1.995 * 1.005),
+    ({"comparison": "<=", "bound": 0.001, "reference": "rlhf/bpb"}, False, 1.996),
+])
+def test_gates(values, passed, bound):
+    (verdict,) = judge(gate(**values), {"int8/bpb": 2.0, "rlhf/bpb": 1.995})
+    assert verdict.passed == passed
+    assert verdict.bound == pytest.approx(bound)
+    assert ("passed" if passed else "FAILED") in str(verdict)
+
+
+@pytest.mark.parametrize("comparison", ["<=", ">="])
+def test_a_figure_that_is_not_a_number_passes_no_gate(comparison):
+    (verdict,) = judge(gate(comparison=comparison, bound=0), {"int8/bpb": float("nan")})
+    assert not verdict.passed
+
+
+def test_a_gate_on_an_unknown_figure_says_what_is_near():
+    with pytest.raises(InputError, match="there is no figure 'int8/bpb'; near it are int8/bits"):
+        judge(gate(comparison="<=", bound=0), {"int8/bits": 1.0})

@@ -1,0 +1,84 @@
+"""Quantization: bounded error, the fast product equals the plain one, directories load or say why not."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genai_core.errors import InputError
+from genai_core.inference.chat import ChatModel
+from genai_core.quantization.directory import load_quantized, quantize_to_directory
+from genai_core.quantization.weights import (
+    QuantizedLinear,
+    dequantize_int4,
+    dequantize_int8,
+    quantize_int4,
+    quantize_int8,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_int8_is_within_half_a_step():
+    torch.manual_seed(0)
+    weight = torch.randn(64, 96)
+    values, scale = quantize_int8(weight)
+    assert ((dequantize_int8(values, scale) - weight).abs() <= scale[:, None] / 2 + 1e-6).all()
+
+
+def test_int4_beats_the_plain_range_and_packs_two_to_a_byte():
+    torch.manual_seed(0)
+    weight = torch.randn(64, 96)
+    packed, scale, minimum = quantize_int4(weight, 32)
+    assert packed.shape == (64, 48) and packed.dtype == torch.uint8
+    error = (dequantize_int4(packed, scale, minimum) - weight).pow(2).mean()
+    groups = weight.view(64, 3, 32)
+    low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
+    plain = (torch.round((groups - low) / (high - low) * 15) / 15 * (high - low) + low - groups).pow(2).mean()
+    assert error <= plain * 1.01
+
+
+def test_constant_and_zero_rows_survive():
+    for weight in (torch.zeros(8, 32), torch.full((8, 32), 0.25)):
+        assert torch.allclose(dequantize_int8(*quantize_int8(weight)), weight, atol=1e-3)
+        assert torch.allclose(dequantize_int4(*quantize_int4(weight, 32)), weight, atol=1e-3)
+
+
+def test_groups_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="groups of 32"):
+        quantize_int4(torch.zeros(4, 40), 32)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 200])
+def test_the_int8_product_equals_the_one_with_widened_weights(rows):
+    torch.manual_seed(0)
+    values, scale = quantize_int8(torch.randn(64, 96))
+    layer = QuantizedLinear({"weight_int8": values, "weight_scale": scale})
+    x = torch.randn(rows, 96)
+    assert torch.allclose(layer(x), x @ dequantize_int8(values, scale).T, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(8, 0.05), (4, 0.6)])
+def test_a_quantized_directory_answers_nearly_as_the_model(tiny_model, tokenizer_dir, tmp_path, bits, bound):
+    quantize_to_directory(tiny_model, bits, 32, tokenizer_dir, tmp_path)
+    quantized = load_quantized(tmp_path, CPU)
+    ids = torch.randint(0, 700, (2, 40))
+    wanted, got = (torch.log_softmax(model(ids), -1) for model in (tiny_model, quantized))
+    assert (wanted.exp() * (wanted - got)).sum(-1).mean() < bound
+    tensors = load_file(tmp_path / "model.safetensors").values()
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    full = 4 * sum(parameter.numel() for parameter in tiny_model.parameters())
+    assert stored < full * 0.30
+    assert isinstance("".join(ChatModel(tmp_path).answer([{"role": "user", "content": "Hi"}], 5)), str)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_directory_is_one_clear_error(tiny_model, tokenizer_dir, tmp_path, file, damage):
+    quantize_to_directory(tiny_model, 8, 32, tokenizer_dir, tmp_path)
+    path = tmp_path / file
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match=file.replace(".", r"\.")):
+        ChatModel(tmp_path)

@@ -1,0 +1,110 @@
+"""Reward model and GRPO: padding changes nothing, the pair loss is the naive one, the first ratio is one."""
+
+import numpy as np
+import pytest
+import torch
+
+from genai_core.config.training import RewardConfig, RlhfConfig
+from genai_core.evaluation.preferences import calibration_error, pair_accuracy
+from genai_core.models.reward import Judge, RewardModel, encode_texts, load_judge, save_reward_model, score_texts
+from genai_core.training.grpo import Grpo, compare, sample, token_log_probabilities
+from genai_core.training.reward import BradleyTerry
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def reward_model(tiny_model):
+    model = RewardModel.from_language_model(tiny_model)
+    torch.nn.init.normal_(model.score.weight)
+    return model.eval()
+
+
+TEXTS = ["A good film.", "An unbearably long, dull and pointless film that I did not like at all.", "So-so"]
+
+
+def test_a_text_scores_the_same_alone_and_beside_longer_ones(reward_model, tokenizer):
+    together = score_texts(reward_model, tokenizer, TEXTS, 64)
+    alone = torch.cat([score_texts(reward_model, tokenizer, [text], 64) for text in TEXTS])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_transformers_gives_our_rewards(reward_model, tokenizer, tokenizer_dir, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    save_reward_model(reward_model, tokenizer_dir, 64, tmp_path)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ids, _ = encode_texts(tokenizer, TEXTS[:1], 64)
+    with torch.no_grad():
+        assert theirs(ids).logits[0, 0].item() == pytest.approx(
+            score_texts(reward_model, tokenizer, TEXTS[:1], 64).item(), abs=1e-4)
+    judge = load_judge(tmp_path, CPU)
+    assert judge.length == 64
+    assert torch.equal(judge.score(TEXTS), score_texts(reward_model, tokenizer, TEXTS, 64))
+
+
+def test_the_pair_loss_is_that_of_every_pair_by_itself(reward_model, tokenizer):
+    rows = [{"text": text, "rating": rating} for text, rating in zip(TEXTS, (2.0, -1.5, 1.8), strict=True)]
+    config = RewardConfig(learning_rate=1e-3, batch_size=3, min_rating_gap=0.5, context_length=64)
+    objective = BradleyTerry(reward_model, tokenizer, rows, [], config, CPU)
+    batch = objective.batch(0)
+    scores = score_texts(reward_model, tokenizer, TEXTS, 64)
+    pairs = [(0, 1), (2, 1)]      # 2.0 and 1.8 are too close to be a pair
+    naive = sum(-torch.nn.functional.logsigmoid(scores[better] - scores[worse]) for better, worse in pairs)
+    assert objective.targets(batch) == len(pairs)
+    assert objective.loss(batch)[0].item() == pytest.approx(naive.item(), rel=1e-4)
+
+
+def test_pair_accuracy_and_calibration():
+    ratings = np.array([0.0, 1.0, 2.0, 3.0])
+    assert pair_accuracy(ratings, ratings, 1.0) == 1.0
+    assert pair_accuracy(-ratings, ratings, 1.0) == 0.0
+    assert pair_accuracy(np.zeros(4), ratings, 1.0) == 0.5
+    assert np.isnan(pair_accuracy(ratings, ratings, 9.0))
+    assert calibration_error(ratings * 50, ratings, 1.0) < 0.01
+    assert calibration_error(-ratings * 50, ratings, 1.0) > 0.9
+
+
+@pytest.fixture
+def setting(tiny_model, reward_model, tokenizer):
+    config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10, prompt_words=2)
+    openings = ["This film", "I saw", "One of"]
+    judge = Judge(reward_model, tokenizer, 64)
+    return config, judge, Grpo(tiny_model, tiny_model, judge, tokenizer, openings, openings, config, CPU)
+
+
+def test_sampler_and_trainer_agree_on_probabilities_so_the_first_ratio_is_one(setting, tiny_model):
+    config, _, objective = setting
+    torch.manual_seed(0)
+    batch = objective.batch(0)
+    own, _ = token_log_probabilities(tiny_model, batch["ids"], batch["positions"], batch["mask"], config.temperature)
+    spoken = batch["spoken"][:, 1:]
+    assert (own - batch["sampled"])[spoken].abs().max() < 1e-4
+    assert torch.allclose(own[spoken], batch["reference"][spoken], atol=1e-5)
+
+
+def test_advantages_are_normalised_within_each_prompt(setting):
+    torch.manual_seed(0)
+    advantages = setting[2].batch(0)["advantages"].view(-1, 4)
+    assert advantages.mean(1).abs().max() < 1e-5
+    assert (advantages.std(1) - 1).abs().max() < 0.05
+
+
+def test_at_the_start_the_kl_is_zero_and_the_gradient_is_not(setting, tiny_model):
+    torch.manual_seed(0)
+    objective = setting[2]
+    loss, sums = objective.loss(objective.batch(0))
+    loss.backward()
+    assert sums["kl_per_token"].item() == pytest.approx(0, abs=1e-4)
+    assert max(parameter.grad.abs().max() for parameter in tiny_model.parameters()) > 0
+
+
+def test_a_model_compared_with_itself_has_no_kl(setting, tiny_model, tokenizer):
+    config, judge, _ = setting
+    figures = compare(tiny_model, tiny_model, judge, tokenizer, ["This film", "I"], config)
+    assert figures["held_out_kl"] == pytest.approx(0, abs=1e-5)
+    assert 0 < figures["distinct_words"] <= 1
+
+
+def test_samples_begin_with_their_opening(setting, tiny_model, tokenizer):
+    texts = sample(tiny_model, tokenizer, ["This film", "I saw"], setting[0]).texts
+    assert [text.split()[0] for text in texts] == ["This", "I"]

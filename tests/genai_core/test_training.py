@@ -1,0 +1,194 @@
+"""The training loop: resumed equals uninterrupted, micro-batches change nothing, what is not finite is skipped."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genai_core.config.training import PretrainConfig, TrainConfig
+from genai_core.data.batches import Windows
+from genai_core.data.token_files import TokenFile, write_tokens
+from genai_core.data.tokenizer import save_tokenizer
+from genai_core.errors import InputError, TrainingDiverged
+from genai_core.training import checkpoints, loop, pretrain
+from genai_core.training.loop import Run, train
+from genai_core.training.optimizers import Muon, orthogonalize
+from genai_core.training.schedule import learning_rate_factor
+
+CONFIG = {"layers": 2, "hidden_size": 32, "heads": 2, "key_value_heads": 1, "head_size": 16, "feed_forward_size": 64,
+          "context_length": 32, "batch_size": 4, "tokens": 32 * 4 * 12, "learning_rate": 3e-3, "optimizer": "muon",
+          "evaluations": 2, "validation_tokens": 1024}
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer, prose, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tokens")
+    save_tokenizer(tokenizer, directory)
+    for name, texts in (("train", prose[:20]), ("validation.prose", prose[20:24])):
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        write_tokens(directory, name, ids, 0, sum(len(text.encode()) for text in texts))
+    return directory
+
+
+class Interrupted(Exception):
+    pass
+
+
+def run_pretraining(tokens_dir, out, recorder, checkpoint_dir, monkeypatch=None, stop_after=None, **changes):
+    out.mkdir(parents=True, exist_ok=True)
+    if stop_after is not None:
+        original = checkpoints.save
+
+        def save_and_stop(directory, step, *rest):
+            original(directory, step, *rest)
+            if step == stop_after:
+                raise Interrupted
+
+        monkeypatch.setattr(loop.checkpoints, "save", save_and_stop)
+    run = Run(checkpoint_dir, recorder, device="cpu", compile="off", checkpoint_seconds=1e-9)
+    try:
+        return pretrain.run(PretrainConfig(**{**CONFIG, **changes}), tokens=tokens_dir, out_dir=out, training=run)
+    finally:
+        if stop_after is not None:
+            monkeypatch.undo()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stop_after", [1, 6, 11])
+def test_resumed_equals_uninterrupted_to_the_bit(tokens, tmp_path, recorder, monkeypatch, optimizer, stop_after):
+    whole = run_pretraining(tokens, tmp_path / "whole", recorder, tmp_path / "a", optimizer=optimizer)
+    with pytest.raises(Interrupted):
+        run_pretraining(tokens, tmp_path / "resumed", recorder, tmp_path / "b", monkeypatch, stop_after,
+                        optimizer=optimizer)
+    resumed = run_pretraining(tokens, tmp_path / "resumed", recorder, tmp_path / "b", optimizer=optimizer)
+    assert resumed.measurements["resumed_from_step"] == stop_after
+    for name in ("model.safetensors", "curves.json", "config.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+    assert whole.metrics == resumed.metrics
+
+
+def test_a_damaged_checkpoint_is_passed_over(tokens, tmp_path, recorder, monkeypatch):
+    with pytest.raises(Interrupted):
+        run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c", monkeypatch, 6)
+    (saved,) = (tmp_path / "c").glob("step-*")
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    result = run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c")
+    assert result.measurements["resumed_from_step"] == 0
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tokens, tmp_path, recorder):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_pretraining(tokens, tmp_path / name, recorder, tmp_path / f"{name}-checkpoints", seed=seed)
+    first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert first == second != other
+
+
+def test_micro_batches_change_nothing_but_rounding(tokens, tmp_path, recorder):
+    for name, steps in (("one", 1), ("four", 4)):
+        run_pretraining(tokens, tmp_path / name, recorder, tmp_path / f"{name}-checkpoints", accumulation_steps=steps,
+                        optimizer="adamw", tokens=32 * 4 * 3)
+    one, four = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "four"))
+    assert all(torch.allclose(one[name], four[name], atol=2e-3) for name in one)
+
+
+def test_it_learns(tokens, tmp_path, recorder):
+    result = run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "checkpoints", tokens=32 * 4 * 120)
+    losses = [values["loss"] for _, values in recorder.points if "loss" in values]
+    assert losses[0] == pytest.approx(math.log(700), abs=0.3)
+    assert result.metrics["loss"] < losses[0] - 1.5
+
+
+def test_too_little_text_is_an_error_before_training(tokens, tmp_path, recorder):
+    with pytest.raises(InputError, match="too few for windows of 65536"):
+        run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c", context_length=65536, tokens=65536 * 4)
+
+
+class Quadratic:
+    """A loss that is not finite at chosen steps."""
+
+    unit, flops, fixed_shapes, evaluation_steps = "things", 0.0, True, frozenset()
+
+    def __init__(self, model, steps, bad):
+        self.model, self.steps, self.bad = model, steps, bad
+
+    def batch(self, step):
+        return {"x": torch.full((1, 2), float("nan") if step in self.bad else 1.0)}
+
+    def loss(self, batch):
+        return self.model(batch["x"]).pow(2).sum(), {}
+
+    def targets(self, batch):
+        return 1.0
+
+    def size(self, batch):
+        return 1
+
+    def figures(self, batch):
+        return {}
+
+    def evaluate(self, step):
+        return {}
+
+
+def train_quadratic(tmp_path, recorder, steps, bad, policy):
+    model = torch.nn.Linear(2, 1, bias=False)
+    config = TrainConfig(learning_rate=0.1, batch_size=1, on_non_finite=policy)
+    run = Run(tmp_path, recorder, device="cpu", compile="off")
+    return model, train(model, Quadratic(model, steps, bad), config, run)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_reported(tmp_path, recorder):
+    model, trained = train_quadratic(tmp_path, recorder, 20, {3, 4}, "skip")
+    assert trained.metrics["skipped_steps"] == 2
+    assert torch.isfinite(model.weight).all()
+    assert any("step 3" in note and "skipped" in note for note in recorder.notes)
+
+
+@pytest.mark.parametrize(("policy", "bad"), [("stop", {2}), ("skip", set(range(2, 20)))])
+def test_training_stops_when_it_cannot_go_on(tmp_path, recorder, policy, bad):
+    with pytest.raises(TrainingDiverged, match="lower the learning rate"):
+        train_quadratic(tmp_path, recorder, 20, bad, policy)
+
+
+def test_the_schedule_warms_up_holds_and_decays():
+    config = TrainConfig(learning_rate=1.0, batch_size=1, warmup_fraction=0.1, decay_fraction=0.4,
+                         final_learning_rate_fraction=0.05)
+    factors = [learning_rate_factor(step, 100, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 and factors[59] == 1.0
+    assert factors[-1] == pytest.approx(0.05)
+    assert all(later <= earlier for earlier, later in pairwise(factors[60:]))
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((3, 48, 96), (2, 96, 48)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), 5, torch.float32))
+        assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_muon_equals_that_of_pytorch():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(12, 8)) for _ in range(2))
+    own = Muon([ours], lr=0.02, dtype=torch.bfloat16)
+    reference = torch.optim.Muon([theirs], lr=0.02, momentum=0.95, weight_decay=0.0, nesterov=True)
+    for _ in range(4):
+        gradient = torch.randn(12, 8)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        own.step()
+        reference.step()
+    assert torch.allclose(ours, theirs, atol=2e-3)
+
+
+def test_an_epoch_of_windows_shows_every_token_at_most_once_and_almost_all():
+    file = TokenFile(np.arange(1000, dtype="<u2"), np.zeros(1), 0, 0)
+    windows = Windows(file, 10, 7, seed=3, device=torch.device("cpu"))
+    steps = windows.windows // 7
+    seen = torch.cat([windows.batch(step)["targets"].flatten() for step in range(steps)])
+    assert len(seen.unique()) == len(seen) > 900
+    again = Windows(file, 10, 7, seed=3, device=torch.device("cpu"))
+    assert torch.equal(again.batch(50)["ids"], windows.batch(50)["ids"])
+    assert not torch.equal(windows.batch(0)["ids"], windows.batch(steps + 1)["ids"])

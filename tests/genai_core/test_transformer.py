@@ -1,0 +1,76 @@
+"""The transformer: cached equals naive, both attention paths agree, and `transformers` reads the same model."""
+
+import pytest
+import torch
+
+from genai_core.export.model_directory import load_model, save_model
+from genai_core.models import transformer
+from genai_core.models.transformer import KeyValueCache, attend, parameter_count
+
+
+def test_parameter_count_is_that_of_the_model(tiny_model):
+    assert parameter_count(tiny_model.config) == sum(parameter.numel() for parameter in tiny_model.parameters())
+
+
+def test_a_new_model_starts_as_the_identity_of_its_embedding():
+    torch.manual_seed(0)
+    model = transformer.Transformer(transformer.TransformerConfig(50, 32, 3, 2, 1, 16, 64, 64))
+    ids = torch.randint(0, 50, (2, 9))
+    embedded = model.model.norm(model.model.embed_tokens(ids))
+    assert torch.allclose(model.hidden(ids), embedded, atol=1e-6)
+
+
+def test_later_tokens_do_not_change_earlier_logits(tiny_model):
+    ids = torch.randint(0, 700, (2, 20))
+    changed = ids.clone()
+    changed[:, 12:] = torch.randint(0, 700, (2, 8))
+    assert torch.equal(tiny_model(ids)[:, :12], tiny_model(changed)[:, :12])
+
+
+@pytest.mark.parametrize("chunks", [[1] * 20, [7, 1, 12], [20]])
+def test_cached_equals_naive(tiny_model, chunks):
+    ids = torch.randint(0, 700, (3, 20))
+    cache = KeyValueCache(tiny_model.config, 3, 20, ids.device, torch.float32)
+    parts = [tiny_model(part, cache=cache) for part in ids.split(chunks, dim=1)]
+    assert torch.allclose(torch.cat(parts, dim=1), tiny_model(ids), atol=1e-5)
+
+
+def test_a_full_cache_says_so(tiny_model):
+    cache = KeyValueCache(tiny_model.config, 1, 4, torch.device("cpu"), torch.float32)
+    with pytest.raises(ValueError, match="do not fit into a cache of 4"):
+        tiny_model(torch.zeros(1, 5, dtype=torch.long), cache=cache)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_plain_products_equal_the_fused_kernel(masked):
+    torch.manual_seed(1)
+    query, key, value = torch.randn(2, 6, 16, 8), torch.randn(2, 2, 16, 8), torch.randn(2, 2, 16, 8)
+    mask = None
+    if masked:
+        mask = (torch.rand(2, 1, 16, 16) > 0.4) | torch.eye(16, dtype=torch.bool)
+    fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None,
+                                                             enable_gqa=True)
+    assert torch.allclose(attend(query, key, value, mask), fused, atol=1e-5)
+
+
+def test_transformers_gives_our_logits_and_our_greedy_text(tiny_model, tokenizer_dir, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    save_model(tiny_model, tokenizer_dir, tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ids = torch.randint(3, 700, (2, 60))
+    with torch.no_grad():
+        assert (theirs(ids).logits - tiny_model(ids)).abs().max() < 1e-4
+        prompt = ids[:1, :10]
+        text = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=50, do_sample=False,
+                               eos_token_id=None)
+    from genai_core.inference.generate import generate
+
+    ours = generate(tiny_model, [prompt[0].tolist()], 50, set(), pad_id=0)
+    assert ours.ids[0].tolist() == text[0, 10:].tolist()
+
+
+def test_a_model_directory_survives_a_round_trip(tiny_model, tokenizer_dir, tmp_path):
+    save_model(tiny_model, tokenizer_dir, tmp_path)
+    loaded = load_model(tmp_path, torch.device("cpu"))
+    ids = torch.randint(0, 700, (1, 16))
+    assert torch.equal(loaded(ids), tiny_model(ids))

@@ -1,0 +1,85 @@
+"""Artifacts: whole or not there, and a look at the bytes before any is trusted."""
+
+import pytest
+
+from tasks.artifacts import Artifact, Damaged, KeyParts, Store
+from tasks.workspace import Workspace
+
+PARTS = KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.data.clean": "f00"})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(Workspace(tmp_path))
+
+
+def make(store, text="hello"):
+    directory = store.directory("clean", "dataset", PARTS.key)
+    with store.new(directory, PARTS) as scratch:
+        (scratch / "sub").mkdir()
+        (scratch / "sub" / "a.txt").write_text(text)
+        return directory, store.commit(scratch, directory, PARTS, {"rows": 1})
+
+
+def test_the_same_parts_give_the_same_key_and_any_other_another():
+    others = [KeyParts("tokenize", PARTS.config, PARTS.inputs, PARTS.code),
+              KeyParts("clean", {"a": {"b": 2}}, PARTS.inputs, PARTS.code),
+              KeyParts("clean", PARTS.config, {"collect": "abd"}, PARTS.code),
+              KeyParts("clean", PARTS.config, PARTS.inputs, {"genai_core.data.clean": "f01"})]
+    keys = {parts.key for parts in [PARTS, *others]}
+    assert len(keys) == 5
+    assert PARTS.key == KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.data.clean": "f00"}).key
+
+
+def test_what_is_committed_is_found_and_the_manifest_is_the_same_bytes_each_time(store):
+    directory, artifact = make(store)
+    first = (directory / "manifest.json").read_bytes()
+    assert store.find(directory) == artifact == Artifact.model_validate_json(artifact.model_dump_json())
+    assert make(store)[1] == artifact and (directory / "manifest.json").read_bytes() == first
+    assert len(artifact.model_dump_json()) < 1000
+
+
+def test_an_error_on_the_way_leaves_nothing(store):
+    directory = store.directory("clean", "dataset", PARTS.key)
+    with pytest.raises(RuntimeError), store.new(directory, PARTS) as scratch:
+        (scratch / "a.txt").write_text("half")
+        raise RuntimeError
+    assert not directory.exists() and not list(store.workspace.scratch.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove", "add", "manifest", "manifest_config", "no_manifest"])
+def test_damage_is_found_and_the_artifact_taken_away(store, damage):
+    directory, _ = make(store)
+    file, manifest = directory / "sub" / "a.txt", directory / "manifest.json"
+    if damage == "flip":
+        file.write_bytes(b"hellp")
+    elif damage == "remove":
+        file.unlink()
+    elif damage == "add":
+        (directory / "extra").write_text("x")
+    elif damage == "manifest":
+        manifest.write_text("{")
+    elif damage == "manifest_config":
+        manifest.write_text(manifest.read_text().replace('"b": 1', '"b": 7'))
+    else:
+        manifest.unlink()
+    assert Store(store.workspace).find(directory) is None
+    assert not directory.exists()
+
+
+def test_a_fetched_copy_is_taken_only_if_its_bytes_are_right(store, tmp_path):
+    directory, artifact = make(store)
+    copy = tmp_path / "copy" / directory.name
+    copy.parent.mkdir()
+    directory.rename(copy)
+    assert store.adopt(copy, directory) == artifact
+    store.discard(directory)
+    (copy / "sub" / "a.txt").write_text("other")
+    assert store.adopt(copy, directory) is None and not directory.exists()
+
+
+def test_verify_names_the_file(store):
+    directory, _ = make(store)
+    (directory / "sub" / "a.txt").write_text("x" * 5)
+    with pytest.raises(Damaged, match=r"sub/a\.txt has other bytes"):
+        Store(store.workspace).verify(directory)

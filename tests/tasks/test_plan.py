@@ -1,0 +1,63 @@
+"""The plan: what would run and why, before anything does."""
+
+import json
+
+import pytest
+
+from genai_core.config.pipeline import load_pipeline
+from tasks.artifacts import Store
+from tasks.plan import plan
+from tasks.stages import STAGES
+from tasks.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+def pretend(workspace, config, stage_name, inputs):
+    """Commit an artifact of a stage under its true key, so that the plan finds it."""
+    stage = next(stage for stage in STAGES if stage.name == stage_name)
+    parts = stage.key_parts(config, inputs, workspace)
+    store = Store(workspace)
+    directory = store.directory(stage.name, stage.kind, parts.key)
+    with store.new(directory, parts) as scratch:
+        (scratch / "x").write_text(stage_name)
+        return store.commit(scratch, directory, parts, {"ratings_kept": 100})
+
+
+def test_an_empty_workspace_makes_everything(workspace):
+    lines = plan(load_pipeline("smoke"), workspace)
+    assert [line.state for line in lines] == ["miss"] + ["unknown"] * 9
+    assert lines[0].why == "never made here" and lines[1].why == "depends on what collect makes"
+    pretrain = next(line for line in lines if line.stage == "pretrain")
+    assert pretrain.parameters and pretrain.tokens and pretrain.flops and pretrain.memory_bytes and pretrain.seconds
+
+
+def test_a_changed_field_is_named_with_both_values(workspace):
+    config = load_pipeline("smoke")
+    collected = pretend(workspace, config, "collect", {})
+    pretend(workspace, config, "clean", {"collect": collected.digest})
+    assert [line.state for line in plan(config, workspace)][:3] == ["hit", "hit", "miss"]
+    changed = load_pipeline("smoke", {"clean.min_words": 7})
+    line = plan(changed, workspace)[1]
+    assert line.state == "miss" and line.why == "clean.min_words was 5, is 7"
+
+
+def test_forced_says_so(workspace):
+    config = load_pipeline("smoke")
+    pretend(workspace, config, "collect", {})
+    line = plan(config, workspace, frozenset({"collect"}))[0]
+    assert (line.state, line.why) == ("miss", "forced")
+
+
+def test_changed_code_is_named(workspace):
+    config = load_pipeline("smoke")
+    artifact = pretend(workspace, config, "collect", {})
+    directory = artifact.directory(workspace)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["code"]["genai_core.data.readers"] = "0" * 16
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    directory.rename(directory.with_name("f" * 16))
+    assert plan(config, workspace)[0].why == "code of genai_core.data.readers changed"
