@@ -80,7 +80,9 @@ def plan(preset: Preset = "laptop", settings: Settings = None, force: Force = No
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
         return
-    table = Table("stage", "state", "why", "parameters", "tokens", "FLOPs", "memory", "time")
+    table = Table("stage", "state", "why")
+    for heading in ("parameters", "tokens", "FLOPs", "memory", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         colour = {"hit": "green", "miss": "yellow"}.get(line.state, "dim")
         table.add_row(line.stage, f"[{colour}]{line.state}", line.why, *_costs(line))
