@@ -131,16 +131,17 @@ def _held_out_rows(tables: dict[str, Rows]) -> Iterator[dict[str, Any]]:
 def _clean_documents(documents: Rows, ratings: Rows, held_out: HeldOut, config: CleanConfig,
                      removals: Removals) -> Rows:
     """Rules from cheap to expensive; ties between duplicates go to held-out text, then to the earlier document."""
-    # Rated texts carry a human score: where the same sentence is also a document, the document goes, in every split,
-    # so that a reward model is never judged on text that the base model was trained on.
-    seen: dict[str, str] = {fingerprint(row["text"]): row["id"] for row in ratings}
+    # Many rated texts are documents too. Equal texts fall on the same side of the split; should a source bring splits
+    # of its own, a document that equals a held-out rated text still goes, so that a reward model is never judged on
+    # text that its base was trained on.
+    seen: dict[str, str] = {fingerprint(row["text"]): row["id"] for row in ratings if row["split"] != "train"}
     rated = set(seen.values())
     kept = []
     for row in sorted(documents, key=lambda row: row["split"] == "train"):
         key = fingerprint(row["text"])
         first = seen.setdefault(key, row["id"])
         if first in rated:
-            removals.add("documents", row, "same_as_rated_text", first)
+            removals.add("documents", row, "same_as_held_out_rating", first)
         elif first != row["id"]:
             removals.add("documents", row, "exact_duplicate", first)
         elif row["split"] == "train" and (reason := reason_to_remove(row["text"], config)):

@@ -47,9 +47,10 @@ class Grpo:
                                                 sampled.mask(ids), self.config.temperature)[0]
         log_probabilities = sampled.log_probabilities(ids)
         kl = ((log_probabilities - reference) * spoken[:, 1:].to(self.device)).sum(1)
-        return {"kl": kl, "kl_weight": self._kl_weight(kl.mean()).expand(len(ids)),"ids": ids.to(self.device), "spoken": spoken.to(self.device), "positions": sampled.positions(ids),
-                "mask": sampled.mask(ids), "reference": reference, "sampled": log_probabilities,
-                "advantages": advantages.flatten().to(self.device), "rewards": rewards.flatten().to(self.device)}
+        return {"ids": ids.to(self.device), "spoken": spoken.to(self.device), "positions": sampled.positions(ids),
+                "mask": sampled.mask(ids), "sampled": log_probabilities, "reference": reference,
+                "advantages": advantages.flatten().to(self.device), "rewards": rewards.flatten().to(self.device),
+                "kl": kl, "kl_weight": self._kl_weight(kl.mean()).expand(len(ids))}
 
     def _kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.

@@ -85,7 +85,7 @@ def _tables(tmp_path, documents, ratings=()):
 def test_every_removal_has_a_reason_and_the_leak_is_closed(tmp_path, prose, recorder):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    rated = {"id": "r/0", "source": "r", "split": "train", "licence": "x", "rating": 2.0, "raters": 20,
+    rated = {"id": "r/0", "source": "r", "split": "test", "licence": "x", "rating": 2.0, "raters": 20,
              "text": "An effective but too tepid film, if you ask me about it."}
     long = " ".join(prose[0].split()[3:63])
     documents = [_document(0, GOOD), _document(1, GOOD.upper()),
@@ -96,7 +96,7 @@ def test_every_removal_has_a_reason_and_the_leak_is_closed(tmp_path, prose, reco
     kept = [row["id"] for row in read_table(tmp_path / "out", "documents")]
     assert kept == ["a/0", "a/3"]
     reasons = (tmp_path / "out" / "removed.json").read_text()
-    for reason in ("exact_duplicate", "same_as_rated_text", "shared_with_held_out"):
+    for reason in ("exact_duplicate", "same_as_held_out_rating", "shared_with_held_out"):
         assert f'"documents/{reason}": 1' in reasons
     assert result.metrics["documents_removed"] == 3
 
