@@ -137,8 +137,9 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise InputError(f"{dotted}: {parent} holds a value, not fields")
-    values[last] = _merge(values[last], value) if isinstance(values.get(last), dict) and isinstance(value, dict) \
-        else value
+    merged = _merge({last: values.get(last)}, {last: value})
+    values.pop(last, None)
+    values.update(merged)
 
 
 def _explain(error: ValidationError, preset: str) -> str:

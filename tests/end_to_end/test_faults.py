@@ -69,7 +69,7 @@ def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copie
     (["run", "--preset", "smoke", "--force", "cook"], "force: unknown stage 'cook'"),
     (["run", "--preset", "smoke", "--set", "collect.sources.mine={kind: files, paths: [no.txt], licence: x}"],
      "collect.sources.mine.paths: no file matches"),
-    (["run", "--preset", "smoke", "--set", "collect.sources.chatterbot.sha256=" + "0" * 64],
+    (["run", "--preset", "smoke", "--set", "collect.sources.chatterbot.sha256=" + "f" * 64],
      "collect.sources.chatterbot: chatterbot-corpus==1.3.3 as the registry serves it does not have sha256"),
     (["chat", "/nowhere"], "/nowhere/config.json is missing"),
     (["chat", "models:/genai-quantize@champion"], "the registry has no such model"),
@@ -84,8 +84,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
 
 @pytest.mark.parametrize(("settings", "message"), [
     (["tokenize.vocab_size=60000"], "tokenize.vocab_size: the text supports"),
-    (["clean.min_words=100000"], "clean.min_words"),
-    (["quantize.int4_group_size=48"], "quantize.int4_group_size: 48 does not divide"),
+    (["clean.min_words=100000"], "no training document is left after cleaning (documents/too_few_words"),
+    (["quantize.int4_group_size=48"], "quantize.int4_group_size 48 does not divide pretrain.hidden_size 64"),
+    (["collect.sources.trivia=null"], "instruct.trivia: asks for 200 chats, but the cleaned data has none"),
 ])
 def test_what_only_the_data_can_tell_is_one_line_too(copied, settings, message):
     settings = [part for setting in settings for part in ("--set", setting)]

@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from genai_core.config.training import PretrainConfig, TrainConfig
 from genai_core.data.batches import Windows
@@ -17,6 +16,7 @@ from genai_core.training import checkpoints, loop, pretrain
 from genai_core.training.loop import Run, train
 from genai_core.training.optimizers import Muon, orthogonalize
 from genai_core.training.schedule import learning_rate_factor
+from tests.conftest import Recorder
 
 CONFIG = {"layers": 2, "hidden_size": 32, "heads": 2, "key_value_heads": 1, "head_size": 16, "feed_forward_size": 64,
           "context_length": 32, "batch_size": 4, "tokens": 32 * 4 * 12, "learning_rate": 3e-3, "optimizer": "muon",
@@ -87,19 +87,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tokens, tmp_p
     assert first == second != other
 
 
-def test_micro_batches_change_nothing_but_rounding(tokens, tmp_path, recorder):
-    for name, steps in (("one", 1), ("four", 4)):
-        run_pretraining(tokens, tmp_path / name, recorder, tmp_path / f"{name}-checkpoints", accumulation_steps=steps,
-                        optimizer="adamw", tokens=32 * 4 * 3)
-    one, four = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "four"))
-    assert all(torch.allclose(one[name], four[name], atol=2e-3) for name in one)
+def test_micro_batches_change_nothing_but_rounding(tokens, tmp_path):
+    curves = {}
+    for steps in (1, 4):
+        recorder = Recorder()
+        run_pretraining(tokens, tmp_path / str(steps), recorder, tmp_path / f"{steps}-checkpoints",
+                        accumulation_steps=steps, optimizer="adamw", tokens=32 * 4 * 8)
+        curves[steps] = [values for _, values in recorder.points if "loss" in values]
+    assert curves[1][0]["gradient_norm"] == pytest.approx(curves[4][0]["gradient_norm"], rel=1e-2)
+    assert [values["loss"] for values in curves[1]] == pytest.approx([values["loss"] for values in curves[4]], rel=1e-3)
 
 
 def test_it_learns(tokens, tmp_path, recorder):
     result = run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "checkpoints", tokens=32 * 4 * 120)
     losses = [values["loss"] for _, values in recorder.points if "loss" in values]
     assert losses[0] == pytest.approx(math.log(700), abs=0.3)
-    assert result.metrics["loss"] < losses[0] - 1.5
+    assert result.metrics["loss"] < losses[0] - 1.0
 
 
 def test_too_little_text_is_an_error_before_training(tokens, tmp_path, recorder):

@@ -1,0 +1,37 @@
+"""The default data is byte for byte what `data.dvc` names, made from nothing but the package registry."""
+
+import pytest
+
+from genai_core.config.pipeline import load_pipeline
+from genai_core.reporter import LogReporter
+from tasks import versioning
+from tasks.artifacts import Artifact, Store
+from tasks.stage import Context
+from tasks.stages import STAGES
+from tasks.workspace import REPOSITORY, Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def make_datasets(workspace: Workspace) -> dict[str, Artifact]:
+    """Collect, clean and tokenize the default preset without a flow."""
+    config = load_pipeline("laptop")
+    made: dict[str, Artifact] = {}
+    for stage in [stage for stage in STAGES if stage.kind == "dataset"]:
+        store = Store.of(workspace)
+        parts = stage.key_parts(config, {name: made[name].digest for name in stage.inputs}, workspace)
+        directory = store.directory(stage.name, stage.kind, parts.key)
+        with store.new(directory, parts) as scratch:
+            inputs = {name: made[name].directory(workspace) for name in stage.inputs}
+            context = Context(workspace, config, LogReporter(), workspace.checkpoints)
+            result = stage.compute(config, inputs, scratch, context)
+            made[stage.name] = store.commit(scratch, directory, parts, dict(result.metrics))
+    return made
+
+
+def test_the_default_data_is_what_data_dvc_names(tmp_path):
+    workspace = Workspace(tmp_path)
+    make_datasets(workspace)
+    version = versioning.add_and_push(workspace)
+    assert version["md5"] == versioning.current_md5(Workspace(REPOSITORY)), \
+        "the code or config of a data stage changed: run the preset laptop in a fresh clone and commit its data.dvc"
