@@ -115,6 +115,8 @@ class RewardConfig(TrainConfig):
     """Passes over the rated texts."""
     context_length: int = Field(default=96, ge=16)
     """Longest text, in tokens; longer ones keep their end."""
+    token_dropout: float = Field(default=0.15, ge=0, lt=1)
+    """Share of a training text's tokens that are blanked at random, so that no single word decides."""
     sources: tuple[str, ...] = ("vader/movie",)
     """Rated sets to train on; the figures are of the first."""
     min_rating_gap: float = Field(default=0.5, ge=0)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import RewardConfig
+from genai_core.data.chat import END_OF_TEXT, token_id
 from genai_core.data.packing import epoch_order
 from genai_core.data.tables import Rows, read_table
 from genai_core.data.tokenizer import load_tokenizer
@@ -39,6 +40,7 @@ class BradleyTerry:
         self.ids, self.last = encode_texts(tokenizer, [row["text"] for row in rows], config.context_length)
         self.ratings = torch.tensor([row["rating"] for row in rows], dtype=torch.float32)
         self.validation = validation
+        self.blank_id = token_id(tokenizer, END_OF_TEXT)
         self.steps = max(1, round(len(rows) * config.epochs / config.batch_size))
         self.flops = self.steps * config.batch_size * self.ids.shape[1] \
             * training_flops_per_token(model.config, self.ids.shape[1])
@@ -54,11 +56,17 @@ class BradleyTerry:
                 "ratings": self.ratings[rows].to(self.device)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        rewards = self.model(batch["ids"], batch["last"])
+        rewards = self.model(self._drop_tokens(batch["ids"], batch["last"]), batch["last"])
         pairs = self._pairs(batch)
         difference = rewards[:, None] - rewards[None, :]
         right = ((difference > 0) & pairs).sum()
         return (F.softplus(-difference) * pairs).sum(), {"accuracy": right.detach()}
+
+    def _drop_tokens(self, ids: Tensor, last: Tensor) -> Tensor:
+        """Training ids with a random share of the tokens blanked, the last one never (word dropout)."""
+        blank = torch.rand(ids.shape, device=ids.device) < self.config.token_dropout
+        blank &= torch.arange(ids.shape[1], device=ids.device)[None] < last[:, None]
+        return ids.masked_fill(blank, self.blank_id)
 
     def _pairs(self, batch: Batch) -> Tensor:
         """True at (i, j) where text i is rated higher than text j by enough."""
