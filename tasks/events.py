@@ -1,10 +1,7 @@
 """What a run tells whoever watches it: stages that start and finish, progress, notes."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
-
-logger = logging.getLogger("tasks")
 
 Listener = Callable[..., None]
 _listeners: list[Listener] = []

@@ -1,0 +1,37 @@
+"""The report: what models and datasets say is text, never markup."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from tasks.report import _markdown
+from tasks.tables import flatten, markdown_table, shown
+
+ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} | `code` <img src=x onerror=alert(1)>"
+
+CONTENT = {
+    "stages": [], "models": ["base"], "table": [["bits_per_byte", 1.5]], "gates": [], "flow_run": "f",
+    "commit": "c" * 40,
+    "dataset_md5": "d", "total_seconds": 1.0, "first_making_seconds": 1.0, "depth": 1,
+    "licences": {"source": {"licence": "MIT", "attribution": "them"}},
+    "samples": [{"task": "trivia", "asked": ATTACK, "expected": ATTACK, "answers": {"base": ATTACK}}],
+}
+
+
+def test_html_escapes_what_models_say():
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parents[2] / "tasks"), autoescape=True)
+    page = environment.get_template("report.html.jinja").render(images={}, shown=shown, **CONTENT)
+    assert "<script>" not in page and "<img src=x" not in page
+    assert "&lt;script&gt;" in page and "{{ 7 * 7 }}" in page
+
+
+def test_markdown_escapes_what_models_say():
+    text = _markdown(CONTENT)
+    assert "<script>" not in text and "<img" not in text and "`code`" not in text
+    assert "| bits_per_byte | 1.5 |" in text
+
+
+def test_tables():
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+    assert markdown_table(["x"], [[12345.678], [0.123456], [7], ["a|b"]]) == [
+        "| x |", "|---|", "| 12,346 |", "| 0.1235 |", "| 7 |", "| a\\|b |"]
