@@ -34,7 +34,7 @@ def model_name(stage: str) -> str:
     return f"genai-{stage}"
 
 
-def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact, inputs: dict[str, Artifact]) -> str:
+def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact) -> str:
     """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
     with run.store.lock("registry", stage):
         found = _find(stage, artifact.key, artifact.digest)

@@ -112,7 +112,7 @@ def stage_task(stage: Stage) -> Callable[..., Artifact]:
         artifact: Artifact = state.result()
         run.states[stage.name], run.artifacts[stage.name] = state.name or "", artifact
         if stage.kind == "model":
-            run.versions[stage.name] = registry.ensure_registered(run, stage.name, artifact, inputs)
+            run.versions[stage.name] = registry.ensure_registered(run, stage.name, artifact)
         announce("finished", stage.name, state=state.name)
         return artifact
 
