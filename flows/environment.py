@@ -1,18 +1,20 @@
 """The environment of a run: set before Prefect is imported, since Prefect reads it then."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from flows.health import answers
 from genai_core.errors import InputError
+from tasks.processes import is_alive
 from tasks.workspace import REPOSITORY, Workspace
 
 START_SECONDS = 90.0
@@ -30,7 +32,26 @@ def configure(workspace: Workspace) -> None:
         "DO_NOT_TRACK": "1",
     })
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")      # 2 + 4 + 8 + … seconds: over eight minutes
+    os.environ.setdefault("PREFECT_SERVER_DATABASE_TIMEOUT", "60")      # several runs share one SQLite file
+    services = running_services(workspace)
+    if services:
+        os.environ.setdefault("PREFECT_API_URL", services["prefect_api"])
+        os.environ.setdefault("MLFLOW_TRACKING_URI", services["mlflow"])
     _remove_leftovers(workspace)
+
+
+def services_file(workspace: Workspace) -> Path:
+    return workspace.hidden / "services.json"
+
+
+def running_services(workspace: Workspace) -> dict[str, Any] | None:
+    """Addresses of what `genai up` started in this workspace; None when it is not running."""
+    try:
+        state = json.loads(services_file(workspace).read_text())
+    except (OSError, ValueError):
+        return None
+    return state if is_alive(state["supervisor"]) else None
 
 
 @contextmanager
@@ -69,7 +90,7 @@ class Server:
                    "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port),
                    "--log-level", "error", "--lifespan", "on"]
         self.log = Workspace.current().prefect / "server.log"
-        with self.log.open("w") as log:
+        with self.log.open("a") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
                                              cwd=REPOSITORY, start_new_session=True)
         os.environ["PREFECT_API_URL"] = self.url
@@ -78,12 +99,9 @@ class Server:
         """Raises InputError when the server does not come up; its log says why."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+            if answers(f"{self.url}/health"):
+                return
+            time.sleep(0.1)
         raise InputError(f"the Prefect server did not start; see {self.log}")
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 25.0      # training needs some of it to save a checkpoint
 POLL_SECONDS = 0.1
 
 

@@ -1,16 +1,12 @@
 """From raw text to a promoted chat model: reading this flow is reading the list of stages."""
 
-import logging
-import time
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
-from prefect.runtime import flow_run
+from prefect.states import Completed
 
-from genai_core.config.pipeline import load_pipeline
-from genai_core.errors import InputError
-from tasks import records, tracking
+from flows.parameters import Fields, Preset, StageName, overrides_of
+from flows.pipeline_run import Request, opened
 from tasks.clean import clean
 from tasks.collect import collect
 from tasks.evaluate import evaluate
@@ -18,32 +14,38 @@ from tasks.instruct import instruct
 from tasks.pretrain import pretrain
 from tasks.promote import promote
 from tasks.quantize import quantize
-from tasks.report import markdown_with_curves, write_report
+from tasks.registry import figures_of
 from tasks.requirements import check_data
 from tasks.reward import reward
 from tasks.rlhf import rlhf
-from tasks.run import PipelineRun
-from tasks.stages import STAGE_NAMES
-from tasks.tables import flatten
 from tasks.tokenize import tokenize
+from tasks.unchanged import champion_of_the_same_data
 from tasks.version_data import version_data
-from tasks.workspace import Workspace
-
-logger = logging.getLogger("tasks")
 
 
 @flow(name="train-llm")
-def train_llm(preset: str = "laptop", overrides: dict[str, Any] | None = None, force: list[str] | None = None) -> str:
+def train_llm(preset: Preset = "laptop", depth: int | None = None, fields: Fields | None = None,
+              force: list[StageName] | None = None, until: StageName | None = None,
+              only: StageName | None = None, only_when_data_changed: bool = False,
+              preset_file: str = "", overrides: dict[str, Any] | None = None) -> Any:
     """Train a language model through every stage; what was made before from the same inputs is taken as it is.
 
     Args:
-        preset: smoke, laptop, gpu, cluster, or the path of a YAML file.
-        overrides: Fields to set, as `stage.field` to value.
-        force: Stages to execute again although their results are there.
+        preset: Where every value comes from that is not set below.
+        depth: The one dial, 1 to 64. Width, heads, batch, learning rates and token budget follow from it.
+        fields: Fields of single stages. What is left empty comes from the preset.
+        force: Stages to execute although their results are there.
+        until: The last stage to run; empty for all.
+        only: Run this stage alone; what comes before it must be there.
+        only_when_data_changed: Do nothing when the model in service was made from the data that there is now.
+        preset_file: Path of a YAML file of your own on the machine that runs the flow, in place of the preset.
+        overrides: Anything else, as "stage.field" to value, for example "collect.sources.trivia.enabled" to false.
     """
-    run = start(preset, overrides or {}, force or [])
-    began = time.monotonic()
-    try:
+    request = Request(preset_file or preset, overrides_of(depth, fields, overrides or {}), tuple(force or ()),
+                      until or "", only or "")
+    if only_when_data_changed and (champion := champion_of_the_same_data(request.config())):
+        return Completed(name="Skipped", message=f"{champion} was made from the same data")
+    with opened(request, "train-llm") as run:
         collected = collect(run)
         cleaned = clean(run, collected)
         check_data(run, cleaned)
@@ -56,34 +58,7 @@ def train_llm(preset: str = "laptop", overrides: dict[str, Any] | None = None, f
         quantized = quantize(run, aligned, tokens)
         figures = evaluate(run, base, instructed, judge, aligned, quantized, tokens, cleaned)
         promote(run, figures, judge, aligned, quantized)
-    except BaseException:
-        tracking.end_run(run.parent_run_id, "FAILED")
-        raise
-    finally:
-        if "evaluate" in run.artifacts:
-            report(run, time.monotonic() - began)
-    tracking.end_run(run.parent_run_id, "FINISHED")
-    return run.parent_run_id
-
-
-def start(preset: str, overrides: dict[str, Any], force: list[str]) -> PipelineRun:
-    """Check everything that can be checked before anything is spent, and open the MLflow run."""
-    unknown = set(force) - set(STAGE_NAMES)
-    if unknown:
-        raise InputError(f"force: unknown stage {sorted(unknown)[0]!r}; there are {', '.join(STAGE_NAMES)}")
-    config = load_pipeline(preset, overrides)
-    run = PipelineRun(config, Workspace.current(), frozenset(force), flow_run_id=str(flow_run.id or ""),
-                      commit=records.git_commit())
-    values = config.model_dump(mode="json", exclude={"collect": {"sources"}})
-    tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": preset}
-    run.parent_run_id = tracking.start_parent_run(f"train-llm {preset}", flatten(values), tags)
-    return run
-
-
-def report(run: PipelineRun, seconds: float) -> None:
-    markdown, html = write_report(run, run.workspace.reports / (run.flow_run_id or "local"), seconds)
-    create_markdown_artifact(markdown_with_curves(run, markdown), key="run-report", description="Run report")
-    logger.info("report: %s", html)
+    return figures_of(run)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ USES = {
 
 
 def write_model_card(directory: Path, stage: str, parts: KeyParts, inputs: dict[str, Artifact],
-                     metrics: dict[str, float]) -> None:
-    """Write `README.md`. It holds only what the key determines, so that equal models have equal cards."""
+                     metrics: dict[str, float]) -> str:
+    """Write `README.md`. It holds only what the key determines, so that equal models have equal cards; its text."""
     lines = [f"# {stage} {parts.key}", "", USES[stage], "", "## Made from", ""]
     lines += [f"- {name}: `{artifact.key}` (digest `{artifact.digest[:16]}`)" for name, artifact in inputs.items()]
     lines += ["", "## Key figures", "", *_rows(key_figures(stage, metrics)), "", "## All figures", "",
@@ -28,7 +28,9 @@ def write_model_card(directory: Path, stage: str, parts: KeyParts, inputs: dict[
               "## Limits", "", "Trained on a small public corpus; it makes things up and repeats the biases of film "
               "reviews and encyclopedia articles. The licences of the data are in the data card of the collected "
               "dataset.", ""]
-    (directory / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    text = "\n".join(lines)
+    (directory / "README.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def _rows(values: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.result import Result
-from tasks import registry
+from tasks import promotion, registry
 from tasks.artifacts import Artifact, read_manifest
 from tasks.run import PipelineRun
 from tasks.stage import Context, Stage, stage_task
@@ -46,5 +46,5 @@ def promote(run: PipelineRun, *inputs: Artifact) -> Artifact:
         for stage, version in run.versions.items():
             registry.tag(stage, version, {"gates": "failed", "gates.reason": "; ".join(lines)})
         raise GateFailed("; ".join(lines))
-    registry.promote(run.versions, {"gates": "passed"})
+    promotion.promote_run(run.versions)
     return verdicts

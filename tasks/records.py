@@ -36,6 +36,21 @@ def read_record(workspace: Workspace, stage: str, key: str) -> dict[str, Any]:
         return {}
 
 
+def mark_used(workspace: Workspace, artifact: Artifact) -> None:
+    """Note that a run used the artifact now: what no recent run used may be collected as garbage."""
+    path = _path(workspace, artifact.stage, artifact.key)
+    if path.is_file():
+        os.utime(path)
+    else:
+        write_record(workspace, artifact, {"digest": artifact.digest})
+
+
+def last_used(workspace: Workspace, stage: str, key: str) -> float:
+    """Seconds since the epoch; 0 where no run is known to have used it."""
+    path = _path(workspace, stage, key)
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
 def host() -> dict[str, Any]:
     return {"host": socket.gethostname(), "cores": os.cpu_count()}
 

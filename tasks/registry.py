@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from genai_core.errors import InputError
 from tasks import records, tracking
 from tasks.artifacts import Artifact, read_manifest
+from tasks.cost import recorded_cost
 from tasks.run import PipelineRun
 from tasks.workspace import Workspace
 
@@ -27,6 +29,8 @@ KEY_FIGURES = {
     "quantize": ("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"),
 }
 PARENTS = {"instruct": "pretrain", "reward": "instruct", "rlhf": "instruct", "quantize": "rlhf"}
+STAGE_KINDS = {"collect": "data", "clean": "data", "tokenize": "data", **dict.fromkeys(KEY_FIGURES, "models")}
+"""The folder of the workspace in which the artifacts lie that a model can come from."""
 ALIASES = ("champion", "candidate", "previous")
 
 
@@ -47,41 +51,70 @@ def key_figures(stage: str, metrics: dict[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in KEY_FIGURES.get(stage, ()) if name in metrics}
 
 
+def figures_of(run: PipelineRun) -> dict[str, float]:
+    """The figures worth comparing of every stage of a run, as `stage/figure`."""
+    figures: dict[str, float] = {}
+    for stage, artifact in run.artifacts.items():
+        metrics = read_manifest(artifact.directory(run.workspace))["metrics"]
+        figures |= {f"{stage}/{name}": value for name, value in key_figures(stage, metrics).items()}
+    return figures
+
+
 def _find(stage: str, key: str, digest: str | None = None) -> Any:
+    return max(_versions(stage, key, digest), key=lambda version: int(version.version), default=None)
+
+
+def _versions(stage: str, key: str, digest: str | None) -> list[Any]:
     query = f"name='{model_name(stage)}' and tags.`cache.key`='{key}'"
     if digest:
         query += f" and tags.`artifact.digest`='{digest}'"
-    versions = tracking.client().search_model_versions(query)
-    return max(versions, key=lambda version: int(version.version)) if versions else None
+    return list(tracking.client().search_model_versions(query))
 
 
 def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
+    """Log the model and create its version, which has its tags from the first moment: it is whole or not there."""
     import mlflow
 
     directory = artifact.directory(run.workspace)
     metrics = read_manifest(directory)["metrics"]
     record = records.read_record(run.workspace, stage, artifact.key)
     run_id = record.get("mlflow_run_id") or run.parent_run_id
-    parent = PARENTS.get(stage)
-    tags = {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path,
-            "dvc.md5": run.dataset_md5, "prefect.flow_run_id": record.get("flow_run_id", run.flow_run_id),
-            "git.commit": record.get("commit", run.commit), "seconds": f"{record.get('seconds', 0):.1f}",
-            "parent": f"models:/{model_name(parent)}/{run.versions[parent]}" if parent else ""}
-    own_run = run_id != run.parent_run_id
+    tags = _tags(run, stage, artifact, record)
     with _quiet(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name=stage, python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(directory)}, code_paths=[str(Path(__file__).parents[1] / "genai_core")],
             pip_requirements=["torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml"],
-            input_example=None, signature=_signature(stage), registered_model_name=model_name(stage), tags=tags)
-    if not own_run:      # leaving the context ended it, and the flow still needs it
-        tracking.client().update_run(run_id, status="RUNNING")
-    client, version = tracking.client(), info.registered_model_version
-    for name, value in tags.items():
-        client.set_model_version_tag(model_name(stage), version, name, value)
+            input_example=None, signature=_signature(stage), tags=tags)
+        created = mlflow.register_model(f"models:/{info.model_id}", model_name(stage), tags=tags)
+    client = tracking.client()
+    if run_id == run.parent_run_id:      # leaving the context ended it, and the flow still needs it
+        client.update_run(run_id, status="RUNNING")
+    version = _only_one(stage, artifact, str(created.version))
     figures = ", ".join(f"{name} {value:.4g}" for name, value in key_figures(stage, metrics).items())
     client.update_model_version(model_name(stage), version, f"{stage} {artifact.key}: {figures}")
-    return str(version)
+    return version
+
+
+def _tags(run: PipelineRun, stage: str, artifact: Artifact, record: dict[str, Any]) -> dict[str, str]:
+    parent = PARENTS.get(stage)
+    cost = recorded_cost(record)
+    return {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path,
+            "dvc.md5": record.get("dvc_md5") or run.dataset_md5,
+            "prefect.flow_run_id": record.get("flow_run_id", run.flow_run_id),
+            "git.commit": record.get("commit", run.commit), "command": record.get("command", run.command),
+            "parent": f"models:/{model_name(parent)}/{run.versions[parent]}" if parent else "",
+            "cost.seconds": f"{cost.seconds:.1f}", "cost.flops": f"{cost.flops:.4g}",
+            "cost.energy_watt_hours": f"{cost.energy_watt_hours:.3f}",
+            "cost.money": f"{cost.money:.4f} {cost.currency}".strip()}
+
+
+def _only_one(stage: str, artifact: Artifact, created: str) -> str:
+    """A request whose answer was lost is sent again, and the server may have carried out both: keep the first."""
+    versions = sorted(_versions(stage, artifact.key, artifact.digest), key=lambda version: int(version.version))
+    for doubled in versions[1:]:
+        tracking.client().delete_model_version(model_name(stage), doubled.version)
+    return str(versions[0].version) if versions else created
 
 
 @contextmanager
@@ -97,17 +130,6 @@ def _signature(stage: str) -> Any:
 
     output = [0.5] if stage == "reward" else ["I am well."]
     return infer_signature(["How are you?"], output, params={"max_new_tokens": 64, "temperature": 0.0})
-
-
-def promote(versions: dict[str, str], tags: dict[str, str]) -> None:
-    """Move the alias `champion` of every stage to this run's version; the one it leaves becomes `previous`."""
-    client = tracking.client()
-    for stage, version in versions.items():
-        aliases = client.get_registered_model(model_name(stage)).aliases
-        if aliases.get("champion") not in (None, version):
-            client.set_registered_model_alias(model_name(stage), "previous", aliases["champion"])
-        client.set_registered_model_alias(model_name(stage), "champion", version)
-        tag(stage, version, tags)
 
 
 def tag(stage: str, version: str, tags: dict[str, str]) -> None:
@@ -140,29 +162,57 @@ def list_versions() -> list[dict[str, Any]]:
     return rows
 
 
-def resolve(uri: str) -> Path:
-    """The local directory of `models:/NAME/VERSION` or `models:/NAME@ALIAS`, downloaded when it is not here.
+def read_version(uri: str) -> Any:
+    """MLflow's entry of `models:/NAME/VERSION` or `models:/NAME@ALIAS`; `models:/` may be left out.
 
     Raises InputError when the registry does not have it.
     """
     from mlflow.exceptions import MlflowException
 
-    from genai_core.errors import InputError
-
-    client = tracking.client()
     name, at, alias = uri.removeprefix("models:/").partition("@")
     try:
         if at:
-            version = client.get_model_version_by_alias(name, alias)
-        else:
-            name, _, number = name.partition("/")
-            version = client.get_model_version(name, number)
+            return tracking.client().get_model_version_by_alias(name, alias)
+        name, _, number = name.partition("/")
+        return tracking.client().get_model_version(name, number)
     except MlflowException:
         raise InputError(f"{uri}: the registry has no such model; `genai models` lists what there is") from None
+
+
+def registered_digests() -> set[str]:
+    """The digest of every artifact that a version holds."""
+    return {version.tags.get("artifact.digest", "") for stage in KEY_FIGURES
+            for version in tracking.client().search_model_versions(f"name='{model_name(stage)}'")}
+
+
+def version_of_digest(stage: str, digest: str) -> Any:
+    """The newest version that holds an artifact with these bytes; None if none does, or the stage makes no models."""
+    if STAGE_KINDS[stage] != "models":
+        return None
+    found = tracking.client().search_model_versions(f"name='{model_name(stage)}' and tags.`artifact.digest`='{digest}'")
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+def aliases_of(version: Any) -> list[str]:
+    aliases = tracking.client().get_registered_model(version.name).aliases
+    return sorted((alias for alias, number in aliases.items() if str(number) == str(version.version)),
+                  key=lambda alias: ALIASES.index(alias) if alias in ALIASES else len(ALIASES))
+
+
+def champion(stage: str) -> Any:
+    """MLflow's entry of the version in service; None when there is none."""
+    found = tracking.client().search_registered_models(f"name='{model_name(stage)}'")
+    version = found[0].aliases.get("champion") if found else None
+    return tracking.client().get_model_version(model_name(stage), str(version)) if version else None
+
+
+def resolve(uri: str) -> Path:
+    """The local directory of a registered model, downloaded when it is not here. Raises InputError like above."""
+    version = read_version(uri)
     path = Workspace.current().root / version.tags.get("path", "")
     if version.tags.get("path") and path.is_dir():
         return path
-    return Path(_download(name, version.version, tempfile.mkdtemp(prefix="genai-model-")))
+    return Path(_download(version.name, version.version, tempfile.mkdtemp(prefix="genai-model-")))
 
 
 @contextmanager

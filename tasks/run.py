@@ -1,5 +1,6 @@
 """One run of the flow: its config, and what later stages need to know of earlier ones."""
 
+import time
 from dataclasses import dataclass, field
 
 from genai_core.config.pipeline import PipelineConfig
@@ -13,10 +14,16 @@ class PipelineRun:
     workspace: Workspace
     force: frozenset[str] = frozenset()
     """Stages to execute although their artifacts are there."""
+    until: str = ""
+    """The last stage to run; empty for all."""
+    command: str = ""
+    """What a user types to start the same run."""
     flow_run_id: str = ""
     parent_run_id: str = ""
     commit: str = ""
     dataset_md5: str = ""
+    """The md5 by which `data.dvc` knows the datasets."""
+    began: float = field(default_factory=time.monotonic)
     states: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

@@ -1,10 +1,11 @@
 """What a stage is, and how it becomes a cached Prefect task."""
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,10 @@ from prefect.states import Completed
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.reporter import Reporter
 from genai_core.result import Result
-from tasks import records, registry, tracking, versioning
+from tasks import prefect_artifacts, records, registry, tracking, versioning
 from tasks.artifacts import Artifact, KeyParts, Store
+from tasks.cost import measured_cost
+from tasks.disk import clear_error_when_full, require_space
 from tasks.events import announce
 from tasks.fingerprint import code_fingerprint
 from tasks.model_card import write_model_card
@@ -87,6 +90,10 @@ class ArtifactSerializer(Serializer):
         return artifact
 
 
+class LastStageDone(Exception):
+    """The stage that `until` names is finished: nothing after it is to run."""
+
+
 def _cache_key(_: Any, parameters: dict[str, Any]) -> str:
     parts: KeyParts = parameters["parts"]
     return f"{parts.stage}/{parts.key}"
@@ -111,9 +118,12 @@ def stage_task(stage: Stage) -> Callable[..., Artifact]:
             announce("finished", stage.name, state=state.name)
         artifact: Artifact = state.result()
         run.states[stage.name], run.artifacts[stage.name] = state.name or "", artifact
+        records.mark_used(run.workspace, artifact)
         if stage.kind == "model":
             run.versions[stage.name] = registry.ensure_registered(run, stage.name, artifact)
         announce("finished", stage.name, state=state.name)
+        if stage.name == run.until:
+            raise LastStageDone(stage.name)
         return artifact
 
     call.__name__ = stage.name
@@ -146,24 +156,34 @@ def _fetch(stage: Stage, run: PipelineRun, store: Store, directory: Path) -> Art
 
 def _make(stage: Stage, run: PipelineRun, store: Store, directory: Path, parts: KeyParts,
           inputs: dict[str, Artifact]) -> Artifact:
-    started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), time.process_time()
+    started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), _cpu_seconds()
     paths = {name: artifact.directory(run.workspace) for name, artifact in inputs.items()}
-    with tracking.stage_run(run, stage.name, parts) as tracked, store.new(directory, parts) as scratch:
+    require_space(run.workspace, stage.name)
+    with (tracking.stage_run(run, stage.name, parts) as tracked, clear_error_when_full(run.workspace, stage.name),
+          store.new(directory, parts) as scratch):
         checkpoint_dir = run.workspace.checkpoints / stage.name / parts.key
         context = Context(run.workspace, run.config, tracked.reporter, checkpoint_dir)
         result = stage.compute(run.config, paths, scratch, context)
         if stage.kind == "model":
-            write_model_card(scratch, stage.name, parts, inputs, dict(result.metrics))
+            prefect_artifacts.show_model_card(write_model_card(scratch, stage.name, parts, inputs,
+                                                               dict(result.metrics)), stage.name)
         artifact = store.commit(scratch, directory, parts, dict(result.metrics))
         seconds = time.monotonic() - clock
-        tracked.finish(result, seconds)
+        cost = measured_cost(run.config.runtime, seconds, _cpu_seconds() - cpu_clock, result.metrics.get("flops", 0.0))
         records.write_record(run.workspace, artifact, {
             "digest": artifact.digest, "started": started.isoformat(timespec="seconds"), "seconds": seconds,
-            "cpu_seconds": time.process_time() - cpu_clock, "commit": run.commit, "flow_run_id": run.flow_run_id,
-            "mlflow_run_id": tracked.run_id, "flops": result.metrics.get("flops"),
+            "cost": asdict(cost), "commit": run.commit, "command": run.command, "flow_run_id": run.flow_run_id,
+            "mlflow_run_id": tracked.run_id, "dvc_md5": run.dataset_md5, "flops": result.metrics.get("flops"),
             "measurements": dict(result.measurements), **records.host()})
+        tracked.finish(result, seconds=seconds, energy_watt_hours=cost.energy_watt_hours, money=cost.money)
     _remove_checkpoints(checkpoint_dir)
     return artifact
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the children that it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _remove_checkpoints(directory: Path) -> None:

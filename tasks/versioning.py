@@ -1,5 +1,6 @@
 """DVC, behind one module: `data.dvc` follows the datasets, a remote keeps them, and a clone pulls them."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -52,8 +53,25 @@ def current_md5(workspace: Workspace) -> str | None:
         return None
 
 
-def pull(workspace: Workspace, directory: Path) -> bool:
-    """Fetch one dataset that `data.dvc` names from the cache or the remote; False when neither has it."""
+def remote_url(workspace: Workspace) -> str:
+    """Address of the remote that a workspace uses by default."""
+    with _repository(workspace) as repository:
+        url: str = repository.config["remote"][repository.config["core"]["remote"]]["url"]
+        return url if "://" in url else str(Path(url).expanduser().resolve())
+
+
+def use_remote(workspace: Workspace, url: str) -> None:
+    """Make `url` the default remote of a workspace, in its local config that no commit holds."""
+    with _repository(workspace) as repository, repository.config.edit("local") as config:
+        config.setdefault("remote", {})["given"] = {"url": url}
+        config.setdefault("core", {})["remote"] = "given"
+
+
+def pull(workspace: Workspace, directory: Path, anything: bool = False) -> bool:
+    """Fetch what `data.dvc` names from the cache or the remote: one dataset, or `anything` below a directory.
+
+    False when neither has it.
+    """
     if not (workspace.root / "data.dvc").is_file():
         return False
     from dvc.exceptions import DvcException
@@ -64,4 +82,16 @@ def pull(workspace: Workspace, directory: Path) -> bool:
     except (DvcException, OSError) as error:
         logger.info("%s is not in the DVC remote (%s)", directory.name, str(error).splitlines()[0])
         return False
-    return (directory / "manifest.json").is_file()
+    return any(directory.iterdir()) if anything else (directory / "manifest.json").is_file()
+
+
+def directories_of(workspace: Workspace, md5: str) -> set[tuple[str, str]] | None:
+    """Stage and key of every dataset in a version of the data; None when the list of its files is not in the cache."""
+    if not (workspace.root / ".dvc").is_dir():
+        return None
+    with Store(workspace).lock("dvc", "repository"), _repository(workspace) as repository:
+        listing = Path(repository.cache.local.oid_to_path(md5))
+    if not listing.is_file():
+        return None
+    parts = [entry["relpath"].split("/") for entry in json.loads(listing.read_text(encoding="utf-8"))]
+    return {(stage, key) for stage, key, *_ in parts}

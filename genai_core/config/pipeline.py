@@ -24,6 +24,12 @@ class Runtime(Config):
     """torch.compile: `auto` uses it for runs that are long enough to earn the compilation back."""
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     """Time between two checkpoints of a training stage."""
+    power_watts: float = Field(default=0.0, ge=0)
+    """Power draw of the machine under load, for the estimate of energy; 0 assumes 10 W for each busy core."""
+    price_per_hour: float = Field(default=0.0, ge=0)
+    """What an hour of the machine costs."""
+    currency: str = "EUR"
+    """Currency of the price."""
 
 
 class PipelineConfig(Config):
@@ -59,6 +65,9 @@ class PipelineConfig(Config):
                              f"pretrain.context_length {self.pretrain.context_length}")
         return self
 
+
+STAGE_NAMES = tuple(name for name in PipelineConfig.model_fields if name not in ("depth", "runtime"))
+"""The stages, each with a section of its own, in the order in which they run."""
 
 PRESETS = Path(__file__).parents[2] / "configs"
 

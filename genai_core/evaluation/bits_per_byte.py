@@ -19,6 +19,8 @@ class HeldOutLoss:
     nats: float
     utf8_bytes: int
     tokens: int
+    windows: list[tuple[float, int]]
+    """Nats and bytes of each window: what the noise of the figure is estimated from."""
 
     @property
     def bits_per_byte(self) -> float:
@@ -45,7 +47,8 @@ def held_out_loss(model: nn.Module, file: TokenFile, byte_lengths: torch.Tensor,
     ids = torch.from_numpy(file.ids[:max_tokens + 1].astype("int64"))
     stride = length // 2 if overlap else length
     starts = list(range(0, max(1, len(ids) - 1 - (length - stride)), stride))
-    nats, size, count = 0.0, 0, 0
+    windows: list[tuple[float, int]] = []
+    nats, count = 0.0, 0
     for first in range(0, len(starts), batch_size):
         rows, weights = [], []
         for start in starts[first:first + batch_size]:
@@ -58,8 +61,9 @@ def held_out_loss(model: nn.Module, file: TokenFile, byte_lengths: torch.Tensor,
         with autocast(device, precision):
             logits = model(tokens[:, :-1].to(device))
         losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten().to(device), reduction="none")
-        targets = tokens[:, 1:][counted]
+        by_row = (losses.cpu().double().view_as(counted) * counted).sum(1)
+        bytes_by_row = (byte_lengths[tokens[:, 1:]] * counted).sum(1)
+        windows += zip(by_row.tolist(), bytes_by_row.tolist(), strict=True)
         nats += losses.cpu().double()[counted.flatten()].sum().item()
-        size += int(byte_lengths[targets].sum())
         count += int(counted.sum())
-    return HeldOutLoss(nats, size, count)
+    return HeldOutLoss(nats, sum(size for _, size in windows), count, windows)

@@ -26,6 +26,8 @@ from genai_core.result import Result
 
 NGRAM_ORDER = 6
 Figures = dict[str, float]
+Outcomes = dict[str, list[list[float]]]
+"""Figure to a pair of lists, values and weights: the figure is about the sum of the values over that of the weights."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Questions:
 
 def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens: Path, cleaned: Path,
         completion_tokens: int, opening_words: int, out_dir: Path, reporter: Reporter, device: str = "auto") -> Result:
-    """Write `evaluation.json` (model to figure to value, and the baselines) and `samples.json`.
+    """Write `evaluation.json` (model to figure to value, and the baselines), `samples.json` and `outcomes.json`.
 
+    The outcomes of single questions and windows of text tell how much of a difference between two models is noise.
     `models` maps the name of a column to its model directory; `base` is asked in plain text, all others in chats.
     """
     where = choose_device(device)
@@ -52,15 +55,18 @@ def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens
     questions = _choose(config, tokens, cleaned, opening_words)
     table: dict[str, Figures] = {}
     samples: dict[str, list[tasks.Sample]] = {}
+    outcomes: dict[str, Outcomes] = {}
     for done, (name, directory) in enumerate(models.items()):
         reporter.progress(done, len(models) + 1, "models")
-        table[name], samples[name] = _judge(config, name, directory, questions, judge, completion_tokens, where)
+        table[name], samples[name], outcomes[name] = _judge(config, name, directory, questions, judge,
+                                                            completion_tokens, where)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
     reporter.progress(len(models) + 1, len(models) + 1, "models")
     _write(out_dir / "evaluation.json", table)
     _write(out_dir / "samples.json", samples)
+    (out_dir / "outcomes.json").write_text(json.dumps(outcomes) + "\n", encoding="utf-8")
     return Result({f"{model}/{figure}": value for model, figures in table.items() for figure, value in figures.items()})
 
 
@@ -78,17 +84,20 @@ def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: 
 
 
 def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questions, judge: Judge,
-           completion_tokens: int, device: torch.device) -> tuple[Figures, list[tasks.Sample]]:
+           completion_tokens: int, device: torch.device) -> tuple[Figures, list[tasks.Sample], Outcomes]:
     quantized = is_quantized(directory)
     device = torch.device("cpu") if quantized else device
     model = load_quantized(directory, device) if quantized else load_model(directory, device)
     precision = choose_precision(device)
     subject = tasks.Subject(model, load_tokenizer(directory), chats=name != "base")
     figures: Figures = {}
+    outcomes: Outcomes = {}
     for file_name, file in questions.files.items():
         loss = held_out_loss(model, file, questions.byte_lengths, model.context_length, overlap=True,
                              max_tokens=config.bits_per_byte_tokens, device=device, precision=precision)
         figures[f"bits_per_byte/{file_name}"] = loss.bits_per_byte
+        outcomes[f"bits_per_byte/{file_name}"] = [[round(nats / math.log(2), 3) for nats, _ in loss.windows],
+                                                  [size for _, size in loss.windows]]
         if file.raw_words and file_name.startswith("test."):
             figures[f"word_perplexity/{file_name}"] = baselines.perplexity_per_word(
                 loss.bits_per_byte * math.log(2), file.utf8_bytes, file.raw_words)
@@ -105,9 +114,11 @@ def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questi
     }
     for figure, (questions_of_task, ask) in asked.items():
         if questions_of_task:
-            figures[figure], shown = ask()
-            samples += shown[:config.samples]
-    return figures, samples
+            answered = ask()
+            figures[figure] = answered.figure
+            samples += answered.samples[:config.samples]
+            outcomes[figure] = [[round(outcome, 4) for outcome in answered.outcomes], [1.0] * len(answered.outcomes)]
+    return figures, samples, outcomes
 
 
 def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figures:

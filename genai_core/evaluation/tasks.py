@@ -58,13 +58,23 @@ class Subject:
 Sample = dict[str, str]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A model's figure on a task, its answers, and the outcome of each question, from which noise is estimated."""
+
+    figure: float
+    samples: list[Sample]
+    outcomes: list[float]
+
+
 @torch.no_grad()
-def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> tuple[float, list[Sample]]:
+def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> Answered:
     """Share of reviews whose label's word gets the higher probability."""
     lead = "" if subject.chats else " "
     words = [subject.tokenizer.encode(lead + label, add_special_tokens=False).ids for label in LABELS]
     differ = next(index for index, pair in enumerate(zip(*words, strict=False)) if pair[0] != pair[1])
-    right, samples = 0, []
+    right: list[float] = []
+    samples: list[Sample] = []
     for row in reviews:
         asked = sentiment_prompt(row["text"])
         prompt = subject.prompt(asked, f"Review: {asked.split(chr(10) * 2, 1)[1]}\nThe review is")
@@ -73,22 +83,23 @@ def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> tuple[float, l
         states = subject.model.hidden(torch.tensor([prompt], device=device))
         logits = subject.model.logits(states[:, -1])[0]
         said = int(logits[words[1][differ]] > logits[words[0][differ]])
-        right += said == row["label"]
+        right.append(float(said == row["label"]))
         samples.append({"task": "sentiment", "asked": asked, "expected": LABELS[row["label"]],
                         "answered": LABELS[said]})
-    return right / len(reviews), samples
+    return Answered(sum(right) / len(reviews), samples, right)
 
 
-def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]
-                ) -> tuple[float, list[Sample]]:
-    """chrF (Popović 2015) against every translation that people gave of the sentence."""
+def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]) -> Answered:
+    """chrF (Popović 2015) against every translation that people gave of the sentence; outcomes are by sentence."""
     prompts = [subject.prompt(translation_prompt(row["source_text"]), f"English: {row['source_text']}\nSpanish:")
                for row in rows]
     answers = subject.complete(prompts, tokens=40)
     expected = [references[row["source_text"]] for row in rows]
     samples = [{"task": "translation", "asked": row["source_text"], "expected": " / ".join(all_of),
                 "answered": answer} for row, all_of, answer in zip(rows, expected, answers, strict=True)]
-    return chrf(answers, expected), samples
+    by_sentence = [CHRF().sentence_score(answer, all_of).score
+                   for answer, all_of in zip(answers, expected, strict=True)]
+    return Answered(chrf(answers, expected), samples, by_sentence)
 
 
 def chrf(answers: list[str], references: list[list[str]]) -> float:
@@ -98,20 +109,19 @@ def chrf(answers: list[str], references: list[list[str]]) -> float:
     return CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
 
 
-def trivia(subject: Subject, rows: list[dict[str, Any]]) -> tuple[float, list[Sample]]:
+def trivia(subject: Subject, rows: list[dict[str, Any]]) -> Answered:
     """Share of answers that equal an accepted one, letters and digits compared."""
     questions = [row["messages"][0]["content"] for row in rows]
     prompts = [subject.prompt(question, f"Question: {question}\nAnswer:") for question in questions]
     answers = subject.complete(prompts, tokens=16)
-    right = [fingerprint(answer) in {fingerprint(accepted) for accepted in row["accepted"]}
+    right = [float(fingerprint(answer) in {fingerprint(accepted) for accepted in row["accepted"]})
              for row, answer in zip(rows, answers, strict=True)]
     samples = [{"task": "trivia", "asked": question, "expected": row["messages"][1]["content"], "answered": answer}
                for question, row, answer in zip(questions, rows, answers, strict=True)]
-    return sum(right) / len(rows), samples
+    return Answered(sum(right) / len(rows), samples, right)
 
 
-def reward(subject: Subject, judge: Judge, openings: list[str], tokens: int, seed: int
-           ) -> tuple[float, list[Sample]]:
+def reward(subject: Subject, judge: Judge, openings: list[str], tokens: int, seed: int) -> Answered:
     """Mean reward of continuations sampled at temperature 1."""
     torch.manual_seed(seed)
     prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
@@ -119,7 +129,8 @@ def reward(subject: Subject, judge: Judge, openings: list[str], tokens: int, see
     texts = [f"{opening} {answer}" for opening, answer in zip(openings, answers, strict=True)]
     samples = [{"task": "continuation", "asked": opening, "expected": "", "answered": answer}
                for opening, answer in zip(openings, answers, strict=True)]
-    return judge.score(texts).mean().item(), samples
+    scores = judge.score(texts)
+    return Answered(scores.mean().item(), samples, scores.tolist())
 
 
 def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.reporter import Reporter
 from genai_core.training import checkpoints
+from genai_core.training.interruption import Interruption
 from genai_core.training.optimizers import build_optimizers
 from genai_core.training.schedule import learning_rate_factor
 
@@ -111,46 +112,55 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
     done, skipped_in_a_row = done_before, 0
     began = last_saved = time.monotonic()
     evaluating = 0.0
-    for step in range(start, objective.steps):
-        batch = objective.batch(step)
-        targets = objective.targets(batch)
-        sums = _backward(loss_function, batch, targets, config.accumulation_steps, device, precision)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        values = {name: value.item() for name, value in {**sums, "gradient_norm": norm}.items()}
-        factor = learning_rate_factor(step, objective.steps, config)
-        if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
-            for optimizer, rates in zip(optimizers, peaks, strict=True):
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * factor
-                optimizer.step()
-            skipped_in_a_row = 0
-        else:
-            skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
-            run.reporter.note(f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: skipped")
-            if config.on_non_finite == "stop" or skipped_in_a_row >= MAX_SKIPPED_STEPS:
-                raise TrainingDiverged(f"the loss is not finite at step {step} of {objective.steps} "
-                                       f"({skipped_in_a_row} in a row); the last good state is the checkpoint in "
-                                       f"{run.checkpoint_dir}; lower the learning rate")
-        model.zero_grad(set_to_none=True)
-        done += objective.size(batch)
-        speed = (done - done_before) / (time.monotonic() - began - evaluating)
-        _record(curves, step + 1, {**values, **objective.figures(batch), "learning_rate_factor": factor},
-                run.reporter)
-        shown = values["loss"] if math.isfinite(values["loss"]) else 0.0
-        run.reporter.progress(done, done / (step + 1) * objective.steps, objective.unit, loss=shown, per_second=speed)
-        if step + 1 in objective.evaluation_steps or step + 1 == objective.steps:
-            before = time.monotonic()
-            model.eval()
-            figures = objective.evaluate(step + 1)
-            model.train()
-            evaluating += time.monotonic() - before
-            _record(curves, step + 1, figures, run.reporter)
-            if figures:
-                run.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
-                                                                  for name, value in figures.items()))
-        if time.monotonic() - last_saved > run.checkpoint_seconds and step + 1 < objective.steps:
-            _save(run, step + 1, model, optimizers, done, skipped, curves)
-            last_saved = time.monotonic()
+    with Interruption() as interruption:
+        for step in range(start, objective.steps):
+            batch = objective.batch(step)
+            targets = objective.targets(batch)
+            sums = _backward(loss_function, batch, targets, config.accumulation_steps, device, precision)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            values = {name: value.item() for name, value in {**sums, "gradient_norm": norm}.items()}
+            factor = learning_rate_factor(step, objective.steps, config)
+            if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
+                for optimizer, rates in zip(optimizers, peaks, strict=True):
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * factor
+                    optimizer.step()
+                skipped_in_a_row = 0
+            else:
+                skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
+                run.reporter.note(f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: "
+                                  "skipped")
+                if config.on_non_finite == "stop" or skipped_in_a_row >= MAX_SKIPPED_STEPS:
+                    raise TrainingDiverged(f"the loss is not finite at step {step} of {objective.steps} "
+                                           f"({skipped_in_a_row} in a row); the last good state is the checkpoint in "
+                                           f"{run.checkpoint_dir}; lower the learning rate")
+            model.zero_grad(set_to_none=True)
+            done += objective.size(batch)
+            speed = (done - done_before) / (time.monotonic() - began - evaluating)
+            _record(curves, step + 1, {**values, **objective.figures(batch), "learning_rate_factor": factor},
+                    run.reporter)
+            shown = values["loss"] if math.isfinite(values["loss"]) else 0.0
+            run.reporter.progress(done, done / (step + 1) * objective.steps, objective.unit, loss=shown,
+                                  per_second=speed)
+            if step + 1 in objective.evaluation_steps or step + 1 == objective.steps:
+                before = time.monotonic()
+                model.eval()
+                figures = objective.evaluate(step + 1)
+                model.train()
+                evaluating += time.monotonic() - before
+                _record(curves, step + 1, figures, run.reporter)
+                if figures:
+                    run.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
+                                                                      for name, value in figures.items()))
+            due = time.monotonic() - last_saved > run.checkpoint_seconds
+            if (due and step + 1 < objective.steps) or interruption.requested:
+                _save(run, step + 1, model, optimizers, done, skipped, curves)
+                last_saved = time.monotonic()
+                if interruption.requested:
+                    run.reporter.note(f"{interruption.requested.name}: saved a checkpoint at step {step + 1} of "
+                                      f"{objective.steps}; the same run continues from it")
+                    interruption.deliver()
+            interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
     model.eval()
     seconds = time.monotonic() - began
     return Trained(

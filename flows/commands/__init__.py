@@ -1,0 +1,1 @@
+"""The commands of `genai`, a file for each thing that people do with it."""

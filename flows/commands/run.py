@@ -1,0 +1,142 @@
+"""`genai run`, `genai plan`, `genai sweep`."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows.commands.shared import AsJson, Force, Preset, Settings, Until, console, opened_workspace
+from genai_core.config.pipeline import STAGE_NAMES, load_pipeline, parse_overrides
+from genai_core.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.terminal import View
+
+From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Execute this stage and all that follow it.")]
+Only = Annotated[str, typer.Option(metavar="STAGE", help="Run this stage alone; what comes before must be there.")]
+
+
+def run(preset: Preset = "laptop", settings: Settings = None, force: Force = None, from_stage: From = "",
+        until: Until = "", only: Only = "") -> None:
+    """Run every stage that is not cached, and show it live.
+
+    Example: `genai run --set instruct.epochs=2` trains again from the instruct stage on.
+    """
+    overrides = parse_overrides(settings or [])
+    load_pipeline(preset, overrides)      # a typing mistake ends here, before anything starts
+    forced = _forced(force, from_stage)
+    for option, stages in (("--until", [until]), ("--only", [only])):
+        _require_stages(option, stages)
+    began = time.monotonic()
+    workspace = opened_workspace()
+    with _prefect_and_view() as view:
+        from flows.parameters import preset_parameters
+        from flows.train_llm import train_llm
+
+        train_llm(**preset_parameters(preset), overrides=overrides, force=forced, until=until or None,
+                  only=only or None)
+    total, in_stages = time.monotonic() - began, sum(view.seconds.values())
+    ran = [state for state in view.states.values() if state != "waiting"]
+    cached = ran.count("Cached")
+    console.print(f"\n{len(ran) - cached} tasks executed, {cached} cached; {total:.1f} s in all, "
+                  f"{in_stages:.1f} s in stages", highlight=False)
+    newest = max(workspace.reports.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
+    if newest and not (until or only):
+        console.print(f"report:  {newest}\ntalk:    genai chat\nmodels:  genai models", highlight=False, markup=False,
+                      soft_wrap=True)
+
+
+def plan(preset: Preset = "laptop", settings: Settings = None, force: Force = None, from_stage: From = "",
+         as_json: AsJson = False) -> None:
+    """Show what a run would do: each stage hit or miss and why, and what it would take. Nothing is executed."""
+    config = load_pipeline(preset, parse_overrides(settings or []))
+    workspace = opened_workspace()
+    from dataclasses import asdict
+
+    from tasks.plan import plan as make_plan
+
+    lines = make_plan(config, workspace, frozenset(_forced(force, from_stage)))
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        return
+    table = Table("stage", "state", "why")
+    for heading in ("parameters", "tokens", "FLOPs", "memory", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        colour = {"hit": "green", "miss": "yellow"}.get(line.state, "dim")
+        table.add_row(line.stage, f"[{colour}]{line.state}", line.why, *_costs(line))
+    console.print(table)
+    known = [line.seconds for line in lines if line.state != "hit" and line.seconds is not None]
+    unknown = [line.stage for line in lines if line.state != "hit" and line.seconds is None]
+    if known or unknown:
+        note = f" (not counting {', '.join(unknown)}: nothing tells before their first run)" if unknown else ""
+        console.print(f"estimated: {sum(known):,.0f} s{note}", highlight=False)
+
+
+def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2…", help="Values to try for a field; "
+                                                    "several fields give every combination.")],
+          preset: Preset = "laptop", settings: Settings = None, until: Until = "evaluate") -> None:
+    """Run once for every combination of values, and compare. Stages that the runs share are made once.
+
+    Example: `genai sweep pretrain.learning_rate=1e-3,3e-3 --until pretrain`.
+    """
+    from flows.combinations import combinations
+
+    combined = combinations(grid)
+    overrides = parse_overrides(settings or [])
+    for combination in combined:
+        load_pipeline(preset, overrides | combination)
+    _require_stages("--until", [until])
+    opened_workspace()
+    with _prefect_and_view():
+        from flows.sweep import sweep as sweep_flow
+
+        rows = sweep_flow(preset, combined, overrides, until)
+    table = Table(*(name for name in rows[0]))
+    from tasks.tables import shown
+
+    for row in rows:
+        table.add_row(*(shown(value) for value in row.values()))
+    console.print(table)
+
+
+@contextmanager
+def _prefect_and_view() -> Iterator["View"]:
+    """A Prefect API to run against, and the live view of what runs."""
+    from flows.environment import prefect_api
+    from flows.terminal import View
+    from tasks import tracking
+
+    with prefect_api() as server:
+        tracking.experiment_id()       # the database is made while the server starts
+        if server:
+            server.wait()
+        view = View(console)
+        with view.shown():
+            yield view
+
+
+def _forced(force: list[str] | None, from_stage: str) -> list[str]:
+    _require_stages("--force", force or [])
+    _require_stages("--from", [from_stage])
+    following = STAGE_NAMES[STAGE_NAMES.index(from_stage):] if from_stage else ()
+    return list(dict.fromkeys([*(force or []), *following]))
+
+
+def _require_stages(option: str, stages: list[str]) -> None:
+    for stage in stages:
+        if stage and stage not in STAGE_NAMES:
+            raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(STAGE_NAMES)}")
+
+
+def _costs(line: Any) -> list[str]:
+    def count(value: float | None, unit: float, suffix: str) -> str:
+        return "" if value is None else f"{value / unit:,.2f} {suffix}"
+
+    seconds = "" if line.seconds is None else f"{line.seconds:,.0f} s"
+    return [count(line.parameters, 1e6, "M"), count(line.tokens, 1e6, "M"), count(line.flops, 1e12, "T"),
+            count(line.memory_bytes, 2**30, "GiB"), seconds]

@@ -1,0 +1,24 @@
+"""Whether a service answers."""
+
+import time
+import urllib.error
+import urllib.request
+
+from genai_core.errors import InputError
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=3) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def wait_for(address: str, seconds: float) -> None:
+    """Raises InputError when nothing answers in time."""
+    deadline = time.monotonic() + seconds
+    while not answers(address):
+        if time.monotonic() > deadline:
+            raise InputError(f"nothing answers at {address}")
+        time.sleep(0.1)

@@ -1,0 +1,97 @@
+"""The parameters of the flows as the Prefect UI shows them: a form with every field of every stage, none required.
+
+An empty field means the preset's value. Bounds and descriptions are those of the configs themselves, so that the form
+refuses what the config would refuse.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+from genai_core.config.base import Config
+from genai_core.config.pipeline import load_pipeline, preset_names
+from genai_core.errors import InputError
+from tasks.stages import STAGE_NAMES
+
+SHOWN_DEFAULTS = "laptop"
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A number box in place of a choice between a number and nothing: leaving it empty says nothing already."""
+    schema.pop("default", None)
+    choices = [choice for choice in schema.pop("anyOf", []) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        schema.update(choices[0])
+    elif choices:
+        schema["anyOf"] = choices
+
+
+def _form(section: str, config: type[Config], defaults: Config) -> type[BaseModel]:
+    """The fields of a stage's config, none of them required.
+
+    Fields that hold tables (sources, gates) do not fit a form: `overrides` sets them.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        if get_origin(field.annotation) is dict:
+            continue
+        default = getattr(defaults, name)
+        note = "" if default is None else f" Preset {SHOWN_DEFAULTS}: {_shown(default)}."
+        described = Field(default=None, description=f"{field.description or ''}{note}",
+                          json_schema_extra=_without_null)
+        fields[name] = (_optional(field), described)
+    return create_model(f"{section.capitalize()}Fields", __config__=ConfigDict(extra="forbid"),
+                        __doc__=config.__doc__, **fields)
+
+
+def _optional(field: FieldInfo) -> Any:
+    kind: Any = field.annotation
+    for bound in field.metadata:
+        kind = Annotated[kind, bound]
+    return kind | None
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _all_forms() -> type[BaseModel]:
+    preset = load_pipeline(SHOWN_DEFAULTS)
+    forms: dict[str, Any] = {}
+    for section in type(preset).model_fields:
+        config = getattr(preset, section)
+        if isinstance(config, Config) and section != "promote":
+            form = _form(section, type(config), config)
+            forms[section] = (form, Field(default_factory=form, description=form.__doc__))
+    return create_model("Fields", __config__=ConfigDict(extra="forbid"),
+                        __doc__="Fields of the stages; what is empty comes from the preset.", **forms)
+
+
+if TYPE_CHECKING:
+    Preset = str
+    StageName = str
+    Fields = BaseModel
+else:
+    Preset = Literal[*preset_names()]
+    StageName = Literal[*STAGE_NAMES]
+    Fields = _all_forms()
+
+
+def overrides_of(depth: int | None, fields: BaseModel | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Everything that differs from the preset, as `stage.field` to value.
+
+    Raises InputError when a field is set both in the form and in `overrides`.
+    """
+    chosen = {} if depth is None else {"depth": depth}
+    for section, values in (fields.model_dump(exclude_none=True, mode="json") if fields else {}).items():
+        chosen |= {f"{section}.{name}": value for name, value in values.items()}
+    both = sorted(chosen.keys() & overrides.keys())
+    if both:
+        raise InputError(f"{both[0]}: set in the form and in overrides; say it once")
+    return chosen | overrides
+
+
+def preset_parameters(preset: str) -> dict[str, Any]:
+    """The parameters of a flow for a preset's name or the path of a YAML file."""
+    return {"preset": preset} if preset in preset_names() else {"preset_file": preset}

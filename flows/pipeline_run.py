@@ -1,0 +1,108 @@
+"""Opening and closing a run: everything is checked before it, and its books are closed whatever happens."""
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from prefect.runtime import flow_run
+
+from genai_core.config.pipeline import PipelineConfig, load_pipeline
+from genai_core.errors import InputError
+from tasks import live_runs, prefect_artifacts, records, tracking
+from tasks.plan import plan
+from tasks.report import markdown_with_curves, write_report
+from tasks.run import PipelineRun
+from tasks.stage import LastStageDone
+from tasks.stages import STAGE_NAMES
+from tasks.tables import flatten
+from tasks.workspace import Workspace
+
+logger = logging.getLogger("tasks")
+
+parent_of_runs: ContextVar[str] = ContextVar("parent_of_runs", default="")
+"""The MLflow run under which runs appear: a sweep's."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for: a preset, what differs from it, and which stages to run."""
+
+    preset: str
+    overrides: dict[str, Any]
+    force: tuple[str, ...] = ()
+    until: str = ""
+    only: str = ""
+
+    def config(self) -> PipelineConfig:
+        """Raises InputError for anything that is not right."""
+        for option, stages in (("force", self.force), ("until", (self.until,)), ("only", (self.only,))):
+            for stage in stages:
+                if stage and stage not in STAGE_NAMES:
+                    raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(STAGE_NAMES)}")
+        return load_pipeline(self.preset, self.overrides)
+
+    def command(self) -> str:
+        """The command that starts the same run."""
+        parts = ["genai", "run", "--preset", self.preset]
+        for name, value in self.overrides.items():
+            parts += ["--set", f"{name}={json.dumps(value)}"]
+        for option, stage in (("--until", self.until), ("--only", self.only)):
+            parts += [option, stage] if stage else []
+        return shlex.join(parts)
+
+
+@contextmanager
+def opened(request: Request, name: str) -> Iterator[PipelineRun]:
+    """A run with its MLflow run open; it ends early, and well, after the stage that `until` or `only` names."""
+    for logger_name in ("genai_core", "tasks"):      # Prefect hands their lines to the flow run's log from here on
+        logging.getLogger(logger_name).setLevel(logging.INFO)
+    config, workspace = request.config(), Workspace.current()
+    if request.only:
+        _require_what_comes_before(config, workspace, request.only)
+    run = PipelineRun(config, workspace, frozenset(request.force), until=request.until or request.only,
+                      command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
+    live_runs.close_books(workspace)
+    tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": request.preset,
+            "command": run.command}
+    if parent := parent_of_runs.get():
+        tags["mlflow.parentRunId"] = parent
+    values = config.model_dump(mode="json")
+    parameters = flatten(config.model_dump(mode="json", exclude={"collect": {"sources"}}))
+    run.parent_run_id = tracking.start_parent_run(f"{name} {request.preset}", parameters, tags)
+    tracking.log_text(run.parent_run_id, yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "config.yaml")
+    with live_runs.registered(run):
+        try:
+            yield run
+        except LastStageDone:
+            pass
+        except BaseException as error:
+            _close(run, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        _close(run, "FINISHED")
+
+
+def _require_what_comes_before(config: PipelineConfig, workspace: Workspace, only: str) -> None:
+    for line in plan(config, workspace):
+        if line.stage == only:
+            return
+        if line.state != "hit":
+            raise InputError(f"only {only}: {line.stage} is not there ({line.why}); run with --until {only} first")
+
+
+def _close(run: PipelineRun, status: str) -> None:
+    """The stage table and the report of what there is, then the end of the MLflow run."""
+    if status != "KILLED" and run.artifacts:      # whoever kills a run waits for it to be gone
+        prefect_artifacts.show_stages(run)
+        if "evaluate" in run.artifacts:
+            directory = run.workspace.reports / (run.flow_run_id or run.parent_run_id)
+            markdown, html = write_report(run, directory, time.monotonic() - run.began)
+            prefect_artifacts.show_report(markdown_with_curves(run, markdown))
+            logger.info("report: %s", html)
+    tracking.end_run(run.parent_run_id, status)

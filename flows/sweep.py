@@ -1,0 +1,47 @@
+"""Several runs that differ in a few fields: what they share is made once, and a table compares what came out."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from flows.parameters import preset_parameters
+from flows.pipeline_run import parent_of_runs
+from flows.train_llm import train_llm
+from tasks import tracking
+from tasks.tables import markdown_table
+
+
+@flow(name="sweep")
+def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, Any] | None = None,
+          until: str = "evaluate") -> list[dict[str, Any]]:
+    """Run the pipeline for each combination of values, one after the other, under one MLflow run; a row for each.
+
+    Args:
+        preset: A preset's name, or the path of a YAML file.
+        combinations: For each run, what differs: "stage.field" to value.
+        overrides: What all of them have in common, in the same form.
+        until: The last stage of each run.
+    """
+    tags = {"prefect.flow_run_id": str(flow_run.id or ""), "preset": preset, "sweep": str(len(combinations))}
+    parent = tracking.start_parent_run(f"sweep {preset}", {"until": until, **(overrides or {})}, tags)
+    token = parent_of_runs.set(parent)
+    rows: list[dict[str, Any]] = []
+    try:
+        for combination in combinations:
+            named = train_llm.with_options(flow_run_name=", ".join(f"{name}={value}"
+                                                                   for name, value in combination.items()))
+            figures = named(**preset_parameters(preset), overrides={**(overrides or {}), **combination}, until=until)
+            rows.append({**combination, **figures})
+    except BaseException:
+        tracking.end_run(parent, "FAILED")
+        raise
+    finally:
+        parent_of_runs.reset(token)
+    table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+    tracking.log_text(parent, "\n".join(table), "sweep.md")
+    create_table_artifact(rows, key="sweep", description=f"{len(rows)} runs of {preset}")
+    tracking.end_run(parent, "FINISHED")
+    return rows
+
