@@ -1,6 +1,7 @@
 """The lineage of a model as a tree for the terminal, as a Mermaid diagram for documents, and as commands."""
 
 from rich.markup import escape
+from rich.text import Text
 from rich.tree import Tree
 
 from tasks.lineage import Node
@@ -26,9 +27,9 @@ def _grow(tree: Tree, node: Node, seen: set[int]) -> None:
         _grow(tree.add(_label(parent)), parent, seen)
 
 
-def _label(node: Node) -> str:
+def _label(node: Node) -> Text:
     if not node.key:
-        return f"[yellow]{node.stage}[/] digest {node.digest[:16]}: not in this workspace; `dvc pull` may fetch it"
+        return Text(f"{node.stage} digest {node.digest[:16]}: not in this workspace; `dvc pull` may fetch it", "yellow")
     version = f" [bold]{node.version}[/]" if node.version else ""
     aliases = f" [green]@{', @'.join(node.aliases)}[/]" if node.aliases else ""
     lines = [f"[cyan]{node.stage}[/]{version}{aliases}", f"  [dim]key {node.key}, digest {node.digest[:16]}[/]"]
@@ -40,7 +41,7 @@ def _label(node: Node) -> str:
         lines.append(f"  [dim]cost {node.cost}[/]")
     if node.dvc_md5:
         lines.append(f"  [dim]data.dvc {node.dvc_md5}[/]")
-    return "\n".join(lines)
+    return Text.from_markup("\n".join(lines), overflow="fold")
 
 
 def as_mermaid(root: Node) -> str:

@@ -4,9 +4,9 @@ An empty field means the preset's value. Bounds and descriptions are those of th
 refuses what the config would refuse.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, create_model, model_serializer
 from pydantic.fields import FieldInfo
 
 from genai_core.config.base import Config
@@ -15,6 +15,16 @@ from genai_core.errors import InputError
 from tasks.stages import STAGE_NAMES
 
 SHOWN_DEFAULTS = "laptop"
+
+
+class Form(BaseModel):
+    """A part of the form; only what was filled in counts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _filled_in(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value not in (None, {})}
 
 
 def _without_null(schema: dict[str, Any]) -> None:
@@ -27,22 +37,21 @@ def _without_null(schema: dict[str, Any]) -> None:
         schema["anyOf"] = choices
 
 
-def _form(section: str, config: type[Config], defaults: Config) -> type[BaseModel]:
+def _form(section: str, config: type[Config], defaults: Config) -> type[Form]:
     """The fields of a stage's config, none of them required.
 
-    Fields that hold tables (sources, gates) do not fit a form: `overrides` sets them.
+    Fields that hold tables (sources, gates) do not fit a form: `overrides` sets them. A single choice is none.
     """
     fields: dict[str, Any] = {}
     for name, field in config.model_fields.items():
-        if get_origin(field.annotation) is dict:
+        if get_origin(field.annotation) is dict or len(get_args(field.annotation)) == 1:
             continue
         default = getattr(defaults, name)
         note = "" if default is None else f" Preset {SHOWN_DEFAULTS}: {_shown(default)}."
         described = Field(default=None, description=f"{field.description or ''}{note}",
                           json_schema_extra=_without_null)
         fields[name] = (_optional(field), described)
-    return create_model(f"{section.capitalize()}Fields", __config__=ConfigDict(extra="forbid"),
-                        __doc__=config.__doc__, **fields)
+    return create_model(f"{section.capitalize()}Fields", __base__=Form, __doc__=config.__doc__, **fields)
 
 
 def _optional(field: FieldInfo) -> Any:
@@ -56,35 +65,40 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _all_forms() -> type[BaseModel]:
+def _all_forms() -> type[Form]:
     preset = load_pipeline(SHOWN_DEFAULTS)
     forms: dict[str, Any] = {}
-    for section in type(preset).model_fields:
+    for section in (*STAGE_NAMES, "runtime"):
         config = getattr(preset, section)
         if isinstance(config, Config) and section != "promote":
             form = _form(section, type(config), config)
             forms[section] = (form, Field(default_factory=form, description=form.__doc__))
-    return create_model("Fields", __config__=ConfigDict(extra="forbid"),
-                        __doc__="Fields of the stages; what is empty comes from the preset.", **forms)
+    return create_model("Fields", __base__=Form, __doc__="Fields of the stages; what is empty comes from the preset.",
+                        **forms)
 
 
 if TYPE_CHECKING:
     Preset = str
     StageName = str
+    OptionalStage = str
     Fields = BaseModel
 else:
     Preset = Literal[*preset_names()]
     StageName = Literal[*STAGE_NAMES]
+    OptionalStage = Literal["", *STAGE_NAMES]
     Fields = _all_forms()
+Depth = Annotated[int, Field(ge=0, le=64)]
+NOTHING_SET = Fields()
+NOTHING_ELSE: dict[str, Any] = {}
 
 
-def overrides_of(depth: int | None, fields: BaseModel | None, overrides: dict[str, Any]) -> dict[str, Any]:
+def overrides_of(depth: int, fields: BaseModel, overrides: dict[str, Any]) -> dict[str, Any]:
     """Everything that differs from the preset, as `stage.field` to value.
 
     Raises InputError when a field is set both in the form and in `overrides`.
     """
-    chosen = {} if depth is None else {"depth": depth}
-    for section, values in (fields.model_dump(exclude_none=True, mode="json") if fields else {}).items():
+    chosen: dict[str, Any] = {"depth": depth} if depth else {}
+    for section, values in fields.model_dump(mode="json").items():
         chosen |= {f"{section}.{name}": value for name, value in values.items()}
     both = sorted(chosen.keys() & overrides.keys())
     if both:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
@@ -105,4 +106,6 @@ def _close(run: PipelineRun, status: str) -> None:
             markdown, html = write_report(run, directory, time.monotonic() - run.began)
             prefect_artifacts.show_report(markdown_with_curves(run, markdown))
             logger.info("report: %s", html)
+    else:
+        APILogWorker.drain_all(timeout=5)      # the process may be gone before its log is sent
     tracking.end_run(run.parent_run_id, status)

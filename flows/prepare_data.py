@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.parameters import Fields, Preset, StageName, overrides_of
+from flows.parameters import NOTHING_ELSE, NOTHING_SET, Fields, Preset, StageName, overrides_of
 from flows.pipeline_run import Request, opened
 from tasks.clean import clean
 from tasks.collect import collect
@@ -14,19 +14,18 @@ from tasks.version_data import version_data
 
 
 @flow(name="prepare-data")
-def prepare_data(preset: Preset = "laptop", fields: Fields | None = None,
-                 force: list[StageName] | None = None, preset_file: str = "",
-                 overrides: dict[str, Any] | None = None) -> str:
+def prepare_data(preset: Preset = "laptop", force: tuple[StageName, ...] = (), preset_file: str = "",
+                 overrides: dict[str, Any] = NOTHING_ELSE, fields: Fields = NOTHING_SET) -> str:
     """Collect, clean and tokenize the data of a preset, and version it with DVC; nothing is trained.
 
     Args:
         preset: Where every value comes from that is not set below.
-        fields: Fields of single stages. What is left empty comes from the preset.
         force: Stages to execute although their results are there.
         preset_file: Path of a YAML file of your own on the machine that runs the flow, in place of the preset.
-        overrides: Anything else, as "stage.field" to value; for example {"collect.sources.trivia.enabled": false}.
+        overrides: Anything, as "stage.field" to value, for example "collect.sources.trivia.enabled" to false.
+        fields: Fields of single stages. What is left empty comes from the preset.
     """
-    request = Request(preset_file or preset, overrides_of(None, fields, overrides or {}), tuple(force or ()))
+    request = Request(preset_file or preset, overrides_of(0, fields, overrides), force)
     with opened(request, "prepare-data") as run:
         collected = collect(run)
         cleaned = clean(run, collected)

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows.parameters import Fields, Preset, StageName, overrides_of
+from flows.parameters import NOTHING_ELSE, NOTHING_SET, Depth, Fields, OptionalStage, Preset, StageName, overrides_of
 from flows.pipeline_run import Request, opened
 from tasks.clean import clean
 from tasks.collect import collect
@@ -24,25 +24,23 @@ from tasks.version_data import version_data
 
 
 @flow(name="train-llm")
-def train_llm(preset: Preset = "laptop", depth: int | None = None, fields: Fields | None = None,
-              force: list[StageName] | None = None, until: StageName | None = None,
-              only: StageName | None = None, only_when_data_changed: bool = False,
-              preset_file: str = "", overrides: dict[str, Any] | None = None) -> Any:
+def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageName, ...] = (),
+              until: OptionalStage = "", only: OptionalStage = "", only_when_data_changed: bool = False,
+              preset_file: str = "", overrides: dict[str, Any] = NOTHING_ELSE, fields: Fields = NOTHING_SET) -> Any:
     """Train a language model through every stage; what was made before from the same inputs is taken as it is.
 
     Args:
         preset: Where every value comes from that is not set below.
-        depth: The one dial, 1 to 64. Width, heads, batch, learning rates and token budget follow from it.
-        fields: Fields of single stages. What is left empty comes from the preset.
+        depth: The one dial, up to 64; 0 is the preset's. Width, heads, batch, learning rates and token budget follow.
         force: Stages to execute although their results are there.
         until: The last stage to run; empty for all.
         only: Run this stage alone; what comes before it must be there.
         only_when_data_changed: Do nothing when the model in service was made from the data that there is now.
         preset_file: Path of a YAML file of your own on the machine that runs the flow, in place of the preset.
-        overrides: Anything else, as "stage.field" to value, for example "collect.sources.trivia.enabled" to false.
+        overrides: Anything, as "stage.field" to value, for example "collect.sources.trivia.enabled" to false.
+        fields: Fields of single stages. What is left empty comes from the preset.
     """
-    request = Request(preset_file or preset, overrides_of(depth, fields, overrides or {}), tuple(force or ()),
-                      until or "", only or "")
+    request = Request(preset_file or preset, overrides_of(depth, fields, overrides), force, until, only)
     if only_when_data_changed and (champion := champion_of_the_same_data(request.config())):
         return Completed(name="Skipped", message=f"{champion} was made from the same data")
     with opened(request, "train-llm") as run:

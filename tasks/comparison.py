@@ -112,7 +112,7 @@ def _line(name: str, a: _Evaluated, b: _Evaluated, paired: bool) -> Line:
     low = high = None
     verdict = "no noise known"
     if name in a.outcomes and name in b.outcomes:
-        low, high = difference_interval(a.outcomes[name], b.outcomes[name], paired)
+        low, high = difference_interval(a.outcomes[name], b.outcomes[name], paired, centre=second - first)
         verdict = "within the noise" if low <= 0 <= high else f"{_better(name, low > 0, a, b)} is better"
     return Line(name, first, second, second - first, low, high, verdict)
 
@@ -122,11 +122,13 @@ def _better(name: str, second_is_higher: bool, a: _Evaluated, b: _Evaluated) -> 
     return b.name if second_is_higher != lower_wins else a.name
 
 
-def difference_interval(first: list[list[float]], second: list[list[float]], paired: bool) -> tuple[float, float]:
-    """95 % percentile bootstrap interval (Efron 1979) of the second's figure minus the first's.
+def difference_interval(first: list[list[float]], second: list[list[float]], paired: bool, centre: float
+                        ) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (Efron 1979) of the second's figure minus the first's, around `centre`.
 
-    Each is a pair of lists, values and weights; the figure is the sum of the values over that of the weights. Paired
-    outcomes are resampled together, which takes the difficulty of the questions out of the noise.
+    Each is a pair of lists, values and weights; the figure is the sum of the values over that of the weights, or near
+    it (chrF of a corpus is no mean over sentences), which is why the difference itself is given. Paired outcomes are
+    resampled together, which takes the difficulty of the questions out of the noise.
     """
     generator = np.random.default_rng(0)
     a, b = np.array(first), np.array(second)
@@ -136,8 +138,8 @@ def difference_interval(first: list[list[float]], second: list[list[float]], pai
     else:
         differences = (_figures(b, generator.integers(0, b.shape[1], (RESAMPLES, b.shape[1])))
                        - _figures(a, generator.integers(0, a.shape[1], (RESAMPLES, a.shape[1]))))
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(low), float(high)
+    low, high = np.percentile(differences - differences.mean(), [2.5, 97.5])
+    return centre + float(low), centre + float(high)
 
 
 def _figures(outcomes: np.ndarray, picks: np.ndarray) -> np.ndarray:

@@ -65,8 +65,10 @@ def _artifacts(workspace: Workspace) -> dict[Path, dict[str, Any]]:
 
 
 def _registered(artifacts: dict[Path, dict[str, Any]]) -> set[Path]:
+    """What registered versions hold, and the reports that judged them."""
     digests = registry.registered_digests()
-    return {path for path, manifest in artifacts.items() if manifest["digest"] in digests}
+    return {path for path, manifest in artifacts.items()
+            if manifest["digest"] in digests or digests & set(manifest["inputs"].values())}
 
 
 def _in_git_history(workspace: Workspace, artifacts: dict[Path, dict[str, Any]]) -> set[Path]:

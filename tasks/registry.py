@@ -42,7 +42,7 @@ def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact) -> str:
     """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
     with run.store.lock("registry", stage):
         found = _find(stage, artifact.key, artifact.digest)
-        version = found.version if found else _register(run, stage, artifact)
+        version = str(found.version) if found else _register(run, stage, artifact)
         tracking.client().set_registered_model_alias(model_name(stage), "candidate", version)
         return version
 

@@ -79,7 +79,7 @@ def lineage(model: Model = "models:/genai-quantize@champion", as_json: AsJson = 
     elif mermaid:
         typer.echo(as_mermaid(root))
     else:
-        console.print(as_tree(root), soft_wrap=True)
+        console.print(as_tree(root))
         console.print("\nto make it again:", *commands(root), sep="\n  ", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -37,8 +37,7 @@ def run(preset: Preset = "laptop", settings: Settings = None, force: Force = Non
         from flows.parameters import preset_parameters
         from flows.train_llm import train_llm
 
-        train_llm(**preset_parameters(preset), overrides=overrides, force=forced, until=until or None,
-                  only=only or None)
+        train_llm(**preset_parameters(preset), overrides=overrides, force=forced, until=until, only=only)
     total, in_stages = time.monotonic() - began, sum(view.seconds.values())
     ran = [state for state in view.states.values() if state != "waiting"]
     cached = ran.count("Cached")

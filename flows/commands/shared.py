@@ -1,5 +1,7 @@
 """What several commands share: options, the console, and the workspace with its environment set."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,8 @@ from rich.console import Console
 from genai_core.config.pipeline import preset_names
 from tasks.workspace import Workspace
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+"""Eighty columns, the usual width of what is no terminal, would cut the tables."""
 
 Preset = Annotated[str, typer.Option(help=f"One of {', '.join(preset_names())}, or the path of a YAML file.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE",
