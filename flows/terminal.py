@@ -3,6 +3,7 @@
 Where the output is not a terminal, a line for each event instead, and one every few seconds of progress.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ ALL = ("collect", "clean", "tokenize", "version_data", "pretrain", "instruct", "
 MARKS = {"waiting": ("·", "dim"), "running": ("▶", "bold cyan"), "Completed": ("✔", "green"), "Cached": ("✔", "blue"),
          "Fetched": ("✔", "magenta")}
 PLAIN_SECONDS = 10.0
+LOGGERS = ("tasks", "genai_core")
 
 
 class View:
@@ -58,6 +60,9 @@ class View:
     @contextmanager
     def shown(self) -> Iterator[None]:
         stop = listen(self)
+        warnings = Warnings(self)
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(warnings)
         try:
             if self.console.is_terminal:
                 with Live(self._draw(), console=self.console, refresh_per_second=4, transient=False) as self._live:
@@ -67,6 +72,12 @@ class View:
         finally:
             self._live = None
             stop()
+            for name in LOGGERS:
+                logging.getLogger(name).removeHandler(warnings)
+
+    def warn(self, text: str) -> None:
+        """A line that stays, above the stage list."""
+        self.console.print(f"! {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self._live:
@@ -101,3 +112,14 @@ class View:
             parts.append(f"{speed:,.0f} {self._progress['unit']}/s")
             parts.append(f"{(total - done) / speed:,.0f} s left")
         return ", ".join(parts)
+
+
+class Warnings(logging.Handler):
+    """Shows what the log warns of: a damaged artifact, a service that does not answer."""
+
+    def __init__(self, view: View):
+        super().__init__(logging.WARNING)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.warn(record.getMessage())

@@ -67,6 +67,9 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 def plain(text: str) -> str:
     """The text without special tokens: whoever writes a message must not be able to end a turn or start another."""
-    for token in SPECIAL_TOKENS:
-        text = text.replace(token, "")
+    before = None
+    while text != before:      # what is left after taking one out may spell another
+        before = text
+        for token in SPECIAL_TOKENS:
+            text = text.replace(token, "")
     return text

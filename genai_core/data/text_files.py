@@ -4,10 +4,12 @@ import csv
 import glob
 import gzip
 import io
+import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +21,10 @@ from genai_core.errors import InputError
 DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm")
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _COMPRESSION = (".gz", ".zst")
+
+MAX_RECORD_BYTES = 64 * 2**20
+"""A longer document or line is refused: a decompression bomb, or a file that is not what its name says."""
+MAX_PARQUET_BYTES = 4 * 2**30
 
 
 def find_files(source: FileSource, name: str, root: Path) -> list[Path]:
@@ -42,7 +48,7 @@ def read_files(source: FileSource, name: str, root: Path) -> Iterator[tuple[str,
     for file in find_files(source, name, root):
         kind = _format(file)
         if kind in DOCUMENT_SUFFIXES:
-            text = _text(file)
+            text = _document(file)
             if not text.strip():
                 raise InputError(f"{file}: the file is empty")
             yield "documents", {"text": text}
@@ -84,39 +90,77 @@ def _format(file: Path) -> str:
     return (file.with_suffix("") if file.suffix.lower() in _COMPRESSION else file).suffix.lower()
 
 
-def _bytes(file: Path) -> bytes:
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """The file as a stream of what is in it, decompressed as it is read."""
+    openers: dict[str, Any] = {".gz": gzip.open, ".zst": zstandard.open}
     try:
-        data = file.read_bytes()
-        if file.suffix.lower() == ".gz":
-            return gzip.decompress(data)
-        if file.suffix.lower() == ".zst":
-            return zstandard.ZstdDecompressor().stream_reader(data).read()
-        return data
+        with openers.get(file.suffix.lower(), open)(file, "rb") as stream:
+            yield io.BufferedReader(stream)
     except (OSError, EOFError, zstandard.ZstdError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
 
 
-def _text(file: Path) -> str:
+def _document(file: Path) -> str:
+    with _opened(file) as stream:
+        data = stream.read(MAX_RECORD_BYTES + 1)
+    if len(data) > MAX_RECORD_BYTES:
+        raise InputError(f"{file}: one document of more than {MAX_RECORD_BYTES // 2**20} MiB; split it, or give it as "
+                         "jsonl with a row for each text")
+    return _decoded(data, str(file))
+
+
+def _lines(file: Path) -> Iterator[str]:
+    with _opened(file) as stream:
+        for number in itertools.count(1):
+            line = stream.readline(MAX_RECORD_BYTES + 1)
+            if not line:
+                return
+            if len(line) > MAX_RECORD_BYTES:
+                raise InputError(f"{file}, line {number}: longer than {MAX_RECORD_BYTES // 2**20} MiB; is it really "
+                                 "one row a line?")
+            yield _decoded(line, f"{file}, line {number}")
+
+
+def _decoded(data: bytes, place: str) -> str:
     try:
-        return _bytes(file).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text at byte {error.start}; convert it, for example with iconv") from None
+        raise InputError(f"{place}: not UTF-8 text at byte {error.start}; convert it, for example with iconv") from None
 
 
 def _rows(file: Path, kind: str) -> Iterator[Any]:
     if kind == ".parquet":
-        try:
-            yield from pq.read_table(io.BytesIO(_bytes(file))).to_pylist()
-        except pa.ArrowException as error:
-            raise InputError(f"{file}: not a readable Parquet file ({error})") from None
+        yield from _parquet_rows(file)
     elif kind == ".csv":
-        csv.field_size_limit(2**27)
-        yield from csv.DictReader(io.StringIO(_text(file), newline=""))
+        csv.field_size_limit(MAX_RECORD_BYTES)
+        try:
+            yield from csv.DictReader(_lines(file))
+        except csv.Error as error:
+            raise InputError(f"{file}: not a readable csv file ({error})") from None
     else:
-        for number, line in enumerate(_text(file).splitlines(), start=1):
+        for number, line in enumerate(_lines(file), start=1):
             if not line.strip():
                 continue
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{file}, line {number}: not JSON ({error.msg})") from None
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise InputError(f"{file}, line {number}: not JSON ({str(error).split(': line')[0]})") from None
+
+
+def _parquet_rows(file: Path) -> Iterator[Any]:
+    """Batch by batch. A compressed one is read whole, since Parquet has its table of contents at the end."""
+    try:
+        if file.suffix.lower() == ".parquet":
+            source: Any = file
+        else:
+            with _opened(file) as stream:
+                data = stream.read(MAX_PARQUET_BYTES + 1)
+            if len(data) > MAX_PARQUET_BYTES:
+                raise InputError(f"{file}: unpacks to more than {MAX_PARQUET_BYTES // 2**30} GiB; Parquet is "
+                                 "compressed already, so give it as it is")
+            source = io.BytesIO(data)
+        for batch in pq.ParquetFile(source).iter_batches():
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable Parquet file ({error})") from None

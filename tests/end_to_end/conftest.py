@@ -1,14 +1,18 @@
 """Whole flows as a user starts them: the `genai` command in a subprocess, with a workspace of its own."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tasks.artifacts import Store
+from tasks.workspace import Workspace
+from tests.end_to_end.helpers import Server, clean_environment, mlflow_server, prefect_server
 
 
 @dataclass
@@ -16,11 +20,12 @@ class Home:
     """A workspace and the command that runs in it."""
 
     root: Path
+    more: dict[str, str] = field(default_factory=dict)
+    """Environment variables beside those of the workspace."""
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-        return {**kept, "GENAI_HOME": str(self.root), "COLUMNS": "200"}
+        return clean_environment(GENAI_HOME=str(self.root), **self.more)
 
     def command(self, *arguments: str) -> list[str]:
         return [str(Path(sys.executable).with_name("genai")), *arguments]
@@ -31,27 +36,44 @@ class Home:
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done
 
-    def run(self, *settings: str, force: str | None = None) -> dict[str, str]:
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """The command in the background, its output readable line by line."""
+        return subprocess.Popen(self.command(*arguments), env=self.environment, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+
+    def run(self, *settings: str, force: str | None = None, until: str | None = None) -> dict[str, str]:
         """Run the smoke preset; the state of each task."""
         arguments = ["run", "--preset", "smoke"]
         for setting in settings:
             arguments += ["--set", setting]
-        if force:
-            arguments += ["--force", force]
+        arguments += ["--force", force] if force else []
+        arguments += ["--until", until] if until else []
         return states(self.genai(*arguments).stdout)
 
     def models(self) -> list[dict]:
         return json.loads(self.genai("models", "--json").stdout)
 
+    def artifacts(self, stage: str) -> list[Path]:
+        return [path for kind in ("data", "models", "reports") for path in (self.root / kind).glob(f"{stage}/*")]
+
     def artifact(self, stage: str) -> Path:
-        (path,) = [path for kind in ("data", "models", "reports") for path in (self.root / kind).glob(f"{stage}/*")]
+        (path,) = self.artifacts(stage)
         return path
+
+    def digests(self) -> dict[str, str]:
+        """Digest of the one artifact of each stage, after a look at its bytes."""
+        store = Store(Workspace(self.root))
+        return {path.parent.name: store.verify(path)["digest"] for stage in STAGES for path in self.artifacts(stage)}
+
+    def checkpoints(self, stage: str) -> list[Path]:
+        return list((self.root / ".genai" / "checkpoints" / stage).glob("*/step-*"))
 
 
 def states(output: str) -> dict[str, str]:
     return dict(re.findall(r"^  (\w+): (Completed|Cached|Fetched|Failed|Crashed) in", output, re.MULTILINE))
 
 
+STAGES = ["collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"]
 TASKS = ["collect", "clean", "tokenize", "version_data", "pretrain", "instruct", "reward", "rlhf", "quantize",
          "evaluate", "promote"]
 
@@ -69,3 +91,18 @@ def copied(finished: Home, tmp_path: Path) -> Home:
     """A copy of the finished workspace that a test may change; MLflow's absolute paths stay with the first."""
     subprocess.run(["cp", "-a", str(finished.root), str(tmp_path / "home")], check=True)
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server of its own process, for tests that share one."""
+    server = prefect_server(tmp_path_factory.mktemp("prefect"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[Server]:
+    server = mlflow_server(tmp_path)
+    yield server
+    server.kill()

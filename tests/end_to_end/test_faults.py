@@ -3,35 +3,13 @@
 import os
 import signal
 import subprocess
-import time
 
-import psutil
 import pytest
 
 from tests.end_to_end.conftest import Home
+from tests.end_to_end.helpers import processes_in, wait_for
 
 pytestmark = pytest.mark.slow
-
-
-def wait_for(condition, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-def processes_of(home: Home) -> list[psutil.Process]:
-    """Every process that runs in the workspace."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("GENAI_HOME") == str(home.root) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue
-    return found
 
 
 def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copied, tmp_path):
@@ -45,7 +23,7 @@ def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copie
     wait_for(lambda: len(list(checkpoints.glob("*/step-*"))) > 0)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not processes_of(copied), 20)
+    wait_for(lambda: not processes_in(copied.root), 20)
     assert len(list((copied.root / "models" / "pretrain").iterdir())) == 1      # nothing half made is visible
     done = copied.genai(*arguments)
     assert "continuing from the checkpoint at step" in done.stdout
