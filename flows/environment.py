@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows.health import answers
 from genai_core.errors import InputError
+from tasks.artifacts import Store
 from tasks.processes import is_alive
 from tasks.workspace import REPOSITORY, Workspace
 
@@ -77,9 +78,14 @@ def _send_remaining_logs() -> None:
 
 
 class Server:
-    """A Prefect server on a free loopback port, started without waiting; `wait` waits until it answers."""
+    """A Prefect server on a free loopback port, started without waiting; `wait` waits until it answers.
+
+    Servers of one workspace start one after the other: two would both bring the new database up to date, and fail.
+    """
 
     def __init__(self) -> None:
+        self._turn = ExitStack()
+        self._turn.enter_context(Store.of(Workspace.current()).lock("prefect", "server"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -100,11 +106,13 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             if answers(f"{self.url}/health"):
+                self._turn.close()
                 return
             time.sleep(0.1)
         raise InputError(f"the Prefect server did not start; see {self.log}")
 
     def stop(self) -> None:
+        self._turn.close()
         os.environ.pop("PREFECT_API_URL", None)
         assert self._process.stdin
         self._process.stdin.close()

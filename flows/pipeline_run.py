@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
 from genai_core.errors import InputError
 from tasks import live_runs, prefect_artifacts, records, tracking
+from tasks.disk import require_space
 from tasks.plan import plan
 from tasks.report import markdown_with_curves, write_report
 from tasks.run import PipelineRun
@@ -69,6 +70,7 @@ def opened(request: Request, name: str) -> Iterator[PipelineRun]:
         _require_what_comes_before(config, workspace, request.only)
     run = PipelineRun(config, workspace, frozenset(request.force), until=request.until or request.only,
                       command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
+    require_space(workspace, "run")
     live_runs.close_books(workspace)
     tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": request.preset,
             "command": run.command}

@@ -12,6 +12,8 @@ from rich.table import Table
 from flows.commands.shared import AsJson, Force, Preset, Settings, Until, console, opened_workspace
 from genai_core.config.pipeline import STAGE_NAMES, load_pipeline, parse_overrides
 from genai_core.errors import InputError
+from tasks.disk import require_space
+from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from flows.terminal import View
@@ -32,6 +34,7 @@ def run(preset: Preset = "laptop", settings: Settings = None, force: Force = Non
     for option, stages in (("--until", [until]), ("--only", [only])):
         _require_stages(option, stages)
     began = time.monotonic()
+    require_space(Workspace.current(), "run")      # before Prefect, which has no words for it
     workspace = opened_workspace()
     with _prefect_and_view() as view:
         from flows.parameters import preset_parameters

@@ -30,9 +30,11 @@ def test_a_flipped_byte_in_each_artifact_is_found_and_healed(copied):
     assert copied.digests() == before
 
 
-def test_where_every_copy_is_damaged_it_is_made_again(copied):
-    """The artifact, DVC's cache and its remote; for the model, the copy in the registry as well."""
+def test_where_every_copy_is_damaged_it_is_made_again(copied, finished):
+    """The artifact, the cache of DVC and its remote."""
     before = copied.digests()
+    config = copied.root / ".dvc" / "config.local"
+    config.write_text(config.read_text().replace(str(finished.root), str(copied.root)))
     size = largest(copied.artifact("tokenize")).stat().st_size
     damaged = [file for folder in ("data/tokenize", ".dvc/cache", ".genai/dvc-remote") for file in
                (copied.root / folder).rglob("*") if file.is_file() and file.stat().st_size == size]

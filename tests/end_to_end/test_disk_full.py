@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_in_mid_run(small_disk, finished, mlflow, prefect):
     assert "pretrain: the disk of the workspace" in output
     # hardly any room: refused before anything is spent
     fill(small_disk)
-    assert "pretrain: the disk of the workspace" in home.genai(*arguments, fails=True).stderr
+    assert "run: the disk of the workspace" in home.genai(*arguments, fails=True).stderr
     (small_disk / "filler").unlink()
     done = home.genai(*arguments)
     assert "continuing from the checkpoint at step" in done.stdout
