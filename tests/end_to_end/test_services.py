@@ -1,0 +1,252 @@
+"""`genai up`: three services, runs triggered through the API as the UI does it, cancelled, scheduled, and stopped."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tasks.workspace import REPOSITORY
+from tests.end_to_end.conftest import Home
+from tests.end_to_end.helpers import answers, api_of, free_port, processes_in, wait_for
+
+pytestmark = pytest.mark.slow
+
+CANCELS = 3
+FINAL = ("Completed", "Failed", "Crashed", "Cancelled", "Skipped", "Cached")
+
+
+class Api:
+    """The few calls of Prefect's API that its UI makes."""
+
+    def __init__(self, address: str):
+        self.address = address
+
+    def post(self, path: str, **body) -> httpx.Response:
+        return httpx.post(f"{self.address}{path}", json=body, timeout=30)
+
+    def deployment(self, name: str) -> dict:
+        (found,) = [entry for entry in self.post("/deployments/filter").json() if entry["name"] == name]
+        return found
+
+    def trigger(self, name: str, **parameters) -> str:
+        answer = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", parameters=parameters)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def state(self, flow_run: str) -> dict:
+        return httpx.get(f"{self.address}/flow_runs/{flow_run}", timeout=30).json()["state"]
+
+    def wait(self, flow_run: str, seconds: float = 180) -> str:
+        wait_for(lambda: self.state(flow_run)["name"] in FINAL, seconds)
+        return self.state(flow_run)["name"]
+
+    def cancel(self, flow_run: str) -> None:
+        self.post(f"/flow_runs/{flow_run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+
+    def logs(self, flow_run: str) -> str:
+        entries = self.post("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}, sort="TIMESTAMP_ASC").json()
+        return "\n".join(entry["message"] for entry in entries)
+
+
+@pytest.fixture(scope="module")
+def up(finished, tmp_path_factory):
+    """A copy of the finished workspace with everything running in it."""
+    root = tmp_path_factory.mktemp("up") / "home"
+    subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
+    home = Home(root)
+    ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port()), "--deployments-port",
+             str(free_port())]
+    output = home.genai("up", "--detach", *ports).stdout
+    assert "healthy after" in output and output.count("healthy  ") == 3
+    yield home
+    assert home.genai("down").stdout.strip() == "stopped"
+    wait_for(lambda: not processes_in(root), 30)
+
+
+@pytest.fixture(scope="module")
+def api(up):
+    return Api(json.loads((up.root / ".genai" / "services.json").read_text())["prefect_api"])
+
+
+def training_run(api: Api, home: Home, seed: int, name: str = "laptop") -> str:
+    """Trigger a training that lasts a minute, and wait until it has trained for a while."""
+    flow_run = api.trigger(name, preset="smoke", until="pretrain",
+                           fields={"pretrain": {"seed": seed, "tokens": 5_000_000},
+                                   "runtime": {"checkpoint_seconds": 600}})
+    wait_for(lambda: "steps on" in api.logs(flow_run), 90)
+    time.sleep(4)
+    return flow_run
+
+
+def test_status_tells_of_three_healthy_services_and_up_does_not_start_them_twice(up):
+    status = json.loads(up.genai("status", "--json").stdout)
+    assert status["running"] and set(status["services"]) == {"Prefect", "MLflow", "deployments"}
+    assert all(service["healthy"] for service in status["services"].values())
+    assert "already running" in up.genai("up").stdout
+
+
+def test_the_deployments_are_there_and_the_schedule_is_off(api):
+    names = {entry["name"] for entry in api.post("/deployments/filter").json()}
+    assert names == {"laptop", "nightly", "on-demand"}
+    (schedule,) = api.deployment("nightly")["schedules"]
+    assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 3 * * *"
+
+
+def test_the_form_has_every_field_with_bounds_and_descriptions_and_refuses_a_bad_value(api):
+    schema = api.deployment("laptop")["parameter_openapi_schema"]
+    assert schema["properties"]["preset"]["enum"] == ["cluster", "gpu", "laptop", "smoke"]
+    assert set(schema["definitions"]["Fields"]["properties"]) == {
+        "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "runtime"}
+    tokens = schema["definitions"]["PretrainFields"]["properties"]["tokens"]
+    assert tokens["minimum"] == 1024 and tokens["description"] == "Tokens to train on. Preset laptop: 3600000."
+    path = f"/deployments/{api.deployment('laptop')['id']}/create_flow_run"
+    for parameters, field in (({"fields": {"pretrain": {"tokens": -1}}}, "fields.pretrain.tokens"),
+                              ({"preset": "huge"}, "preset"), ({"depth": 65}, "depth"),
+                              ({"fields": {"rlhf": {"clip_ratio": 2}}}, "fields.rlhf.clip_ratio")):
+        answer = api.post(path, parameters=parameters)
+        assert answer.status_code == 409 and f"field '{field}'" in answer.text
+
+
+def test_a_triggered_run_shows_its_log_its_artifacts_and_its_curves(api, up):
+    flow_run = api.trigger("laptop", preset="smoke", fields={"instruct": {"epochs": 0.5}})
+    assert api.wait(flow_run) == "Completed"
+    log = api.logs(flow_run)
+    assert "instruct: " in log and "promote: passed: int8-size" in log      # what the core says
+    listed = api.post("/artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run]}}).json()
+    artifacts = {entry["key"]: entry for entry in listed}
+    assert {"stages", "run-report", "model-card-instruct"} <= set(artifacts)
+    assert "/#/models/genai-instruct/versions/2" in artifacts["stages"]["data"]
+    assert "data:image/png;base64," in artifacts["run-report"]["data"]
+    task_runs = api.post("/task_runs/filter", task_runs={}, flow_runs={"id": {"any_": [flow_run]}}).json()
+    by_name = {entry["name"].rsplit("-", 1)[0]: entry["state_name"] for entry in task_runs}
+    assert by_name["pretrain"] == "Cached" and by_name["instruct"] == "Completed"
+
+
+def test_the_nightly_run_is_skipped_while_no_data_changed(api):
+    flow_run = api.trigger("nightly", preset="smoke")
+    assert api.wait(flow_run) == "Skipped"
+    assert "was made from the same data" in api.state(flow_run)["message"]
+
+
+def test_preparing_data_trains_nothing(api):
+    flow_run = api.trigger("on-demand", preset="smoke")
+    assert api.wait(flow_run) == "Completed"
+    task_runs = api.post("/task_runs/filter", flow_runs={"id": {"any_": [flow_run]}}).json()
+    assert {entry["name"].rsplit("-", 1)[0] for entry in task_runs} == {"collect", "clean", "tokenize", "version_data"}
+
+
+def test_a_cancelled_training_saves_a_checkpoint_leaves_no_child_and_continues(api, up):
+    time.sleep(5)      # what ran before is gone
+    services = len(processes_in(up.root))
+    for seed in range(CANCELS):
+        flow_run = training_run(api, up, 100 + seed)
+        children = [process.pid for process in processes_in(up.root)]
+        assert len(children) > services
+        api.cancel(flow_run)
+        began = time.monotonic()
+        wait_for(lambda: len(processes_in(up.root)) <= services, 20)
+        assert time.monotonic() - began < 20
+        wait_for(lambda run=flow_run: api.state(run)["name"] == "Cancelled", 30)
+        assert "SIGTERM: saved a checkpoint at step" in api.logs(flow_run)
+        (checkpoint,) = up.checkpoints("pretrain")[-1:]
+        assert (checkpoint / "state.json").is_file()
+    # the next run of the same continues
+    again = api.trigger("laptop", preset="smoke", until="pretrain",
+                        fields={"pretrain": {"seed": 100, "tokens": 5_000_000}})
+    assert api.wait(again) == "Completed"
+    assert "continuing from the checkpoint at step" in api.logs(again)
+
+
+def test_services_that_die_are_started_again(api, up):
+    state = json.loads((up.root / ".genai" / "services.json").read_text())
+    health = state["services"]["MLflow"]["health"]
+    victims = [process for process in processes_in(up.root) if "mlflow.server" in " ".join(process.cmdline())]
+    assert victims
+    for process in victims:
+        if process.is_running():
+            process.kill()
+    wait_for(lambda: not answers(health), 10)
+    wait_for(lambda: answers(health), 60)
+
+
+def test_ctrl_c_stops_everything_cleanly(tmp_path):
+    home = Home(tmp_path)
+    with socket.socket() as taken:      # a port that somebody else has: said, and another one taken
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = home.start("up", "--prefect-port", str(port), "--mlflow-port", str(free_port()),
+                             "--deployments-port", str(free_port()))
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "healthy after" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    output = "".join(lines)
+    assert f"port {port} is taken by another program: Prefect takes" in output
+    assert process.returncode == 0 and "stopping" in rest and "Traceback" not in output + rest
+    wait_for(lambda: not processes_in(home.root), 30)
+    assert "nothing is running" in home.genai("status").stdout
+    seconds = float(output.split("healthy after ")[1].split(" s")[0])
+    assert seconds < 60
+
+
+def test_a_configured_server_that_does_not_answer_is_explained(tmp_path):
+    home = Home(tmp_path, {"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+    done = home.genai("up", fails=True)
+    assert "PREFECT_API_URL: nothing answers at" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_killed_supervisor_takes_its_services_along(tmp_path):
+    home = Home(tmp_path)
+    home.genai("up", "--detach", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()),
+               "--deployments-port", str(free_port()))
+    state = json.loads((home.root / ".genai" / "services.json").read_text())
+    os.kill(state["supervisor"]["pid"], signal.SIGKILL)
+    wait_for(lambda: not processes_in(home.root), 60)
+    assert "nothing is running" in home.genai("status").stdout
+
+
+def test_deploy_all_and_a_process_worker_run_and_cancel(copied, prefect):
+    """`prefect.yaml` as it stands: pools, deployments, a worker; a cancelled run leaves a checkpoint and no child."""
+    api = Api(api_of(prefect))
+    environment = {**copied.environment, "GENAI_REPOSITORY": str(REPOSITORY), "MLFLOW_TRACKING_URI": ""}
+
+    def prefect_command(*arguments: str) -> None:
+        done = subprocess.run([Path(sys.executable).with_name("prefect"), "--no-prompt", *arguments], cwd=REPOSITORY,
+                              env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    for pool in ("genai", "genai-gpu"):
+        prefect_command("work-pool", "create", pool, "--type", "process")
+    prefect_command("deploy", "--all")
+    assert {entry["name"] for entry in api.post("/deployments/filter").json()} == {
+        "laptop", "nightly", "gpu", "on-demand"}
+    gpu = api.deployment("gpu")
+    assert gpu["work_pool_name"] == "genai-gpu" and gpu["global_concurrency_limit"]["limit"] == 1
+    with (copied.root / "worker.log").open("wb") as log:
+        worker = subprocess.Popen([Path(sys.executable).with_name("prefect"), "worker", "start", "--pool", "genai"],
+                                  cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        flow_run = api.trigger("laptop", preset="smoke")
+        assert api.wait(flow_run) == "Completed"
+        flow_run = training_run(api, copied, 200)
+        api.cancel(flow_run)
+        began = time.monotonic()
+        wait_for(lambda: len(processes_in(copied.root)) <= 1, 20)      # the worker itself
+        assert time.monotonic() - began < 20
+        wait_for(lambda: api.state(flow_run)["name"] == "Cancelled", 40)
+        assert len(copied.checkpoints("pretrain")) == 1
+    finally:
+        os.killpg(worker.pid, signal.SIGTERM)
+        worker.wait(40)
