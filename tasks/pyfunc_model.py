@@ -3,6 +3,7 @@
 Logged from this file as it is ("models from code"): nothing is pickled.
 """
 
+import json
 from pathlib import Path
 
 import mlflow
@@ -29,7 +30,7 @@ class GenaiModel(PythonModel):
             self.chat = ChatModel(directory)
 
     def predict(self, context, model_input, params=None):       # type hints would make MLflow ignore `params`
-        """One answer, or one reward, for each text or list of messages; a list of them."""
+        """One answer, or one reward, for each text; a text that is a JSON list of messages is a conversation."""
         asked = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
         if self.reward:
             return self.reward.score([str(text) for text in asked]).tolist()
@@ -39,10 +40,16 @@ class GenaiModel(PythonModel):
         sampling = Sampling(temperature=float(wanted.get("temperature", 0.0)))
         answers = []
         for item in asked:
-            messages = list(item) if not isinstance(item, str) else [{"role": "user", "content": item}]
-            pieces = self.chat.answer(messages, int(wanted.get("max_new_tokens", 64)), sampling)
+            pieces = self.chat.answer(_messages(item), int(wanted.get("max_new_tokens", 64)), sampling)
             answers.append("".join(pieces))
         return answers
+
+
+def _messages(item):
+    """A question, a list of messages, or such a list as JSON: the signature that a server checks knows only text."""
+    if isinstance(item, str) and item.lstrip().startswith("[{"):
+        item = json.loads(item)
+    return [{"role": "user", "content": item}] if isinstance(item, str) else list(item)
 
 
 mlflow.models.set_model(GenaiModel())

@@ -16,7 +16,10 @@ logger = logging.getLogger("tasks")
 
 @contextmanager
 def _repository(workspace: Workspace) -> Iterator[Any]:
-    """The DVC repository of a workspace; one outside the git repository is made on first use."""
+    """The DVC repository of a workspace; one outside the git repository is made on first use.
+
+    GENAI_DVC_REMOTE names the remote; without it, the configured one is used, or a folder of the workspace.
+    """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.repo import Repo
 
@@ -24,12 +27,19 @@ def _repository(workspace: Workspace) -> Iterator[Any]:
     if not (workspace.root / ".dvc").is_dir():
         Repo.init(str(workspace.root), no_scm=True).close()
     with Repo(str(workspace.root)) as repository:
-        if "remote" not in repository.config["core"]:
-            with repository.config.edit("local") as config:
-                config.setdefault("remote", {})["embedded"] = {"url": str(workspace.hidden / "dvc-remote")}
-                config.setdefault("core", {})["remote"] = "embedded"
-            repository.config.load()
+        if given := os.environ.get("GENAI_DVC_REMOTE"):
+            _set_remote(repository, given)
+        elif "remote" not in repository.config["core"]:
+            _set_remote(repository, str(workspace.hidden / "dvc-remote"))
         yield repository
+
+
+def _set_remote(repository: Any, url: str) -> None:
+    """Make `url` the default remote, in the local config that no commit holds."""
+    with repository.config.edit("local") as config:
+        config.setdefault("remote", {})["given"] = {"url": url}
+        config.setdefault("core", {})["remote"] = "given"
+    repository.config.load()
 
 
 def add_and_push(workspace: Workspace) -> dict[str, Any]:
@@ -62,9 +72,8 @@ def remote_url(workspace: Workspace) -> str:
 
 def use_remote(workspace: Workspace, url: str) -> None:
     """Make `url` the default remote of a workspace, in its local config that no commit holds."""
-    with _repository(workspace) as repository, repository.config.edit("local") as config:
-        config.setdefault("remote", {})["given"] = {"url": url}
-        config.setdefault("core", {})["remote"] = "given"
+    with _repository(workspace) as repository:
+        _set_remote(repository, url)
 
 
 def pull(workspace: Workspace, directory: Path, anything: bool = False) -> bool:
