@@ -55,13 +55,16 @@ def _form(section: str, config: type[Config], defaults: Config) -> type[Form]:
 
 
 def _optional(field: FieldInfo) -> Any:
-    kind: Any = field.annotation
+    # a switch that nobody touched would send "off": the form offers the two words, or neither
+    kind: Any = Literal["yes", "no"] if field.annotation is bool else field.annotation
     for bound in field.metadata:
         kind = Annotated[kind, bound]
     return kind | None
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

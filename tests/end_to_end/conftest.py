@@ -8,11 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tasks.artifacts import Store
 from tasks.workspace import Workspace
-from tests.end_to_end.helpers import Server, api_of, clean_environment, mlflow_server, prefect_server
+from tests.end_to_end.helpers import (
+    Server,
+    api_of,
+    clean_environment,
+    free_port,
+    mlflow_server,
+    prefect_server,
+    processes_in,
+    wait_for,
+)
 
 
 @dataclass
@@ -109,3 +119,62 @@ def mlflow(tmp_path: Path) -> Iterator[Server]:
     server = mlflow_server(tmp_path)
     yield server
     server.kill()
+
+
+FINAL = ("Completed", "Failed", "Crashed", "Cancelled", "Skipped", "Cached")
+
+
+class Api:
+    """The few calls of Prefect's API that its UI makes."""
+
+    def __init__(self, address: str):
+        self.address = address
+
+    def post(self, path: str, **body) -> httpx.Response:
+        return httpx.post(f"{self.address}{path}", json=body, timeout=30)
+
+    def deployment(self, name: str) -> dict:
+        (found,) = [entry for entry in self.post("/deployments/filter").json() if entry["name"] == name]
+        return found
+
+    def trigger(self, name: str, **parameters) -> str:
+        answer = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", parameters=parameters)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def flow_run(self, flow_run: str) -> dict:
+        return httpx.get(f"{self.address}/flow_runs/{flow_run}", timeout=30).json()
+
+    def state(self, flow_run: str) -> dict:
+        return self.flow_run(flow_run)["state"]
+
+    def wait(self, flow_run: str, seconds: float = 180) -> str:
+        wait_for(lambda: self.state(flow_run)["name"] in FINAL, seconds)
+        return self.state(flow_run)["name"]
+
+    def cancel(self, flow_run: str) -> None:
+        self.post(f"/flow_runs/{flow_run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+
+    def logs(self, flow_run: str) -> str:
+        entries = self.post("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}, sort="TIMESTAMP_ASC").json()
+        return "\n".join(entry["message"] for entry in entries)
+
+
+@pytest.fixture(scope="session")
+def up(finished, tmp_path_factory):
+    """A copy of the finished workspace with everything running in it."""
+    root = tmp_path_factory.mktemp("up") / "home"
+    subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
+    home = Home(root)
+    ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port()), "--deployments-port",
+             str(free_port())]
+    output = home.genai("up", "--detach", *ports).stdout
+    assert "healthy after" in output and output.count("healthy  ") == 3
+    yield home
+    assert home.genai("down").stdout.strip() == "stopped"
+    wait_for(lambda: not processes_in(root), 30)
+
+
+@pytest.fixture(scope="session")
+def api(up):
+    return Api(json.loads((up.root / ".genai" / "services.json").read_text())["prefect_api"])

@@ -9,71 +9,15 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tasks.workspace import REPOSITORY
-from tests.end_to_end.conftest import Home
+from tests.end_to_end.conftest import Api, Home
 from tests.end_to_end.helpers import answers, api_of, free_port, processes_in, wait_for
 
 pytestmark = pytest.mark.slow
 
 CANCELS = 3
-FINAL = ("Completed", "Failed", "Crashed", "Cancelled", "Skipped", "Cached")
-
-
-class Api:
-    """The few calls of Prefect's API that its UI makes."""
-
-    def __init__(self, address: str):
-        self.address = address
-
-    def post(self, path: str, **body) -> httpx.Response:
-        return httpx.post(f"{self.address}{path}", json=body, timeout=30)
-
-    def deployment(self, name: str) -> dict:
-        (found,) = [entry for entry in self.post("/deployments/filter").json() if entry["name"] == name]
-        return found
-
-    def trigger(self, name: str, **parameters) -> str:
-        answer = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", parameters=parameters)
-        assert answer.status_code == 201, answer.text
-        return answer.json()["id"]
-
-    def state(self, flow_run: str) -> dict:
-        return httpx.get(f"{self.address}/flow_runs/{flow_run}", timeout=30).json()["state"]
-
-    def wait(self, flow_run: str, seconds: float = 180) -> str:
-        wait_for(lambda: self.state(flow_run)["name"] in FINAL, seconds)
-        return self.state(flow_run)["name"]
-
-    def cancel(self, flow_run: str) -> None:
-        self.post(f"/flow_runs/{flow_run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
-
-    def logs(self, flow_run: str) -> str:
-        entries = self.post("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}, sort="TIMESTAMP_ASC").json()
-        return "\n".join(entry["message"] for entry in entries)
-
-
-@pytest.fixture(scope="module")
-def up(finished, tmp_path_factory):
-    """A copy of the finished workspace with everything running in it."""
-    root = tmp_path_factory.mktemp("up") / "home"
-    subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
-    home = Home(root)
-    ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port()), "--deployments-port",
-             str(free_port())]
-    output = home.genai("up", "--detach", *ports).stdout
-    assert "healthy after" in output and output.count("healthy  ") == 3
-    yield home
-    assert home.genai("down").stdout.strip() == "stopped"
-    wait_for(lambda: not processes_in(root), 30)
-
-
-@pytest.fixture(scope="module")
-def api(up):
-    return Api(json.loads((up.root / ".genai" / "services.json").read_text())["prefect_api"])
-
 
 def training_run(api: Api, home: Home, seed: int, name: str = "laptop") -> str:
     """Trigger a training that lasts a minute, and wait until it has trained for a while."""
