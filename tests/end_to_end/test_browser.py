@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Api, Home
+from tests.end_to_end.conftest import STAGES, Api, Home
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -94,10 +94,10 @@ def test_a_run_from_the_form_completes_and_the_second_is_cached(page, up: Home, 
     second = newest_run(api, before + 2)
     assert api.wait(second) == "Completed"
     page.goto(f"{prefect}/runs/flow-run/{second}")
-    page.get_by_role("tab", name="Task Runs").click()
+    page.get_by_text("Task Runs", exact=True).first.click()
     page.get_by_text("Cached", exact=True).nth(2).wait_for()
     picture(page, "prefect-run")
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).last.click()
     page.get_by_text("stages").first.wait_for()
     listed = api.post("/artifacts/filter", artifacts={"flow_run_id": {"any_": [second]}, "key": {"any_": ["stages"]}})
     page.goto(f"{prefect}/artifacts/artifact/{listed.json()[0]['id']}")
@@ -120,10 +120,11 @@ def test_the_report_is_an_artifact_with_visible_curves(page, api: Api):
 def test_mlflow_shows_nested_runs_a_curve_and_the_registered_models(page, up: Home):
     mlflow = json.loads((up.root / ".genai" / "services.json").read_text())["mlflow"]
     page.goto(f"{mlflow}/#/experiments/1/runs?workflowType=machine_learning")
-    page.get_by_text("train-llm smoke").first.wait_for()
-    for expander in page.locator("[data-testid^='expand'], [aria-label*='xpand']").all()[:1]:
-        expander.click()
-    page.get_by_text("pretrain", exact=True).first.wait_for()
+    page.get_by_role("button", name="Close").first.click()      # the assistant's panel
+    parent = page.get_by_role("link", name="train-llm smoke", exact=True).last
+    parent.locator("xpath=ancestor::*[@role='gridcell']//button").first.click()
+    for stage in STAGES:
+        page.get_by_role("link", name=stage, exact=True).first.wait_for()
     picture(page, "mlflow-runs")
     page.get_by_role("link", name="pretrain", exact=True).first.click()
     page.get_by_role("tab", name="Model metrics").click()
