@@ -4,18 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact, KeyParts
-from tasks.registry import key_figures
+from tasks.registry import USES, key_figures
 from tasks.tables import flatten, markdown_table
-
-USES = {
-    "pretrain": "A base language model: it continues text. It does not follow instructions.",
-    "instruct": "A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences "
-                "into Spanish and continues film reviews, each as far as its size allows.",
-    "reward": "A reward model: it scores a text by how positively human raters would judge it. Its ratings are about "
-              "sentiment, not helpfulness.",
-    "rlhf": "A chat model whose continuations of reviews were pushed towards a higher reward.",
-    "quantize": "The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
-}
 
 
 def write_model_card(directory: Path, stage: str, parts: KeyParts, inputs: dict[str, Artifact],

@@ -28,6 +28,16 @@ KEY_FIGURES = {
     "rlhf": ("reward_gain_deviations", "held_out_kl"),
     "quantize": ("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"),
 }
+USES = {
+    "pretrain": "A base language model: it continues text. It does not follow instructions.",
+    "instruct": "A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences "
+                "into Spanish and continues film reviews, each as far as its size allows.",
+    "reward": "A reward model: it scores a text by how positively human raters would judge it. Its ratings are about "
+              "sentiment, not helpfulness.",
+    "rlhf": "A chat model whose continuations of reviews were pushed towards a higher reward.",
+    "quantize": "The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
+}
+"""What the models of each stage are for: the description of the registered model, and the model card's first words."""
 PARENTS = {"instruct": "pretrain", "reward": "instruct", "rlhf": "instruct", "quantize": "rlhf"}
 STAGE_KINDS = {"collect": "data", "clean": "data", "tokenize": "data", **dict.fromkeys(KEY_FIGURES, "models")}
 """The folder of the workspace in which the artifacts lie that a model can come from."""
@@ -93,6 +103,7 @@ def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
     version = _only_one(stage, artifact, str(created.version))
     figures = ", ".join(f"{name} {value:.4g}" for name, value in key_figures(stage, metrics).items())
     client.update_model_version(model_name(stage), version, f"{stage} {artifact.key}: {figures}")
+    client.update_registered_model(model_name(stage), USES[stage])
     return version
 
 
