@@ -5,16 +5,19 @@ PRESET ?= laptop
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-fast lint install clean-environment
+.PHONY: run test test-fast test-browser lint install system-packages clean-environment
 
 run: $(INSTALLED)
 	@$(BIN)/genai run --preset $(PRESET)
 
-test: $(INSTALLED) lint
-	@$(BIN)/pytest
+test: $(INSTALLED) system-packages lint
+	@$(BIN)/pytest -rs
 
 test-fast: $(INSTALLED)
 	@$(BIN)/pytest -m "not slow"
+
+test-browser: $(INSTALLED) system-packages
+	@$(BIN)/pytest -rs -m browser
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
@@ -22,6 +25,14 @@ lint: $(INSTALLED)
 	@$(BIN)/mypy
 
 install: $(INSTALLED)
+
+# Chromium for the tests in a browser and PostgreSQL for those of a team's servers: without them these are skipped and say so
+system-packages:
+	@if command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    chromium postgresql; } >/dev/null 2>&1 || echo "chromium and postgresql could not be installed"; \
+	else echo "chromium or postgresql is missing: as root, apt-get install chromium postgresql"; fi
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
