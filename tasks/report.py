@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from tasks import records, tracking
 from tasks.artifacts import read_manifest
+from tasks.cost import Cost, recorded_cost
 from tasks.registry import key_figures
 from tasks.run import PipelineRun
 from tasks.tables import markdown_table, shown
@@ -31,6 +32,7 @@ class StageLine:
     name: str
     state: str
     seconds: float
+    cost: Cost
     version: str
     key: str
     figures: str
@@ -63,8 +65,9 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
         metrics = read_manifest(artifact.directory(run.workspace))["metrics"]
         record = records.read_record(run.workspace, stage, artifact.key)
         figures = key_figures(stage, metrics) or dict(list(metrics.items())[:3])
-        lines.append(StageLine(stage, run.states[stage], record.get("seconds", 0.0), run.versions.get(stage, ""),
-                               artifact.key, ", ".join(f"{name} {shown(value)}" for name, value in figures.items())))
+        lines.append(StageLine(stage, run.states[stage], record.get("seconds", 0.0), recorded_cost(record),
+                               run.versions.get(stage, ""), artifact.key,
+                               ", ".join(f"{name} {shown(value)}" for name, value in figures.items())))
     evaluation = _json(run, "evaluate", "evaluation.json") or {}
     names = list(dict.fromkeys(figure for figures in evaluation.values() for figure in figures))
     table = [[name, *(evaluation[model].get(name, "") for model in evaluation)] for name in names]
@@ -75,14 +78,15 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
             "gates": _json(run, "promote", "gates.json") or [], "flow_run": run.flow_run_id, "commit": run.commit,
             "dataset_md5": run.dataset_md5, "total_seconds": total_seconds, "depth": run.config.depth,
             "licences": _json(run, "collect", "data_card.json") or {},
-            "first_making_seconds": sum(line.seconds for line in lines)}
+            "cost": sum((line.cost for line in lines), Cost())}
 
 
 def _markdown(content: dict[str, Any]) -> str:
     lines = ["# Run report", "", f"Flow run `{content['flow_run']}`, commit `{content['commit'][:12]}`, data "
-             f"`{content['dataset_md5']}`, {content['total_seconds']:.0f} s in all.", "", "## Stages", ""]
-    lines += markdown_table(["stage", "state", "seconds to make", "version", "key", "figures"],
-                            [[line.name, line.state, f"{line.seconds:.1f}", line.version, line.key, line.figures]
+             f"`{content['dataset_md5']}`, {content['total_seconds']:.0f} s in all. To make everything once: "
+             f"{content['cost']} (energy is an estimate).", "", "## Stages", ""]
+    lines += markdown_table(["stage", "state", "cost", "version", "key", "figures"],
+                            [[line.name, line.state, str(line.cost), line.version, line.key, line.figures]
                              for line in content["stages"]])
     lines += ["", "## Figures", "", *markdown_table(["figure", *content["models"]], content["table"])]
     lines += ["", "## Gates", ""] + [

@@ -22,7 +22,7 @@ CANCELS = 3
 def training_run(api: Api, home: Home, seed: int, name: str = "laptop") -> str:
     """Trigger a training that lasts a minute, and wait until it has trained for a while."""
     flow_run = api.trigger(name, preset="smoke", until="pretrain",
-                           fields={"pretrain": {"seed": seed, "tokens": 5_000_000},
+                           fields={"pretrain": {"seed": seed, "tokens": 3_000_000},
                                    "runtime": {"checkpoint_seconds": 600}})
     wait_for(lambda: "steps on" in api.logs(flow_run), 90)
     time.sleep(4)
@@ -103,7 +103,7 @@ def test_a_cancelled_training_saves_a_checkpoint_leaves_no_child_and_continues(a
         assert (checkpoint / "state.json").is_file()
     # the next run of the same continues
     again = api.trigger("laptop", preset="smoke", until="pretrain",
-                        fields={"pretrain": {"seed": 100, "tokens": 5_000_000}})
+                        fields={"pretrain": {"seed": 100, "tokens": 3_000_000}})
     assert api.wait(again) == "Completed"
     assert "continuing from the checkpoint at step" in api.logs(again)
 

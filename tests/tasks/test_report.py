@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
+from tasks.cost import Cost
 from tasks.report import _markdown
 from tasks.tables import flatten, markdown_table, shown
 
@@ -12,7 +13,7 @@ ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} | `code` <img src=x onerror=aler
 CONTENT = {
     "stages": [], "models": ["base"], "table": [["bits_per_byte", 1.5]], "gates": [], "flow_run": "f",
     "commit": "c" * 40,
-    "dataset_md5": "d", "total_seconds": 1.0, "first_making_seconds": 1.0, "depth": 1,
+    "dataset_md5": "d", "total_seconds": 1.0, "cost": Cost(5.0, 1e9, 0.25, 0.5, "EUR"), "depth": 1,
     "licences": {"source": {"licence": "MIT", "attribution": "them"}},
     "samples": [{"task": "trivia", "asked": ATTACK, "expected": ATTACK, "answers": {"base": ATTACK}}],
 }
@@ -29,6 +30,7 @@ def test_markdown_escapes_what_models_say():
     text = _markdown(CONTENT)
     assert "<script>" not in text and "<img" not in text and "`code`" not in text
     assert "| bits_per_byte | 1.5 |" in text
+    assert "To make everything once: 5.0 s, 1e+09 FLOP, about 0.25 Wh, 0.5000 EUR (energy is an estimate)." in text
 
 
 def test_tables():
