@@ -35,12 +35,16 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         _fail("interrupted; the same command continues from the last checkpoint", code=130)
+    except BaseException as error:
+        if type(error).__name__ == "TerminationSignal":      # Prefect's, for SIGTERM
+            _fail("terminated; the same command continues from the last checkpoint", code=143)
+        raise
 
 
 def _fail(message: str, code: int = 1) -> None:
     sys.stderr.write(f"genai: {message}\n")
     sys.stderr.flush()
-    os._exit(code) if code == 130 else sys.exit(code)
+    os._exit(code) if code > 128 else sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -53,15 +53,18 @@ def run(preset: Preset = "laptop", settings: Settings = None, force: Force = Non
 
 
 def plan(preset: Preset = "laptop", settings: Settings = None, force: Force = None, from_stage: From = "",
-         as_json: AsJson = False) -> None:
+         until: Until = "", as_json: AsJson = False) -> None:
     """Show what a run would do: each stage hit or miss and why, and what it would take. Nothing is executed."""
     config = load_pipeline(preset, parse_overrides(settings or []))
+    _require_stages("--until", [until])
     workspace = opened_workspace()
     from dataclasses import asdict
 
     from tasks.plan import plan as make_plan
 
     lines = make_plan(config, workspace, frozenset(_forced(force, from_stage)))
+    if until:
+        lines = lines[:STAGE_NAMES.index(until) + 1]
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
         return

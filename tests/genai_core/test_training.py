@@ -1,6 +1,7 @@
 """The training loop: resumed equals uninterrupted, micro-batches change nothing, what is not finite is skipped."""
 
 import math
+import signal
 from itertools import pairwise
 
 import numpy as np
@@ -37,7 +38,8 @@ class Interrupted(Exception):
     pass
 
 
-def run_pretraining(tokens_dir, out, recorder, checkpoint_dir, monkeypatch=None, stop_after=None, **changes):
+def run_pretraining(tokens_dir, out, recorder, checkpoint_dir, monkeypatch=None, stop_after=None, seconds=1e-9,
+                    **changes):
     out.mkdir(parents=True, exist_ok=True)
     if stop_after is not None:
         original = checkpoints.save
@@ -48,7 +50,7 @@ def run_pretraining(tokens_dir, out, recorder, checkpoint_dir, monkeypatch=None,
                 raise Interrupted
 
         monkeypatch.setattr(loop.checkpoints, "save", save_and_stop)
-    run = Run(checkpoint_dir, recorder, device="cpu", compile="off", checkpoint_seconds=1e-9)
+    run = Run(checkpoint_dir, recorder, device="cpu", compile="off", checkpoint_seconds=seconds)
     try:
         return pretrain.run(PretrainConfig(**{**CONFIG, **changes}), tokens=tokens_dir, out_dir=out, training=run)
     finally:
@@ -68,6 +70,57 @@ def test_resumed_equals_uninterrupted_to_the_bit(tokens, tmp_path, recorder, mon
     for name in ("model.safetensors", "curves.json", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
     assert whole.metrics == resumed.metrics
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [3, 12])
+def test_a_signal_takes_effect_after_the_step_is_saved_and_nothing_is_lost(tokens, tmp_path, step):
+    """SIGTERM in mid-step: a checkpoint of that step, then what the signal does; the rest gives the same weights."""
+
+    class Signalling(Recorder):
+        def metrics(self, number, **values):
+            super().metrics(number, **values)
+            if number == step and "loss" in values:
+                signal.raise_signal(signal.SIGTERM)
+                self.notes.append("the step goes on")
+
+    def stop(*_):
+        raise Stopped
+
+    original = signal.signal(signal.SIGTERM, stop)
+    recorder = Signalling()
+    try:
+        with pytest.raises(Stopped):
+            run_pretraining(tokens, tmp_path / "a", recorder, tmp_path / "checkpoints", seconds=1e9)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, original)
+    assert "the step goes on" in recorder.notes
+    assert f"SIGTERM: saved a checkpoint at step {step} of 12; the same run continues from it" in recorder.notes
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"step-{step:08d}"]
+    run_pretraining(tokens, tmp_path / "b", Recorder(), tmp_path / "checkpoints", seconds=1e9)
+    run_pretraining(tokens, tmp_path / "c", Recorder(), tmp_path / "other")
+    assert (tmp_path / "b" / "model.safetensors").read_bytes() == (tmp_path / "c" / "model.safetensors").read_bytes()
+
+
+def test_a_signal_before_the_first_step_is_over_is_not_held_back(tokens, tmp_path):
+    class Signalling(Recorder):
+        def metrics(self, number, **values):
+            signal.raise_signal(signal.SIGTERM)
+
+    def stop(*_):
+        raise Stopped
+
+    original = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stopped):
+            run_pretraining(tokens, tmp_path / "a", Signalling(), tmp_path / "checkpoints", seconds=1e9)
+    finally:
+        signal.signal(signal.SIGTERM, original)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_damaged_checkpoint_is_passed_over(tokens, tmp_path, recorder, monkeypatch):
