@@ -142,10 +142,11 @@ def test_mlflow_serves_a_registered_model_that_answers_a_chat(finished):
     port = free_port()
     command = [Path(sys.executable).with_name("mlflow"), "models", "serve", "-m", CHAMPION, "--env-manager", "local",
                "--host", "127.0.0.1", "--port", str(port)]
+    bin_directory = Path(sys.executable).parent      # MLflow starts uvicorn by its bare name
+    environment = {**finished.environment, "MLFLOW_TRACKING_URI": f"sqlite:///{finished.root / 'mlflow.db'}",
+                   "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}"}
     with (finished.root / "serve.log").open("wb") as log:
-        server = subprocess.Popen(command, env={**finished.environment,
-                                                "MLFLOW_TRACKING_URI": f"sqlite:///{finished.root / 'mlflow.db'}"},
-                                  stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), 60)
         chat = [{"role": "user", "content": "Translate to Spanish: Good morning."}]
