@@ -19,7 +19,7 @@ from genai_core.errors import InputError
 from tasks import live_runs, prefect_artifacts, records, tracking
 from tasks.disk import require_space
 from tasks.plan import plan
-from tasks.report import markdown_with_curves, write_report
+from tasks.report import markdown_with_curves, plot_curves, write_report
 from tasks.run import PipelineRun
 from tasks.stage import LastStageDone
 from tasks.stages import STAGE_NAMES
@@ -105,8 +105,9 @@ def _close(run: PipelineRun, status: str) -> None:
         prefect_artifacts.show_stages(run)
         if "evaluate" in run.artifacts:
             directory = run.workspace.reports / (run.flow_run_id or run.parent_run_id)
-            markdown, html = write_report(run, directory, time.monotonic() - run.began)
-            prefect_artifacts.show_report(markdown_with_curves(run, markdown))
+            images = plot_curves(run)
+            markdown, html = write_report(run, images, directory, time.monotonic() - run.began)
+            prefect_artifacts.show_report(markdown_with_curves(markdown, images))
             logger.info("report: %s", html)
     else:
         APILogWorker.drain_all(timeout=5)      # the process may be gone before its log is sent

@@ -38,11 +38,15 @@ class StageLine:
     figures: str
 
 
-def write_report(run: PipelineRun, directory: Path, total_seconds: float) -> tuple[Path, Path]:
+def plot_curves(run: PipelineRun) -> dict[str, str]:
+    """Stage to a PNG of its curves, in base64."""
+    return {stage: _plot(curves, stage) for stage, curves in _curves(run).items()}
+
+
+def write_report(run: PipelineRun, images: dict[str, str], directory: Path, total_seconds: float) -> tuple[Path, Path]:
     """Write `report.md` and `report.html` of a run to `directory` and to its MLflow run; the two paths."""
     directory.mkdir(parents=True, exist_ok=True)
     content = _content(run, total_seconds)
-    images = {stage: _plot(curves, stage) for stage, curves in _curves(run).items()}
     markdown, html = directory / "report.md", directory / "report.html"
     markdown.write_text(_markdown(content), encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
@@ -53,10 +57,10 @@ def write_report(run: PipelineRun, directory: Path, total_seconds: float) -> tup
     return markdown, html
 
 
-def markdown_with_curves(run: PipelineRun, markdown: Path) -> str:
+def markdown_with_curves(markdown: Path, images: dict[str, str]) -> str:
     """The Markdown report with the curves inside, as the Prefect UI shows it."""
-    images = [f"![{stage}](data:image/png;base64,{_plot(curves, stage)})" for stage, curves in _curves(run).items()]
-    return "\n\n".join([markdown.read_text(encoding="utf-8"), "## Curves", *images])
+    shown_images = [f"![{stage}](data:image/png;base64,{image})" for stage, image in images.items()]
+    return "\n\n".join([markdown.read_text(encoding="utf-8"), "## Curves", *shown_images])
 
 
 def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
