@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.health import answers
+from flows.health import answers, free_port
 from genai_core.errors import InputError
 from tasks.artifacts import Store
 from tasks.processes import is_alive
@@ -86,9 +85,7 @@ class Server:
     def __init__(self) -> None:
         self._turn = ExitStack()
         self._turn.enter_context(Store.of(Workspace.current()).lock("prefect", "server"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}/api"
         environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
                        "PREFECT__SERVER_FINAL": "1"}

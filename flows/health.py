@@ -1,5 +1,6 @@
-"""Whether a service answers."""
+"""Whether a service answers, and on which port one may listen."""
 
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -22,3 +23,10 @@ def wait_for(address: str, seconds: float) -> None:
         if time.monotonic() > deadline:
             raise InputError(f"nothing answers at {address}")
         time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

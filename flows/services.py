@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.environment import services_file
-from flows.health import answers
+from flows.health import answers, free_port
 from genai_core.errors import InputError
 from tasks.processes import process_identity
 from tasks.workspace import REPOSITORY, Workspace
@@ -51,7 +51,7 @@ def choose_services(workspace: Workspace, ports: dict[str, int]) -> tuple[list[S
     def free(name: str) -> int:
         if _is_free(ports[name]):
             return ports[name]
-        chosen = _any_free_port()
+        chosen = free_port()
         notes.append(f"port {ports[name]} is taken by another program: {name} takes {chosen}")
         return chosen
 
@@ -109,12 +109,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class Supervisor:
