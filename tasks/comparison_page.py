@@ -1,12 +1,11 @@
 """The comparison of two models as one HTML page with a chart."""
 
-import base64
-import io
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
 from tasks.comparison import Comparison
+from tasks.figures import as_base64, figure_and_axes
 from tasks.tables import shown
 
 
@@ -22,13 +21,8 @@ def write_page(comparison: Comparison, path: Path) -> Path:
 
 def _chart(comparison: Comparison) -> str:
     """Relative differences with their intervals, as a PNG in base64."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     lines = [line for line in comparison.lines if line.low is not None and line.first]
-    figure, axes = pyplot.subplots(figsize=(8, 1 + 0.4 * max(1, len(lines))), dpi=110)
+    figure, axes = figure_and_axes(8, 1 + 0.4 * max(1, len(lines)))
     for row, line in enumerate(lines):
         assert line.low is not None and line.high is not None
         scale = 100 / abs(line.first)
@@ -40,8 +34,4 @@ def _chart(comparison: Comparison) -> str:
     axes.invert_yaxis()
     axes.set_xlabel(f"difference of {comparison.second} from {comparison.first}, % (bars: 95 % interval)")
     axes.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    pyplot.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return as_base64(figure)

@@ -14,7 +14,7 @@ from typing import Any
 from genai_core.errors import InputError
 from tasks import tracking
 from tasks.artifacts import Store, read_manifest
-from tasks.registry import ALIASES, key_figures, model_name, read_version, tag
+from tasks.registry import ALIASES, key_figures, model_name, read_version, registered_model, tag
 from tasks.workspace import Workspace
 
 PREFIX = "promotion."
@@ -60,9 +60,8 @@ def promote(uri: str, alias: str = "champion", override: str = "") -> Move | Non
 
 def rollback(stage: str) -> Move:
     """Give `champion` back to `previous`, and `previous` to the version it leaves. Raises InputError without one."""
-    client = tracking.client()
-    found = client.search_registered_models(f"name='{model_name(stage)}'")
-    aliases = found[0].aliases if found else {}
+    model = registered_model(stage)
+    aliases = model.aliases if model else {}
     if "previous" not in aliases:
         raise InputError(f"{stage}: no version served before the champion, so there is nothing to go back to")
     move = _move(stage, "champion", str(aliases["previous"]), "rollback")
@@ -73,8 +72,8 @@ def rollback(stage: str) -> Move:
 
 def history(stage: str) -> list[Move]:
     """All recorded moves of a stage's aliases, oldest first."""
-    found = tracking.client().search_registered_models(f"name='{model_name(stage)}'")
-    tags = found[0].tags if found else {}
+    model = registered_model(stage)
+    tags = model.tags if model else {}
     known = {field.name for field in fields(Move)}
     moves = [json.loads(value) for name, value in sorted(tags.items()) if name.startswith(PREFIX)]
     return [Move(**{name: value for name, value in move.items() if name in known}) for move in moves]

@@ -153,11 +153,11 @@ def list_versions() -> list[dict[str, Any]]:
     client, workspace = tracking.client(), Workspace.current()
     rows = []
     for stage in KEY_FIGURES:
-        found = client.search_registered_models(f"name='{model_name(stage)}'")
-        if not found:
+        model = registered_model(stage)
+        if model is None:
             continue
         aliases: dict[str, list[str]] = {}
-        for alias, version in found[0].aliases.items():
+        for alias, version in model.aliases.items():
             aliases.setdefault(str(version), []).append(alias)
         for version in sorted(client.search_model_versions(f"name='{model_name(stage)}'"),
                               key=lambda version: int(version.version)):
@@ -171,6 +171,11 @@ def list_versions() -> list[dict[str, Any]]:
                          "gates": version.tags.get("gates", ""), "commit": version.tags.get("git.commit", ""),
                          "figures": figures, "path": str(path) if path.is_dir() else ""})
     return rows
+
+
+def registered_model(stage: str) -> Any:
+    """MLflow's entry of the registered model of a stage, with its aliases and tags; None before its first version."""
+    return next(iter(tracking.client().search_registered_models(f"name='{model_name(stage)}'")), None)
 
 
 def read_version(uri: str) -> Any:
@@ -212,8 +217,8 @@ def aliases_of(version: Any) -> list[str]:
 
 def champion(stage: str) -> Any:
     """MLflow's entry of the version in service; None when there is none."""
-    found = tracking.client().search_registered_models(f"name='{model_name(stage)}'")
-    version = found[0].aliases.get("champion") if found else None
+    model = registered_model(stage)
+    version = model.aliases.get("champion") if model else None
     return tracking.client().get_model_version(model_name(stage), str(version)) if version else None
 
 

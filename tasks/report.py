@@ -1,7 +1,5 @@
 """The run report: one Markdown and one HTML file with the stage table, the figures and the curves."""
 
-import base64
-import io
 import json
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from tasks import records, tracking
 from tasks.artifacts import read_manifest
 from tasks.cost import Cost, recorded_cost
+from tasks.figures import as_base64, figure_and_axes
 from tasks.registry import key_figures
 from tasks.run import PipelineRun
 from tasks.tables import markdown_table, shown
@@ -128,13 +127,7 @@ def _curves(run: PipelineRun) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 def _plot(curves: dict[str, list[tuple[int, float]]], title: str) -> str:
     """A PNG of the curves in base64; what is far from the first curve in scale gets its own axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.2), dpi=110)
-    colours = pyplot.rcParams["axes.prop_cycle"].by_key()["color"]
+    figure, axes = figure_and_axes(6, 3.2)
     axis = axes
     for number, (name, points) in enumerate(curves.items()):
         if name.startswith("bits_per_byte") and axis is axes and number:
@@ -142,15 +135,11 @@ def _plot(curves: dict[str, list[tuple[int, float]]], title: str) -> str:
             axis.set_ylabel("bits per byte (dots)")
         steps, values = zip(*[(step, value) for step, value in points if value is not None], strict=True)
         mark = "o" if len(steps) < 30 else None
-        axis.plot(steps, values, color=colours[number], label=name, marker=mark, linewidth=1, markersize=4)
+        axis.plot(steps, values, color=f"C{number}", label=name, marker=mark, linewidth=1, markersize=4)
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.set_ylabel(next(iter(curves)))
     handles = [line for part in figure.axes for line in part.get_lines()]
     axes.legend(handles, [str(line.get_label()) for line in handles], fontsize=8)
     axes.grid(alpha=0.3)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    pyplot.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return as_base64(figure)

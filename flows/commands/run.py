@@ -117,7 +117,9 @@ def _prefect_and_view() -> Iterator["View"]:
     from tasks import tracking
 
     with prefect_api() as server:
-        tracking.experiment_id()       # the database is made while the server starts
+        import flows.sweep  # noqa: F401 - two seconds of imports, and making the database, while the server starts
+
+        tracking.experiment_id()
         if server:
             server.wait()
         view = View(console)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,13 @@ class Api:
         self.address = address
 
     def post(self, path: str, **body) -> httpx.Response:
-        return httpx.post(f"{self.address}{path}", json=body, timeout=30)
+        """As Prefect's own client does, ask again after a 503: two writers met in SQLite and this one was undone."""
+        for attempt in range(6):
+            answer = httpx.post(f"{self.address}{path}", json=body, timeout=30)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(2 ** attempt / 4)
+        return answer
 
     def deployment(self, name: str) -> dict:
         (found,) = [entry for entry in self.post("/deployments/filter").json() if entry["name"] == name]

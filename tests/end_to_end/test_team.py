@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -72,14 +73,16 @@ def s3(tmp_path_factory):
 
 def test_two_members_of_a_team_share_data_and_models(postgresql, s3, finished, tmp_path):
     bucket, credentials = s3
-    prefect = prefect_server(tmp_path, PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql.format("prefect").replace(
-        "postgresql://", "postgresql+asyncpg://"))
-    mlflow = mlflow_server(tmp_path, "--backend-store-uri", postgresql.format("mlflow"), "--artifacts-destination",
-                           "s3://team/mlflow", **credentials)
-    settings = {"PREFECT_API_URL": api_of(prefect), "MLFLOW_TRACKING_URI": address_of(mlflow),
-                "GENAI_DVC_REMOTE": "s3://team/dvc", **credentials}
-    ann, bob = Home(tmp_path / "ann", settings), Home(tmp_path / "bob", settings)
-    try:
+    with ExitStack() as servers:
+        prefect = prefect_server(tmp_path, PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql.format("prefect").replace(
+            "postgresql://", "postgresql+asyncpg://"))
+        servers.callback(prefect.kill)
+        mlflow = mlflow_server(tmp_path, "--backend-store-uri", postgresql.format("mlflow"), "--artifacts-destination",
+                               "s3://team/mlflow", **credentials)
+        servers.callback(mlflow.kill)
+        settings = {"PREFECT_API_URL": api_of(prefect), "MLFLOW_TRACKING_URI": address_of(mlflow),
+                    "GENAI_DVC_REMOTE": "s3://team/dvc", **credentials}
+        ann, bob = Home(tmp_path / "ann", settings), Home(tmp_path / "bob", settings)
         ann.root.mkdir()
         assert ann.run() == dict.fromkeys(TASKS, "Completed")
         assert ann.digests() == finished.digests()
@@ -105,6 +108,3 @@ def test_two_members_of_a_team_share_data_and_models(postgresql, s3, finished, t
         assert answer == ann.genai("chat", "--question", "Hi", "--tokens", "4").stdout
         leaked = subprocess.run(["grep", "-rl", SECRET, str(ann.root)], capture_output=True, text=True, check=False)
         assert leaked.stdout == ""
-    finally:
-        prefect.kill()
-        mlflow.kill()
