@@ -1,14 +1,22 @@
 # make run    the whole pipeline on the preset laptop; PRESET=smoke takes another
+# make families   the other generative families, some four minutes each
 # make test   linters and all tests; make test-fast leaves out the whole flows in subprocesses
 PYTHON ?= python3
 PRESET ?= laptop
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-fast test-browser lint install system-packages clean-environment
+.PHONY: run families test test-fast test-browser lint install system-packages clean-environment
 
 run: $(INSTALLED)
 	@$(BIN)/genai run --preset $(PRESET)
+
+# every family, one after the other, then the page of their figures; a gate that is not reached does not stop the others
+families: $(INSTALLED)
+	@for family in $$($(BIN)/python -c 'from genai_core.config.families import FAMILIES; print(*FAMILIES)'); do \
+	  $(BIN)/genai run --family $$family || missed="$$missed $$family"; \
+	done; $(BIN)/genai families --page docs/families.md && $(BIN)/genai families; \
+	if [ -n "$$missed" ]; then echo "not passed:$$missed"; exit 1; fi
 
 test: $(INSTALLED) system-packages lint
 	@$(BIN)/pytest -rs

@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from flows.commands.families import families, generate
 from flows.commands.garbage import gc
 from flows.commands.models import chat, compare, lineage, models
 from flows.commands.release import promote, reproduce, rollback
@@ -17,7 +18,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
                   help="Train your own language model, from raw text to a quantized, registered chat model.\n\n"
                        "GENAI_HOME names the workspace for data, models, MLflow and Prefect (default: the repository).")
 
-for panel, commands in {"Run": (run, plan, sweep), "Models": (chat, models, lineage, compare, reproduce),
+for panel, commands in {"Run": (run, plan, sweep),
+                        "Models": (chat, generate, families, models, lineage, compare, reproduce),
                         "Release": (promote, rollback), "Services": (up, down, status, gc)}.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

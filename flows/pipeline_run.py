@@ -14,15 +14,17 @@ import yaml
 from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 
+from genai_core.config.families import FamilyConfig, load_family
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
 from genai_core.errors import InputError
 from tasks import live_runs, prefect_artifacts, records, tracking
 from tasks.disk import require_space
+from tasks.families import FAMILIES
 from tasks.plan import plan
 from tasks.report import markdown_with_curves, plot_curves, write_report
 from tasks.run import PipelineRun
-from tasks.stage import LastStageDone
-from tasks.stages import STAGE_NAMES
+from tasks.stage import LastStageDone, Stage
+from tasks.stages import STAGES
 from tasks.tables import flatten
 from tasks.workspace import Workspace
 
@@ -41,18 +43,27 @@ class Request:
     force: tuple[str, ...] = ()
     until: str = ""
     only: str = ""
+    family: str = ""
+    """Empty for the language model."""
 
-    def config(self) -> PipelineConfig:
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return FAMILIES[self.family].all_stages if self.family else STAGES
+
+    def config(self) -> PipelineConfig | FamilyConfig:
         """Raises InputError for anything that is not right."""
+        config = load_family(self.family, self.preset, self.overrides) if self.family else \
+            load_pipeline(self.preset, self.overrides)
+        names = [stage.name for stage in self.stages]
         for option, stages in (("force", self.force), ("until", (self.until,)), ("only", (self.only,))):
             for stage in stages:
-                if stage and stage not in STAGE_NAMES:
-                    raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(STAGE_NAMES)}")
-        return load_pipeline(self.preset, self.overrides)
+                if stage and stage not in names:
+                    raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(names)}")
+        return config
 
     def command(self) -> str:
         """The command that starts the same run."""
-        parts = ["genai", "run", "--preset", self.preset]
+        parts = ["genai", "run", *(["--family", self.family] if self.family else []), "--preset", self.preset]
         for name, value in self.overrides.items():
             parts += ["--set", f"{name}={json.dumps(value)}"]
         for option, stage in (("--until", self.until), ("--only", self.only)):
@@ -67,7 +78,7 @@ def opened(request: Request, name: str) -> Iterator[PipelineRun]:
         logging.getLogger(logger_name).setLevel(logging.INFO)
     config, workspace = request.config(), Workspace.current()
     if request.only:
-        _require_what_comes_before(config, workspace, request.only)
+        _require_what_comes_before(config, workspace, request)
     run = PipelineRun(config, workspace, frozenset(request.force), until=request.until or request.only,
                       command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
     require_space(workspace, "run")
@@ -91,12 +102,13 @@ def opened(request: Request, name: str) -> Iterator[PipelineRun]:
         _close(run, "FINISHED")
 
 
-def _require_what_comes_before(config: PipelineConfig, workspace: Workspace, only: str) -> None:
-    for line in plan(config, workspace):
-        if line.stage == only:
+def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace: Workspace, request: Request) -> None:
+    for line in plan(config, workspace, stages=request.stages):
+        if line.stage == request.only:
             return
         if line.state != "hit":
-            raise InputError(f"only {only}: {line.stage} is not there ({line.why}); run with --until {only} first")
+            raise InputError(f"only {request.only}: {line.stage} is not there ({line.why}); run with --until "
+                             f"{request.only} first")
 
 
 def _close(run: PipelineRun, status: str) -> None:

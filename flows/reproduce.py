@@ -18,7 +18,7 @@ from genai_core.errors import InputError
 from tasks import tracking, versioning
 from tasks.artifacts import MANIFEST, read_manifest
 from tasks.lineage import Node, lineage
-from tasks.registry import STAGE_KINDS
+from tasks.registered import STAGE_KINDS
 from tasks.workspace import REPOSITORY, Workspace
 
 console = Console()

@@ -5,7 +5,7 @@ Where the output is not a terminal, a line for each event instead, and one every
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,10 +28,10 @@ LOGGERS = ("tasks", "genai_core")
 class View:
     """Listens to the events of a run and draws them."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, stages: Sequence[str] = ALL):
         self.console = console
-        self.states = dict.fromkeys(ALL, "waiting")
-        self.details = dict.fromkeys(ALL, "")
+        self.states = dict.fromkeys(stages, "waiting")
+        self.details = dict.fromkeys(stages, "")
         self.began: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self._progress: dict[str, Any] = {}

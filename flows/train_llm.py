@@ -7,6 +7,7 @@ from prefect.states import Completed
 
 from flows.parameters import NOTHING_ELSE, NOTHING_SET, Depth, Fields, OptionalStage, Preset, StageName, overrides_of
 from flows.pipeline_run import Request, opened
+from genai_core.config.pipeline import load_pipeline
 from tasks.clean import clean
 from tasks.collect import collect
 from tasks.evaluate import evaluate
@@ -41,8 +42,10 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
         fields: Fields of single stages. What is left empty comes from the preset.
     """
     request = Request(preset_file or preset, overrides_of(depth, fields, overrides), force, until, only)
-    if only_when_data_changed and (champion := champion_of_the_same_data(request.config())):
-        return Completed(name="Skipped", message=f"{champion} was made from the same data")
+    if only_when_data_changed:
+        champion = champion_of_the_same_data(load_pipeline(request.preset, request.overrides))
+        if champion:
+            return Completed(name="Skipped", message=f"{champion} was made from the same data")
     with opened(request, "train-llm") as run:
         collected = collect(run)
         cleaned = clean(run, collected)

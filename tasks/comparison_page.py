@@ -4,8 +4,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
+from genai_core.pictures import as_base64, figure_and_axes
 from tasks.comparison import Comparison
-from tasks.figures import as_base64, figure_and_axes
 from tasks.tables import shown
 
 

@@ -15,10 +15,10 @@ import yaml
 from genai_core.errors import InputError
 from tasks import live_runs, records, registry, versioning
 from tasks.artifacts import MANIFEST, Damaged, Store, read_manifest
+from tasks.registered import DATASETS, KEY_FIGURES
 from tasks.workspace import Workspace
 
-STAGE_FOLDERS = {"data": ("collect", "clean", "tokenize"), "models": tuple(registry.KEY_FIGURES),
-                 "reports": ("evaluate", "promote")}
+STAGE_FOLDERS = {"data": DATASETS, "models": tuple(KEY_FIGURES), "reports": ("evaluate", "promote")}
 
 
 @dataclass(frozen=True)

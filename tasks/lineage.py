@@ -8,6 +8,7 @@ from typing import Any
 from tasks import records, registry
 from tasks.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.cost import Cost, recorded_cost
+from tasks.registered import STAGE_KINDS
 from tasks.workspace import Workspace
 
 
@@ -82,13 +83,13 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     node.figures = registry.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
     node.sources = _sources(directory / "data_card.json")
     node.inputs = [_node(name, its_digest, workspace, known) for name, its_digest in manifest["inputs"].items()
-                   if name in registry.STAGE_KINDS]
+                   if name in STAGE_KINDS]
     return node
 
 
 def _directory(stage: str, digest: str, workspace: Workspace, version: Any) -> Path | None:
     """Where the artifact lies here, or a copy out of the registry; None where there is neither."""
-    folder = getattr(workspace, registry.STAGE_KINDS[stage]) / stage
+    folder = getattr(workspace, STAGE_KINDS[stage]) / stage
     for manifest in folder.glob(f"*/{MANIFEST}"):
         try:
             if read_manifest(manifest.parent)["digest"] == digest:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact, KeyParts
-from tasks.registry import USES, key_figures
+from tasks.registered import USES
+from tasks.registry import key_figures
 from tasks.tables import flatten, markdown_table
 
 

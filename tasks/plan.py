@@ -1,9 +1,11 @@
 """What a run would do: for every stage hit or miss and why, and what it would take."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from genai_core.config.families import FamilyConfig
 from genai_core.config.pipeline import PipelineConfig
 from tasks import records
 from tasks.artifacts import Artifact, Damaged, KeyParts, Store, read_manifest
@@ -33,12 +35,13 @@ class PlannedStage:
     """Estimated, for what is not a hit; None where nothing tells."""
 
 
-def plan(config: PipelineConfig, workspace: Workspace, force: frozenset[str] = frozenset()) -> list[PlannedStage]:
+def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: frozenset[str] = frozenset(),
+         stages: Sequence[Stage] = STAGES) -> list[PlannedStage]:
     """The plan of a run. Nothing is executed or written, but a damaged artifact is taken away."""
     store = Store(workspace)
     known: dict[str, Artifact] = {}
     lines = []
-    for stage in STAGES:
+    for stage in stages:
         missing = [name for name in stage.inputs if name not in known]
         if missing:
             lines.append(_costed(PlannedStage(stage.name, "unknown", f"depends on what {missing[0]} makes"), config,
@@ -64,6 +67,8 @@ def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
             manifest = read_manifest(directory)
         except Damaged:
             continue
+        if stage.core not in manifest["code"]:      # of another family, whose stage has the same name
+            continue
         differences.append(_differences(parts, manifest))
     if not differences:
         return "never made here"
@@ -80,14 +85,14 @@ def _differences(parts: KeyParts, manifest: dict[str, Any]) -> list[str]:
                     if parts.code.get(name) != manifest["code"].get(name)]
 
 
-def _costed(line: PlannedStage, config: PipelineConfig, workspace: Workspace, known: dict[str, Artifact]
+def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace: Workspace, known: dict[str, Artifact]
             ) -> PlannedStage:
     from genai_core.training.estimate import estimate
 
     rated = None
     if "clean" in known:
         rated = int(read_manifest(known["clean"].directory(workspace))["metrics"].get("ratings_kept", 0)) or None
-    cost = estimate(line.stage, config, rated)
+    cost = estimate(line.stage, config, rated) if isinstance(config, PipelineConfig) else None
     earlier = _latest_record(workspace, line.stage)
     if cost is None:
         return PlannedStage(**{**asdict(line), "seconds": earlier.get("seconds")})

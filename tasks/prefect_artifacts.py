@@ -10,7 +10,7 @@ from tasks.workspace import Workspace
 
 
 def show_model_card(text: str, stage: str) -> None:
-    _create(text, f"model-card-{stage}", f"Model card of {stage}")
+    _create(text, f"model-card-{stage.replace('_', '-')}", f"Model card of {stage}")
 
 
 def show_stages(run: PipelineRun) -> None:

@@ -37,7 +37,11 @@ def promote(run: PipelineRun, *inputs: Artifact) -> Artifact:
 
     Raises GateFailed with the gate, the figure and the bound.
     """
-    verdicts = judge_gates(run, *inputs)
+    return act_on(run, judge_gates(run, *inputs))
+
+
+def act_on(run: PipelineRun, verdicts: Artifact) -> Artifact:
+    """Do what judged gates say: move `champion`, or tag the versions of the run as failed and raise GateFailed."""
     listed = json.loads((verdicts.directory(run.workspace) / "gates.json").read_text(encoding="utf-8"))
     failed = [verdict for verdict in listed if not verdict["passed"]]
     if failed:

@@ -11,14 +11,17 @@ from mlflow.pyfunc import PythonModel
 
 
 class GenaiModel(PythonModel):
-    """A language model answers questions or whole conversations, a reward model scores texts."""
+    """A language model answers questions or whole conversations, a reward model scores texts; a model of another family
+    continues, translates or labels a text, or draws the digit that the text names, as a PNG in base64."""
 
     def load_context(self, context):
         directory = Path(context.artifacts["model"])
-        self.reward = None
+        self.reward = self.family = None
         if (directory / "int8").is_dir():
             directory = directory / "int8"
-        if "SequenceClassification" in (directory / "config.json").read_text(encoding="utf-8"):
+        if '"model_type": "genai-' in (directory / "config.json").read_text(encoding="utf-8"):
+            self.family = directory
+        elif "SequenceClassification" in (directory / "config.json").read_text(encoding="utf-8"):
             import torch
 
             from genai_core.models.reward import load_judge
@@ -38,11 +41,26 @@ class GenaiModel(PythonModel):
 
         wanted = params or {}
         sampling = Sampling(temperature=float(wanted.get("temperature", 0.0)))
+        if self.family:
+            return [self._of_family(str(item), int(wanted.get("max_new_tokens", 64)), sampling) for item in asked]
         answers = []
         for item in asked:
             pieces = self.chat.answer(_messages(item), int(wanted.get("max_new_tokens", 64)), sampling)
             answers.append("".join(pieces))
         return answers
+
+    def _of_family(self, text, max_new_tokens, sampling):
+        import torch
+
+        from genai_core.inference.images import is_image_model, make_images
+        from genai_core.inference.text import respond
+        from genai_core.pictures import grid_as_base64
+
+        device = torch.device("cpu")
+        if is_image_model(self.family):
+            label = int(text) if text.strip().isdigit() else None
+            return grid_as_base64(make_images(self.family, 1, label, 0, device))
+        return "".join(respond(self.family, text, max_new_tokens, sampling, 0, device))
 
 
 def _messages(item):

@@ -16,36 +16,20 @@ from genai_core.errors import InputError
 from tasks import records, tracking
 from tasks.artifacts import Artifact, read_manifest
 from tasks.cost import recorded_cost
+from tasks.registered import KEY_FIGURES, STAGE_KINDS, USES
 from tasks.run import PipelineRun
 from tasks.workspace import Workspace
 
 logger = logging.getLogger("tasks")
 
-KEY_FIGURES = {
-    "pretrain": ("bits_per_byte/wikitext-2", "bits_per_byte/reviews", "parameters"),
-    "instruct": ("validation_loss",),
-    "reward": ("accuracy_margin_1", "baseline_accuracy_margin_1"),
-    "rlhf": ("reward_gain_deviations", "held_out_kl"),
-    "quantize": ("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"),
-}
-USES = {
-    "pretrain": "A base language model: it continues text. It does not follow instructions.",
-    "instruct": "A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences "
-                "into Spanish and continues film reviews, each as far as its size allows.",
-    "reward": "A reward model: it scores a text by how positively human raters would judge it. Its ratings are about "
-              "sentiment, not helpfulness.",
-    "rlhf": "A chat model whose continuations of reviews were pushed towards a higher reward.",
-    "quantize": "The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
-}
-"""What the models of each stage are for: the description of the registered model, and the model card's first words."""
-PARENTS = {"instruct": "pretrain", "reward": "instruct", "rlhf": "instruct", "quantize": "rlhf"}
-STAGE_KINDS = {"collect": "data", "clean": "data", "tokenize": "data", **dict.fromkeys(KEY_FIGURES, "models")}
-"""The folder of the workspace in which the artifacts lie that a model can come from."""
+REQUIREMENTS = ("torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml", "pyarrow", "matplotlib", "ftfy",
+                "beautifulsoup4")
+"""What a served model of any family imports."""
 ALIASES = ("champion", "candidate", "previous")
 
 
 def model_name(stage: str) -> str:
-    return f"genai-{stage}"
+    return f"genai-{stage.replace('_', '-')}"
 
 
 def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact) -> str:
@@ -94,7 +78,7 @@ def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
         info = mlflow.pyfunc.log_model(
             name=stage, python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(directory)}, code_paths=[str(Path(__file__).parents[1] / "genai_core")],
-            pip_requirements=["torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml"],
+            pip_requirements=list(REQUIREMENTS),
             input_example=None, signature=_signature(stage), tags=tags)
         created = mlflow.register_model(f"models:/{info.model_id}", model_name(stage), tags=tags)
     client = tracking.client()
@@ -108,7 +92,8 @@ def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
 
 
 def _tags(run: PipelineRun, stage: str, artifact: Artifact, record: dict[str, Any]) -> dict[str, str]:
-    parent = PARENTS.get(stage)
+    inputs = read_manifest(artifact.directory(run.workspace))["inputs"]
+    parent = next((name for name in inputs if name in run.versions), None)      # the first: a judge comes after it
     cost = recorded_cost(record)
     return {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path,
             "dvc.md5": record.get("dvc_md5") or run.dataset_md5,

@@ -1,5 +1,6 @@
-"""The run report: one Markdown and one HTML file with the stage table, the figures and the curves."""
+"""The run report: one Markdown and one HTML file with the stage table, the figures, the curves and pictures."""
 
+import base64
 import json
 from dataclasses import dataclass
 from html import escape
@@ -8,10 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from genai_core.config.families import FamilyConfig
+from genai_core.pictures import as_base64, figure_and_axes
 from tasks import records, tracking
 from tasks.artifacts import read_manifest
 from tasks.cost import Cost, recorded_cost
-from tasks.figures import as_base64, figure_and_axes
+from tasks.families import FAMILIES
 from tasks.registry import key_figures
 from tasks.run import PipelineRun
 from tasks.tables import markdown_table, shown
@@ -38,8 +41,12 @@ class StageLine:
 
 
 def plot_curves(run: PipelineRun) -> dict[str, str]:
-    """Stage to a PNG of its curves, in base64."""
-    return {stage: _plot(curves, stage) for stage, curves in _curves(run).items()}
+    """A PNG of the curves of each stage, and the pictures of a family's evaluation: what it shows to base64."""
+    images = {f"curves of {stage}": _plot(curves, stage) for stage, curves in _curves(run).items()}
+    for file, caption in (_json(run, "evaluate", "pictures.json") or {}).items():
+        picture = run.artifacts["evaluate"].directory(run.workspace) / file
+        images[caption] = base64.b64encode(picture.read_bytes()).decode()
+    return images
 
 
 def write_report(run: PipelineRun, images: dict[str, str], directory: Path, total_seconds: float) -> tuple[Path, Path]:
@@ -57,9 +64,9 @@ def write_report(run: PipelineRun, images: dict[str, str], directory: Path, tota
 
 
 def markdown_with_curves(markdown: Path, images: dict[str, str]) -> str:
-    """The Markdown report with the curves inside, as the Prefect UI shows it."""
-    shown_images = [f"![{stage}](data:image/png;base64,{image})" for stage, image in images.items()]
-    return "\n\n".join([markdown.read_text(encoding="utf-8"), "## Curves", *shown_images])
+    """The Markdown report with the pictures inside, as the Prefect UI shows it."""
+    shown_images = [f"![{caption}](data:image/png;base64,{image})\n\n{caption}" for caption, image in images.items()]
+    return "\n\n".join([markdown.read_text(encoding="utf-8"), "## Pictures", *shown_images])
 
 
 def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
@@ -79,15 +86,22 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
              for index, row in enumerate(next(iter(samples.values()), []))]
     return {"stages": lines, "models": list(evaluation), "table": table, "samples": asked,
             "gates": _json(run, "promote", "gates.json") or [], "flow_run": run.flow_run_id, "commit": run.commit,
-            "dataset_md5": run.dataset_md5, "total_seconds": total_seconds, "depth": run.config.depth,
+            "dataset_md5": run.dataset_md5, "total_seconds": total_seconds, "title": _title(run),
             "licences": _json(run, "collect", "data_card.json") or {},
             "cost": sum((line.cost for line in lines), Cost())}
 
 
+def _title(run: PipelineRun) -> str:
+    if isinstance(run.config, FamilyConfig):
+        return FAMILIES[run.config.family].title
+    return f"Language model of depth {run.config.depth}"
+
+
 def _markdown(content: dict[str, Any]) -> str:
-    lines = ["# Run report", "", f"Flow run `{content['flow_run']}`, commit `{content['commit'][:12]}`, data "
-             f"`{content['dataset_md5']}`, {content['total_seconds']:.0f} s in all. To make everything once: "
-             f"{content['cost']} (energy is an estimate).", "", "## Stages", ""]
+    lines = [f"# {content['title']}: run report", "",
+             f"Flow run `{content['flow_run']}`, commit `{content['commit'][:12]}`, data `{content['dataset_md5']}`, "
+             f"{content['total_seconds']:.0f} s in all. To make everything once: {content['cost']} (energy is an "
+             "estimate).", "", "## Stages", ""]
     lines += markdown_table(["stage", "state", "cost", "version", "key", "figures"],
                             [[line.name, line.state, str(line.cost), line.version, line.key, line.figures]
                              for line in content["stages"]])
@@ -118,7 +132,9 @@ def _json(run: PipelineRun, stage: str, name: str) -> Any:
 
 def _curves(run: PipelineRun) -> dict[str, dict[str, list[tuple[int, float]]]]:
     found = {}
-    for stage, wanted in CURVES.items():
+    family = FAMILIES[run.config.family] if isinstance(run.config, FamilyConfig) else None
+    shown_curves = dict.fromkeys(family.models, family.curves) if family else CURVES
+    for stage, wanted in shown_curves.items():
         curves = _json(run, stage, "curves.json") or {}
         if chosen := {name: curves[name] for name in wanted if name in curves}:
             found[stage] = chosen

@@ -149,7 +149,7 @@ class ProgressArtifact:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         if self._id is None:
-            self._id = create_progress_artifact(self.percent, key=f"progress-{self.stage}",
+            self._id = create_progress_artifact(self.percent, key=f"progress-{self.stage.replace('_', '-')}",
                                                 description=f"Progress of {self.stage}")
         else:
             update_progress_artifact(self._id, self.percent)

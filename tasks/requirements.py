@@ -1,5 +1,6 @@
 """What later stages need of the data, checked as soon as it is clean and before anything is trained."""
 
+from genai_core.config.pipeline import PipelineConfig
 from genai_core.errors import InputError
 from tasks.artifacts import Artifact, read_manifest
 from tasks.run import PipelineRun
@@ -11,6 +12,7 @@ def check_data(run: PipelineRun, cleaned: Artifact) -> None:
     """Raises InputError that names the field which asks for data that the sources do not have."""
     counts = read_manifest(cleaned.directory(run.workspace))["metrics"]
     config = run.config
+    assert isinstance(config, PipelineConfig)
     for task in TASKS:
         offered = "sentiment" if task == "continuation" else task
         if getattr(config.instruct, task) and not counts.get(f"train/{offered}"):

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from genai_core.config.families import FamilyConfig
 from genai_core.config.pipeline import PipelineConfig
 from tasks.artifacts import Artifact, Store
 from tasks.workspace import Workspace
@@ -10,7 +11,7 @@ from tasks.workspace import Workspace
 
 @dataclass
 class PipelineRun:
-    config: PipelineConfig
+    config: PipelineConfig | FamilyConfig
     workspace: Workspace
     force: frozenset[str] = frozenset()
     """Stages to execute although their artifacts are there."""

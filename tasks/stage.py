@@ -15,6 +15,7 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.serializers import Serializer
 from prefect.states import Completed
 
+from genai_core.config.families import FamilyConfig
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.reporter import Reporter
 from genai_core.result import Result
@@ -36,7 +37,7 @@ class Context:
     """What a stage's computation may use beside its config and inputs; none of it is part of a key."""
 
     workspace: Workspace
-    config: PipelineConfig
+    config: PipelineConfig | FamilyConfig
     reporter: Reporter
     checkpoint_dir: Path
 
@@ -60,13 +61,14 @@ class Stage:
     inputs: tuple[str, ...]
     """Stages whose artifacts it takes, in the order in which the flow hands them over."""
     kind: Literal["dataset", "model", "report"]
-    compute: Callable[[PipelineConfig, dict[str, Path], Path, Context], Result]
+    compute: Callable[[Any, dict[str, Path], Path, Context], Result]
     describe: str
     """What it does, in the words of the stage list."""
-    extra_inputs: Callable[[PipelineConfig, Workspace], dict[str, str]] = field(default=lambda config, workspace: {})
+    extra_inputs: Callable[[Any, Workspace], dict[str, str]] = field(default=lambda config, workspace: {})
     """Digests of inputs from outside, for example of the user's own files."""
 
-    def key_parts(self, config: PipelineConfig, inputs: dict[str, str], workspace: Workspace) -> KeyParts:
+    def key_parts(self, config: PipelineConfig | FamilyConfig, inputs: dict[str, str], workspace: Workspace
+                  ) -> KeyParts:
         """Everything that the artifact depends on; `inputs` are digests by stage name."""
         chosen = {name: _setting(config, name) for name in self.settings}
         return KeyParts(self.name, chosen, inputs | self.extra_inputs(config, workspace), code_fingerprint(self.core))
@@ -190,7 +192,7 @@ def _remove_checkpoints(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)      # the artifact is there: nothing will continue from them
 
 
-def _setting(config: PipelineConfig, name: str) -> Any:
+def _setting(config: PipelineConfig | FamilyConfig, name: str) -> Any:
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part)

@@ -117,7 +117,7 @@ def _history(as_json: bool) -> None:
     from dataclasses import asdict
 
     from tasks.promotion import history
-    from tasks.registry import KEY_FIGURES
+    from tasks.registered import KEY_FIGURES
 
     moves = [move for stage in KEY_FIGURES for move in history(stage)]
     if as_json:

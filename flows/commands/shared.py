@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from genai_core.config.families import FAMILIES
 from genai_core.config.pipeline import preset_names
 from tasks.workspace import Workspace
 
@@ -15,6 +16,8 @@ console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COL
 """Eighty columns, the usual width of what is no terminal, would cut the tables."""
 
 Preset = Annotated[str, typer.Option(help=f"One of {', '.join(preset_names())}, or the path of a YAML file.")]
+Family = Annotated[str, typer.Option(metavar="NAME", help=f"Another generative family instead of the language model: "
+                                                           f"{', '.join(FAMILIES)}.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE",
                                                     help="Set a field of a stage; may be given several times.")]
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Execute this stage although its result is "

@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from genai_core.config.base import Config
 
-Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays"]
+Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays",
+                 "mnist", "abc_tunes", "headings"]
 
 
 class Source(Config):
@@ -120,8 +121,8 @@ class CleanConfig(Config):
 class TokenizeConfig(Config):
     """Train the tokenizer and write the token files."""
 
-    vocab_size: int = Field(default=4096, ge=300, le=65_536)
-    """Entries of the vocabulary, special tokens included (at most what 16 bits hold)."""
+    vocab_size: int = Field(default=4096, ge=259, le=65_536)
+    """Entries of the vocabulary, special tokens included (at most what 16 bits hold); 259 is one entry a byte."""
     max_characters: int | None = Field(default=None, ge=1000)
     """Train the tokenizer on at most this many characters; empty for all."""
     extra_sources: tuple[str, ...] = ("chats", "translations")

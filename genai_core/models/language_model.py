@@ -11,6 +11,8 @@ class LanguageModel(nn.Module, ABC):
 
     config: Any
     """A dataclass with the shape of the model."""
+    reads_on: bool = False
+    """Whether it reads past its `context_length`: a recurrent model does."""
 
     @property
     @abstractmethod

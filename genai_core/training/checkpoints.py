@@ -25,7 +25,7 @@ def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.op
     scratch = directory / f".step-{step:08d}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    save_file(dict(unique_parameters(model)), scratch / "model.safetensors")
+    save_file(state_of(model), scratch / "model.safetensors")
     save_file(_optimizer_tensors(optimizers), scratch / "optimizer.safetensors")
     random = {"random/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -59,8 +59,8 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
             shutil.rmtree(path, ignore_errors=True)
             continue
         with torch.no_grad():
-            for name, parameter in unique_parameters(model):
-                parameter.copy_(weights[name])
+            for name, tensor in state_of(model).items():
+                tensor.copy_(weights[name])
         _load_optimizer_tensors(optimizers, slots)
         torch.set_rng_state(extra.pop("random/cpu"))
         cuda = extra.pop("random/cuda", None)
@@ -70,8 +70,12 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
     return None
 
 
-def unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, parameter.detach()) for name, parameter in model.named_parameters()]
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, each tensor once although two names may share it."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        found.setdefault(tensor.data_ptr(), (name, tensor.detach()))
+    return dict(found.values())
 
 
 def _saved(directory: Path) -> list[tuple[int, Path]]:

@@ -15,10 +15,10 @@ from genai_core.data.instructions import continuation_prompt, user_asks
 from genai_core.inference.generate import Completions, Sampling, generate
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.reward import Judge
-from genai_core.training.loop import Batch
+from genai_core.training.objective import Batch, Objective
 
 
-class Grpo:
+class Grpo(Objective):
     """Clipped policy gradient with group-normalised rewards, minus a KL penalty to the reference."""
 
     unit = "completions"

@@ -17,12 +17,13 @@ from genai_core.hardware import choose_device
 from genai_core.models.language_model import LanguageModel
 from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.loop import Batch, Run, train
+from genai_core.training.loop import Run, train
+from genai_core.training.objective import Batch, Objective
 
 VALIDATION_ROWS = 64
 
 
-class AssistantTokens:
+class AssistantTokens(Objective):
     """Cross-entropy of the assistant's tokens in packed rows."""
 
     unit = "tokens"
@@ -54,9 +55,6 @@ class AssistantTokens:
 
     def size(self, batch: Batch) -> int:
         return batch["ids"].numel()
-
-    def figures(self, batch: Batch) -> dict[str, float]:
-        return {}
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:

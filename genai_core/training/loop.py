@@ -8,7 +8,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,47 +19,14 @@ from genai_core.hardware import autocast, choose_device, choose_precision, descr
 from genai_core.reporter import Reporter
 from genai_core.training import checkpoints
 from genai_core.training.interruption import Interruption
+from genai_core.training.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers
 from genai_core.training.schedule import learning_rate_factor
-
-Batch = dict[str, Tensor]
 
 COMPILE_FLOPS = {"cpu": 2.5e13, "cuda": 1e16}
 """Runs with more floating-point operations than this earn the time of torch.compile back (docs/LOG.md)."""
 
 MAX_SKIPPED_STEPS = 10
-
-
-class Objective(Protocol):
-    """What a training stage optimises."""
-
-    steps: int
-    unit: str
-    """What `size` counts, for example tokens."""
-    flops: float
-    """Floating-point operations of all steps."""
-    fixed_shapes: bool
-    """Whether all batches have the same shapes: only then is compiling worth it, since each shape is compiled anew."""
-
-    def batch(self, step: int) -> Batch:
-        """The tensors of one step; the first dimension of each is that of the sequences."""
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over the batch's targets, and further sums worth a curve. This is what gets compiled."""
-
-    def targets(self, batch: Batch) -> float:
-        """What the sums are divided by: the number of target tokens, pairs or the like in the whole batch."""
-
-    def size(self, batch: Batch) -> int:
-        """How many `unit` the batch is."""
-
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """Points for curves that are known before the step, for example the mean reward of sampled text."""
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Figures on held-out data, after `step` steps; the loop calls it at `evaluation_steps` and after the last."""
-
-    evaluation_steps: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -93,8 +60,10 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
     prepare(device)
     precision = choose_precision(device)
     torch.manual_seed(config.seed)
-    optimizers = build_optimizers(model, config, device)
-    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    players = objective.players(model)
+    optimizers_of = {name: build_optimizers(part, config, device) for name, part in players.items()}
+    optimizers = [optimizer for own in optimizers_of.values() for optimizer in own]
+    peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
     curves: dict[str, list[tuple[int, float]]] = {}
     start, done_before, skipped = 0, 0, 0
     restored = checkpoints.restore(run.checkpoint_dir, model, optimizers)
@@ -117,14 +86,16 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
             batch = objective.batch(step)
             targets = objective.targets(batch)
             sums = _backward(loss_function, batch, targets, config.accumulation_steps, device, precision)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            player = objective.player(step)
+            norm = torch.nn.utils.clip_grad_norm_(players[player].parameters(), config.gradient_clip)
             values = {name: value.item() for name, value in {**sums, "gradient_norm": norm}.items()}
             factor = learning_rate_factor(step, objective.steps, config)
             if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
-                for optimizer, rates in zip(optimizers, peaks, strict=True):
-                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                for optimizer in optimizers_of[player]:
+                    for group, rate in zip(optimizer.param_groups, peaks[id(optimizer)], strict=True):
                         group["lr"] = rate * factor
                     optimizer.step()
+                objective.after_step()
                 skipped_in_a_row = 0
             else:
                 skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1

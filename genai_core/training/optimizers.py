@@ -1,4 +1,4 @@
-"""AdamW for vectors and embeddings, Muon for the matrices inside the layers."""
+"""AdamW for vectors and embeddings, Muon for the matrices inside the layers; SGD to compare them with."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -66,14 +66,18 @@ def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device) -> list[torch.optim.Optimizer]:
-    """AdamW alone, or Muon for two-dimensional weights inside the layers and AdamW for all others."""
+    """AdamW or SGD alone, or Muon for two-dimensional weights inside the layers and AdamW for all others."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if parameter.dim() == 2 and ".layers." in name]
     in_matrices = {id(parameter) for parameter in matrices}
     others = [parameter for _, parameter in named if id(parameter) not in in_matrices]
     if config.optimizer == "muon" and matrices:
-        return [torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        return [torch.optim.AdamW(others, lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0,
+                                  fused=True),
                 Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)]
+    if config.optimizer == "sgd":
+        return [torch.optim.SGD([parameter for _, parameter in named], lr=config.learning_rate, momentum=0.9,
+                                nesterov=True)]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate,
-                              betas=(0.9, 0.95), fused=True)]
+                              betas=config.adam_betas, fused=True)]

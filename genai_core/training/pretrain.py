@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genai_core.config.training import PretrainConfig
+from genai_core.config.training import LanguageModelConfig, PretrainConfig
 from genai_core.data.batches import Windows
 from genai_core.data.token_files import read_tokens, validation_names
 from genai_core.data.tokenizer import load_tokenizer
@@ -18,16 +18,17 @@ from genai_core.models.language_model import LanguageModel
 from genai_core.models.registry import build
 from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.loop import Batch, Run, train
+from genai_core.training.loop import Run, train
+from genai_core.training.objective import Batch, Objective
 
 
-class NextToken:
+class NextToken(Objective):
     """Cross-entropy of each token given those before it in its window."""
 
     unit = "tokens"
     fixed_shapes = True
 
-    def __init__(self, model: LanguageModel, tokens_dir: Path, config: PretrainConfig, device: torch.device):
+    def __init__(self, model: LanguageModel, tokens_dir: Path, config: LanguageModelConfig, device: torch.device):
         self.model, self.config, self.device = model, config, device
         file = read_tokens(tokens_dir, "train")
         if len(file.ids) < 3 * config.context_length:
@@ -54,9 +55,6 @@ class NextToken:
 
     def size(self, batch: Batch) -> int:
         return batch["targets"].numel()
-
-    def figures(self, batch: Batch) -> dict[str, float]:
-        return {}
 
     def evaluate(self, step: int) -> dict[str, float]:
         precision = choose_precision(self.device)

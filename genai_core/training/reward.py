@@ -21,10 +21,11 @@ from genai_core.models.reward import RewardModel, encode_texts, save_reward_mode
 from genai_core.models.transformer import training_flops_per_token
 from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.loop import Batch, Run, train
+from genai_core.training.loop import Run, train
+from genai_core.training.objective import Batch, Objective
 
 
-class BradleyTerry:
+class BradleyTerry(Objective):
     """−log σ(r_better − r_worse) over all pairs of a batch (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1).
 
     A batch holds rated texts, and every two whose ratings are far enough apart are a pair: B texts cost B forward
@@ -79,9 +80,6 @@ class BradleyTerry:
 
     def size(self, batch: Batch) -> int:
         return len(batch["ratings"])
-
-    def figures(self, batch: Batch) -> dict[str, float]:
-        return {}
 
     def evaluate(self, step: int) -> dict[str, float]:
         if len(self.validation) < 2:

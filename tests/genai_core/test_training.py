@@ -15,6 +15,7 @@ from genai_core.data.tokenizer import save_tokenizer
 from genai_core.errors import InputError, TrainingDiverged
 from genai_core.training import checkpoints, loop, pretrain
 from genai_core.training.loop import Run, train
+from genai_core.training.objective import Objective
 from genai_core.training.optimizers import Muon, orthogonalize
 from genai_core.training.schedule import learning_rate_factor
 from tests.conftest import Recorder
@@ -163,7 +164,7 @@ def test_too_little_text_is_an_error_before_training(tokens, tmp_path, recorder)
         run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c", context_length=65536, tokens=65536 * 4)
 
 
-class Quadratic:
+class Quadratic(Objective):
     """A loss that is not finite at chosen steps."""
 
     unit, flops, fixed_shapes, evaluation_steps = "things", 0.0, True, frozenset()
@@ -182,9 +183,6 @@ class Quadratic:
 
     def size(self, batch):
         return 1
-
-    def figures(self, batch):
-        return {}
 
     def evaluate(self, step):
         return {}

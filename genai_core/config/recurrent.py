@@ -1,0 +1,75 @@
+"""Configs of the recurrent family."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from genai_core.config.base import Config
+from genai_core.config.training import LanguageModelConfig
+
+Cell = Literal["rnn", "lstm", "gru"]
+
+
+class RecurrentConfig(LanguageModelConfig):
+    """Train a language model of recurrent layers."""
+
+    cell: Cell
+    """The recurrent cell: Elman's, the long short-term memory, or the gated recurrent unit."""
+    layers: int = Field(default=2, ge=1, le=16)
+    """Recurrent layers, one above the other."""
+    hidden_size: int = Field(default=256, ge=8)
+    """Numbers in the hidden state of a layer."""
+    embedding_size: int = Field(default=64, ge=4)
+    """Numbers of a token's embedding."""
+
+
+class PositionalConfig(LanguageModelConfig):
+    """Train a small causal transformer, to compare how it knows positions or how it is optimised."""
+
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "rotary"
+    """How the model knows where a token stands."""
+    layers: int = Field(default=2, ge=1, le=16)
+    """Blocks."""
+    hidden_size: int = Field(default=128, ge=16)
+    """Width of the residual stream."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads; they divide the width."""
+    feed_forward_size: int = Field(default=512, ge=16)
+    """Inner width of the feed-forward network."""
+
+
+class CharacterEvaluationConfig(Config):
+    """Compare language models on held-out characters."""
+
+    held_out_tokens: int = Field(default=100_000, ge=1024)
+    """Most held-out tokens to score."""
+    ngram_order: int = Field(default=5, ge=1, le=7)
+    """Order of the byte n-grams that the models are compared with."""
+    memory_lengths: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Distances over which the gradient's fall is measured, in steps."""
+    prompt: str = "KING. "
+    """What the samples continue."""
+    sample_tokens: int = Field(default=300, ge=10)
+    """Length of each sample."""
+    temperature: float = Field(default=0.8, ge=0)
+    """Of the samples."""
+
+
+class ComparisonEvaluationConfig(Config):
+    """Compare trainings that differ in one thing."""
+
+    held_out_tokens: int = Field(default=60_000, ge=1024)
+    """Most held-out tokens to score."""
+    stretch: float = Field(default=2.0, ge=1)
+    """Also score windows this many times as long as those of the training."""
+
+
+class TuneEvaluationConfig(CharacterEvaluationConfig):
+    """Judge models of music in ABC notation."""
+
+    prompt: str = "X:1\nT:"
+    """What the samples continue."""
+    tunes: int = Field(default=40, ge=1)
+    """Tunes to write, for the share that parses."""
+    sample_tokens: int = Field(default=500, ge=10)
+    """Longest tune."""

@@ -1,0 +1,45 @@
+"""What the evaluation of a family leaves: one table of figures, samples, and pictures with their captions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genai_core.result import Result
+
+Columns = dict[str, dict[str, float]]
+"""Model or baseline to its figures."""
+
+
+class Pictures:
+    """PNG files of an evaluation, with what each shows."""
+
+    def __init__(self, out_dir: Path):
+        self.directory = out_dir
+        self._captions: dict[str, str] = {}
+
+    def add(self, name: str, caption: str) -> Path:
+        """Where to write the picture `name`."""
+        self._captions[f"{name}.png"] = caption
+        return self.directory / f"{name}.png"
+
+    @property
+    def captions(self) -> dict[str, str]:
+        return dict(self._captions)
+
+
+def write_evaluation(columns: Columns, pictures: Pictures, out_dir: Path,
+                     samples: dict[str, list[dict[str, Any]]] | None = None) -> Result:
+    """Write `evaluation.json`, `pictures.json` and `samples.json`; every figure as `column/figure`."""
+    for name, value in (("evaluation", columns), ("pictures", pictures.captions), ("samples", samples or {})):
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        (out_dir / f"{name}.json").write_text(text, encoding="utf-8")
+    return Result({f"{column}/{name}": value for column, figures in columns.items() for name, value in figures.items()})
+
+
+def stage_figures(models: dict[str, Path], names: tuple[str, ...]) -> Columns:
+    """What training measured of each model, read from the last points of its curves."""
+    columns: Columns = {}
+    for model, directory in models.items():
+        curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
+        columns[model] = {name: curves[name][-1][1] for name in names if name in curves}
+    return columns

@@ -1,0 +1,101 @@
+"""The evaluation of language models of characters: bits per character beside n-grams, samples, and how far the
+gradient reaches back."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+
+from genai_core.config.recurrent import CharacterEvaluationConfig
+from genai_core.data.token_files import TokenFile, read_tokens
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.evaluation.baselines import ByteNgrams
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.evaluation.family_report import Columns, Pictures, write_evaluation
+from genai_core.hardware import choose_device
+from genai_core.inference.generate import Sampling
+from genai_core.inference.text import continue_text, load_language_model
+from genai_core.models.recurrent import RecurrentLanguageModel
+from genai_core.pictures import figure_and_axes, save_picture
+from genai_core.reporter import Reporter
+from genai_core.result import Result
+
+GRADIENT_WINDOWS = 64
+
+
+def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
+        reporter: Reporter, device: str, added: Columns | None = None) -> Result:
+    """Write the figures of each model and of n-grams over the same text, a sample of each, and the pictures; `added`
+    joins them."""
+    where = choose_device(device)
+    tokenizer = load_tokenizer(tokens)
+    name = sorted(path.stem for path in tokens.glob("test.*.bin"))[0]
+    held_out = read_tokens(tokens, name)
+    text = _text(held_out, tokenizer, config.held_out_tokens + 1)[1:]
+    pictures, columns, samples = Pictures(out_dir), dict[str, dict[str, float]](), {}
+    recurrent = {}
+    for model_name, directory in models.items():
+        model, _ = load_language_model(directory, where)
+        bits = held_out_loss(model, held_out, token_byte_lengths(tokenizer), model.context_length,
+                             max_tokens=config.held_out_tokens, device=where, precision=torch.float32,
+                             overlap=True).nats / math.log(2)
+        columns[model_name] = {"bits_per_character": bits / len(text),
+                               "parameters": sum(parameter.numel() for parameter in model.parameters())}
+        reporter.note(f"{model_name}: {bits / len(text):.3f} bits per character")
+        pieces = continue_text(model, tokenizer, config.prompt, config.sample_tokens,
+                               Sampling(config.temperature), seed=0)
+        samples[model_name] = [{"task": "continue", "asked": config.prompt, "expected": "",
+                                "answered": "".join(pieces)}]
+        if isinstance(model, RecurrentLanguageModel):
+            recurrent[model_name] = model
+    train = _text(read_tokens(tokens, "train"), tokenizer, None)
+    ngrams = ByteNgrams(config.ngram_order).bits_per_byte(train.encode(), {"held out": text.encode()})
+    columns["baseline"] = {"bits_per_character": ngrams["held out"] * len(text.encode()) / len(text)}
+    columns |= _gradient_reach(recurrent, held_out, config, pictures, columns)
+    for name, figures in (added or {}).items():
+        columns[name] = {**columns.get(name, {}), **figures}
+    return write_evaluation(columns, pictures, out_dir, samples)
+
+
+def _text(file: TokenFile, tokenizer: Tokenizer, tokens: int | None) -> str:
+    return tokenizer.decode(file.ids[:tokens].tolist(), skip_special_tokens=True)
+
+
+def _gradient_reach(models: dict[str, RecurrentLanguageModel], file: TokenFile, config: CharacterEvaluationConfig,
+                    pictures: Pictures, columns: Columns) -> Columns:
+    """How the gradient of a loss at the last step falls with the distance of the input that it reaches, trained and
+    untrained: norm at each distance, as a share of the norm at distance 1."""
+    length = max(config.memory_lengths) + 1
+    ids = torch.stack([torch.from_numpy(file.ids[start:start + length + 1].astype("int64"))
+                       for start in range(0, (len(file.ids) - length - 1), length)[:GRADIENT_WINDOWS]])
+    figure, axes = figure_and_axes(6, 3.2)
+    reached: Columns = {}
+    for number, (name, model) in enumerate(models.items()):
+        torch.manual_seed(0)
+        untrained = RecurrentLanguageModel(model.shape).to(next(model.parameters()).device)
+        for subject, style, label in ((model, "-", name), (untrained, ":", f"{name}, untrained")):
+            norms = _input_gradients(subject, ids.to(next(subject.parameters()).device))
+            shares = [norms[-distance] / norms[-1] for distance in config.memory_lengths]
+            axes.plot(config.memory_lengths, shares, style, color=f"C{number}", marker="o", markersize=3, label=label)
+            if subject is model:
+                reached[name] = {**columns[name], f"gradient_at_{config.memory_lengths[-1]}": shares[-1]}
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("distance of the input, in steps")
+    axes.set_ylabel("gradient, as a share\nof that at distance 1")
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.3)
+    save_picture(figure, pictures.add("gradient-reach", "how the gradient of the last step's loss falls on its way "
+                                                        "back in time"))
+    return reached
+
+
+def _input_gradients(model: RecurrentLanguageModel, ids: torch.Tensor) -> list[float]:
+    """Norm of ∂ loss at the last step / ∂ embedding at each step, averaged over the rows; oldest first."""
+    embedded = model.embedding(ids[:, :-1]).detach().requires_grad_()
+    outputs, _ = model.recurrent(embedded)
+    F.cross_entropy(model.logits(outputs[:, -1]), ids[:, -1], reduction="sum").backward()
+    assert embedded.grad is not None
+    return embedded.grad.norm(dim=2).mean(0).clamp(min=1e-30).tolist()

@@ -1,0 +1,64 @@
+"""Cross-entropy of the sentiment of reviews, for any model of ids (B, T) and of what of them is real."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai_core.config.classification import ReviewTrainConfig
+from genai_core.data.packing import epoch_order
+from genai_core.data.reviews import Reviews
+from genai_core.training.objective import Batch, Objective
+
+EVALUATION_BATCH = 100
+
+
+class ReviewLabels(Objective):
+    unit = "reviews"
+    fixed_shapes = False      # batches are as long as their longest review
+
+    def __init__(self, model: nn.Module, train: Reviews, validation: Reviews, config: ReviewTrainConfig, steps: int,
+                 flops_per_review: float, device: torch.device):
+        self.model, self.reviews, self.validation, self.config, self.device = model, train, validation, config, device
+        self.steps = steps
+        self.flops = steps * config.batch_size * flops_per_review
+        self.evaluation_steps = frozenset(steps * (number + 1) // config.evaluations
+                                          for number in range(config.evaluations))
+
+    def batch(self, step: int) -> Batch:
+        count = len(self.reviews.labels)
+        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
+        orders = {number // count: epoch_order(count, number // count, self.config.seed) for number in numbers}
+        rows = torch.from_numpy(np.array([orders[number // count][number % count] for number in numbers]))
+        longest = int(self.reviews.real[rows].sum(1).max())
+        return {"ids": self.reviews.ids[rows, :longest].to(self.device),
+                "real": self.reviews.real[rows, :longest].to(self.device),
+                "labels": self.reviews.labels[rows].to(self.device)}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.model(batch["ids"], batch["real"])
+        right = (logits.argmax(1) == batch["labels"]).sum()
+        return F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), {"accuracy": right.detach()}
+
+    def targets(self, batch: Batch) -> float:
+        return len(batch["labels"])
+
+    def size(self, batch: Batch) -> int:
+        return len(batch["labels"])
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        seen = predict(self.model, self.validation, self.device)
+        return {"validation_accuracy": (seen == self.validation.labels).float().mean().item()}
+
+
+@torch.no_grad()
+def predict(model: nn.Module, reviews: Reviews, device: torch.device) -> Tensor:
+    """The likeliest label of each review (N,)."""
+    model.eval()
+    parts = []
+    for first in range(0, len(reviews.labels), EVALUATION_BATCH):
+        rows = slice(first, first + EVALUATION_BATCH)
+        longest = int(reviews.real[rows].sum(1).max())
+        parts.append(model(reviews.ids[rows, :longest].to(device), reviews.real[rows, :longest].to(device))
+                     .argmax(1).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,54 @@
+"""What the objectives on images share: batches of images, and noise that depends on the step alone."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genai_core.config.images import ImageTrainConfig
+from genai_core.data.packing import epoch_order
+from genai_core.training.objective import Batch, Objective
+
+
+class ImageObjective(Objective):
+    """Batches of images (B, 1, H, W) and labels (B,), each epoch in another order."""
+
+    unit = "images"
+    fixed_shapes = False      # these networks are small: compiling them takes longer than training them
+
+    def __init__(self, images: Tensor, labels: Tensor, config: ImageTrainConfig, device: torch.device,
+                 flops_per_image: float):
+        self.images, self.labels, self.config, self.device = images, labels, config, device
+        self.steps = config.steps
+        self.flops = config.steps * config.batch_size * flops_per_image
+        self.evaluation_steps = frozenset(config.steps * (number + 1) // config.evaluations
+                                          for number in range(config.evaluations))
+
+    def batch(self, step: int) -> Batch:
+        count = len(self.images)
+        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
+        orders = {number // count: epoch_order(count, number // count, self.config.seed) for number in numbers}
+        rows = torch.from_numpy(np.array([orders[number // count][number % count] for number in numbers]))
+        return {"images": self.images[rows].to(self.device), "labels": self.labels[rows].to(self.device)}
+
+    def noise(self, step: int) -> torch.Generator:
+        """A generator whose numbers are the same whenever this step is taken."""
+        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+
+    def targets(self, batch: Batch) -> float:
+        return len(batch["images"])
+
+    def size(self, batch: Batch) -> int:
+        return len(batch["images"])
+
+
+def multiplying_flops(model: torch.nn.Module, *example: Tensor) -> float:
+    """Floating-point operations of forward and backward for one example: three times those of the forward pass, which
+    are counted as PyTorch executes it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*example)
+    model.train(training)
+    return 3.0 * counter.get_total_flops()
