@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from genai_core.config.families import load_family
 from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
 from tasks import tracking, versioning
@@ -56,7 +57,9 @@ def reproduce(uri: str, workspace: Workspace, keep: Path | None, pull: bool) -> 
         _copy_own_files(preset, workspace, made_in)
         if pull:
             _pull(root, workspace, made_in)
-        _run(made_in, ["run", "--preset", str(preset), "--until", root.stage])
+        family = yaml.safe_load(config).get("family", "")
+        which = ["--family", family] if family else []
+        _run(made_in, ["run", *which, "--preset", str(preset), "--until", root.stage])
         return [Reproduced(node.stage, node.key, node.digest, _digest(made_in, node)) for node in root.all_nodes()]
 
 
@@ -92,7 +95,9 @@ def _worktree(commit: str, keep: Path | None) -> Iterator[Path]:
 
 def _copy_own_files(preset: Path, workspace: Workspace, made_in: Workspace) -> None:
     """The user's own source files: no commit and no registry holds them."""
-    for source in load_pipeline(str(preset)).collect.sources.values():
+    family = yaml.safe_load(preset.read_text(encoding="utf-8")).get("family", "")
+    config = load_family(family, str(preset)) if family else load_pipeline(str(preset))
+    for source in config.collect.sources.values():
         for pattern in source.paths if source.kind == "files" and source.enabled else ():
             for file in workspace.root.glob(pattern) if not Path(pattern).is_absolute() else ():
                 target = made_in.root / file.relative_to(workspace.root)

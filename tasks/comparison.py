@@ -10,13 +10,15 @@ import numpy as np
 from genai_core.errors import InputError
 from tasks import registry
 from tasks.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.registered import STAGE_KINDS
 from tasks.workspace import Workspace
 
 COLUMNS = {"pretrain": ("pretrain", "base"), "instruct": ("instruct", "instruct"), "rlhf": ("rlhf", "rlhf"),
            "quantize": ("quantize", "int8")}
-"""Stage of a model to the input of evaluate by which its report is found, and its column there."""
+"""Stage of a model to the input of evaluate by which its report is found, and its column there; both have the stage's
+name where none is given."""
 RESAMPLES = 2000
-LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss")
+LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "bits_per_character", "loss", "distance", "error")
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,23 @@ def compare(first: str, second: str) -> Comparison:
 def _evaluated(uri: str) -> _Evaluated:
     version = registry.read_version(uri)
     stage, digest = version.tags["stage"], version.tags["artifact.digest"]
-    if stage not in COLUMNS:
-        raise InputError(f"{uri}: a {stage} model is not in the table of evaluate; compare "
-                         f"{', '.join(COLUMNS)}")
-    source, column = COLUMNS[stage]
+    source, column = COLUMNS.get(stage, (stage, stage))
     report = _report(Workspace.current(), source, digest)
     if report is None:
         raise InputError(f"{uri}: no report of this workspace evaluated it; run its pipeline until evaluate")
     manifest = read_manifest(report)
-    return _Evaluated(f"{version.name}/{version.version}", _read(report, "evaluation.json")[column],
-                      _read(report, "outcomes.json").get(column, {}), _read(report, "samples.json")[column],
-                      manifest["inputs"]["clean"] + manifest["inputs"]["tokenize"], manifest["config"])
+    evaluation = _read(report, "evaluation.json")
+    if column not in evaluation:
+        raise InputError(f"{uri}: a {stage} model is not in the table of evaluate; compare those that are: "
+                         f"{', '.join(evaluation)}")
+    return _Evaluated(f"{version.name}/{version.version}", evaluation[column],
+                      _read(report, "outcomes.json").get(column, {}), _read(report, "samples.json").get(column, []),
+                      _datasets(manifest["inputs"]), manifest["config"])
+
+
+def _datasets(inputs: dict[str, str]) -> str:
+    """What the questions come from."""
+    return " ".join(digest for name, digest in inputs.items() if STAGE_KINDS.get(name) == "data")
 
 
 def _report(workspace: Workspace, stage: str, digest: str) -> Path | None:

@@ -42,25 +42,26 @@ class GenaiModel(PythonModel):
         wanted = params or {}
         sampling = Sampling(temperature=float(wanted.get("temperature", 0.0)))
         if self.family:
-            return [self._of_family(str(item), int(wanted.get("max_new_tokens", 64)), sampling) for item in asked]
+            return [_of_family(self.family, str(item), int(wanted.get("max_new_tokens", 64)), sampling) for item in asked]
         answers = []
         for item in asked:
             pieces = self.chat.answer(_messages(item), int(wanted.get("max_new_tokens", 64)), sampling)
             answers.append("".join(pieces))
         return answers
 
-    def _of_family(self, text, max_new_tokens, sampling):
-        import torch
 
-        from genai_core.inference.images import is_image_model, make_images
-        from genai_core.inference.text import respond
-        from genai_core.pictures import grid_as_base64
+def _of_family(directory, text, max_new_tokens, sampling):
+    import torch
 
-        device = torch.device("cpu")
-        if is_image_model(self.family):
-            label = int(text) if text.strip().isdigit() else None
-            return grid_as_base64(make_images(self.family, 1, label, 0, device))
-        return "".join(respond(self.family, text, max_new_tokens, sampling, 0, device))
+    from genai_core.inference.images import is_image_model, make_images
+    from genai_core.inference.text import respond
+    from genai_core.pictures import grid_as_base64
+
+    device = torch.device("cpu")
+    if is_image_model(directory):
+        label = int(text) if text.strip().isdigit() else None
+        return grid_as_base64(make_images(directory, 1, label, 0, device))
+    return "".join(respond(directory, text, max_new_tokens, sampling, 0, device))
 
 
 def _messages(item):

@@ -24,7 +24,7 @@ def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], ou
     pairs: dict[str, list[Pair]] = {}
     for pair in read_pairs(data, "test"):
         pairs.setdefault(pair.task, []).append(pair)
-    pairs = {task: rows[:config.pairs] for task, rows in pairs.items()}
+    pairs = {task: rows[::-(-len(rows) // config.pairs)] for task, rows in pairs.items()}      # they may be sorted
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     samples: dict[str, list[dict[str, str]]] = {}
     loaded = {name: PairModel(directory, where) for name, directory in models.items()}

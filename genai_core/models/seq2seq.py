@@ -47,9 +47,9 @@ class RecurrentSeq2Seq(EncoderDecoder):
         self.shape = shape
         layer, half = LAYERS[shape.cell], shape.hidden_size // 2
         self.embedding = nn.Embedding(shape.vocab_size, shape.embedding_size)
-        self.forwards, self.backwards = layer(shape.embedding_size, half), layer(shape.embedding_size, half)
         context = shape.hidden_size if shape.attention == "bahdanau" else 0
-        self.decoder = layer(shape.embedding_size + context, shape.hidden_size)
+        self.encoder_layers = nn.ModuleList([layer(shape.embedding_size, half), layer(shape.embedding_size, half)])
+        self.decoder_layers = nn.ModuleList([layer(shape.embedding_size + context, shape.hidden_size)])
         if shape.attention == "bahdanau":
             self.query = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
             self.key = nn.Linear(shape.hidden_size, shape.hidden_size)
@@ -62,8 +62,9 @@ class RecurrentSeq2Seq(EncoderDecoder):
     def encode(self, source: Tensor, real: Tensor) -> Memory:
         """Read from both ends (Schuster & Paliwal 1997); the last states of both directions begin the decoder."""
         embedded = self.embedding(source)
-        there, last_there = self.forwards(embedded, None, real)
-        back, last_back = self.backwards(embedded.flip(1), None, real.flip(1))
+        forwards, backwards = self.encoder_layers
+        there, last_there = forwards(embedded, None, real)
+        back, last_back = backwards(embedded.flip(1), None, real.flip(1))
         first = tuple(torch.cat(both, dim=1) for both in zip(last_there, last_back, strict=True))
         return Memory(torch.cat([there, back.flip(1)], dim=2), real, first)
 
@@ -72,7 +73,7 @@ class RecurrentSeq2Seq(EncoderDecoder):
         embedded = self.embedding(inputs)
         if self.shape.attention == "bahdanau":
             return self._decode_bahdanau(embedded, memory, state)
-        hidden, state = self.decoder(embedded, state)
+        hidden, state = self.decoder_layers[0](embedded, state)
         if self.shape.attention == "none":
             return Decoded(self.head(hidden), state, None)
         scores = hidden @ self.match(memory.states).transpose(1, 2)
@@ -82,13 +83,13 @@ class RecurrentSeq2Seq(EncoderDecoder):
 
     def _decode_bahdanau(self, embedded: Tensor, memory: Memory, state: State) -> Decoded:
         """The context of a step is part of its input, so the steps go one after the other."""
-        keys = self.key(memory.states)
+        keys, cell = self.key(memory.states), self.decoder_layers[0]
         outputs, looks = [], []
         for part in embedded.unbind(1):
             scores = self.score(torch.tanh(self.query(state[0])[:, None] + keys))[:, :, 0]
             weights = _softmax(scores[:, None], memory.real)
             given = torch.cat([part, (weights @ memory.states)[:, 0]], dim=1)
-            state = self.decoder.step(F.linear(given, self.decoder.weight_ih, self.decoder.bias_ih), state)
+            state = cell.step(F.linear(given, cell.weight_ih, cell.bias_ih), state)
             outputs.append(state[0])
             looks.append(weights)
         return Decoded(self.head(torch.stack(outputs, dim=1)), state, torch.cat(looks, dim=1))

@@ -68,8 +68,8 @@ class T5(EncoderDecoder):
         self.shape = shape
         size, heads, inner = shape.hidden_size, shape.heads, shape.feed_forward_size
         self.embedding = nn.Embedding(shape.vocab_size, size)
-        self.encoder = nn.ModuleList(EncoderBlock(size, heads, inner) for _ in range(shape.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderBlock(size, heads, inner) for _ in range(shape.decoder_layers))
+        self.encoder_layers = nn.ModuleList(EncoderBlock(size, heads, inner) for _ in range(shape.encoder_layers))
+        self.decoder_layers = nn.ModuleList(DecoderBlock(size, heads, inner) for _ in range(shape.decoder_layers))
         self.encoder_bias, self.decoder_bias = RelativeBias(heads, True), RelativeBias(heads, False)
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.head = nn.Linear(size, shape.vocab_size, bias=False)
@@ -79,7 +79,7 @@ class T5(EncoderDecoder):
     def encode(self, source: Tensor, real: Tensor) -> Memory:
         allowed, bias = real[:, None, None], self.encoder_bias(source.shape[1])
         x = self.embedding(source)
-        for block in self.encoder:
+        for block in self.encoder_layers:
             x = block(x, allowed, bias)
         return Memory(self.encoder_norm(x), allowed)
 
@@ -89,7 +89,7 @@ class T5(EncoderDecoder):
         causal, bias = causal_mask(ids.shape[1], ids.device), self.decoder_bias(ids.shape[1])
         x = self.embedding(ids)
         weights = None
-        for block in self.decoder:
+        for block in self.decoder_layers:
             x, weights = block(x, memory.states, memory.real, causal, bias)
         new = slice(ids.shape[1] - inputs.shape[1], None)
         attention = None if weights is None else weights.mean(1)[:, new]

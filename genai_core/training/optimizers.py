@@ -68,7 +68,7 @@ def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
 def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device) -> list[torch.optim.Optimizer]:
     """AdamW or SGD alone, or Muon for two-dimensional weights inside the layers and AdamW for all others."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [parameter for name, parameter in named if parameter.dim() == 2 and ".layers." in name]
+    matrices = [parameter for name, parameter in named if parameter.dim() == 2 and "layers." in name]
     in_matrices = {id(parameter) for parameter in matrices}
     others = [parameter for _, parameter in named if id(parameter) not in in_matrices]
     if config.optimizer == "muon" and matrices:

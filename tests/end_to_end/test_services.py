@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from genai_core.config.families import FAMILIES
 from tasks.workspace import REPOSITORY
 from tests.end_to_end.conftest import Api, Home
 from tests.end_to_end.helpers import answers, api_of, free_port, processes_in, wait_for
@@ -38,7 +39,7 @@ def test_status_tells_of_three_healthy_services_and_up_does_not_start_them_twice
 
 def test_the_deployments_are_there_and_the_schedule_is_off(api):
     names = {entry["name"] for entry in api.post("/deployments/filter").json()}
-    assert names == {"laptop", "nightly", "on-demand"}
+    assert names == {"laptop", "nightly", "on-demand", *FAMILIES}
     (schedule,) = api.deployment("nightly")["schedules"]
     assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 3 * * *"
 
@@ -175,7 +176,7 @@ def test_deploy_all_and_a_process_worker_run_and_cancel(copied, prefect):
         prefect_command("work-pool", "create", pool, "--type", "process")
     prefect_command("deploy", "--all")
     assert {entry["name"] for entry in api.post("/deployments/filter").json()} == {
-        "laptop", "nightly", "gpu", "on-demand"}
+        "laptop", "nightly", "gpu", "on-demand", *FAMILIES}
     gpu = api.deployment("gpu")
     assert gpu["work_pool_name"] == "genai-gpu" and gpu["global_concurrency_limit"]["limit"] == 1
     with (copied.root / "worker.log").open("wb") as log:

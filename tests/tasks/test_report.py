@@ -13,7 +13,8 @@ ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} | `code` <img src=x onerror=aler
 CONTENT = {
     "stages": [], "models": ["base"], "table": [["bits_per_byte", 1.5]], "gates": [], "flow_run": "f",
     "commit": "c" * 40,
-    "dataset_md5": "d", "total_seconds": 1.0, "cost": Cost(5.0, 1e9, 0.25, 0.5, "EUR"), "title": "Language model of depth 1",
+    "dataset_md5": "d", "total_seconds": 1.0, "cost": Cost(5.0, 1e9, 0.25, 0.5, "EUR"),
+    "title": "Language model of depth 1",
     "licences": {"source": {"licence": "MIT", "attribution": "them"}},
     "samples": [{"task": "trivia", "asked": ATTACK, "expected": ATTACK, "answers": {"base": ATTACK}}],
 }

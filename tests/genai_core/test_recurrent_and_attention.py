@@ -1,0 +1,124 @@
+"""Cells equal PyTorch's; what is decoded step by step equals what is decoded at once; padding changes nothing."""
+
+import pytest
+import torch
+
+from genai_core.inference.generate import generate
+from genai_core.models.encoder_decoder import write
+from genai_core.models.positional import PositionalLanguageModel, PositionalShape
+from genai_core.models.recurrent import LAYERS, RecurrentLanguageModel, RecurrentShape, RecurrentStack
+from genai_core.models.seq2seq import RecurrentSeq2Seq, Seq2SeqShape
+from genai_core.models.t5 import T5, RelativeBias, T5Shape
+
+TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+CELLS = sorted(TORCH)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_cells_equal_those_of_torch(cell, layers):
+    torch.manual_seed(0)
+    ours, theirs = RecurrentStack(cell, 7, 11, layers), TORCH[cell](7, 11, layers, batch_first=True)
+    for number, layer in enumerate(ours.layers):
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            getattr(theirs, f"{name}_l{number}").data.copy_(getattr(layer, name))
+    inputs = torch.randn(4, 9, 7)
+    outputs, states = ours(inputs)
+    expected, last = theirs(inputs)
+    assert torch.allclose(outputs, expected, atol=1e-6, rtol=0)
+    hidden = last[0] if cell == "lstm" else last
+    for number, state in enumerate(states):
+        assert torch.allclose(state[0], hidden[number], atol=1e-6, rtol=0)
+    outputs.square().sum().backward()
+    expected.square().sum().backward()
+    assert torch.allclose(ours.layers[0].weight_hh.grad, theirs.weight_hh_l0.grad, atol=1e-5, rtol=1e-5)
+
+
+def language_models():
+    for cell in CELLS:
+        yield RecurrentLanguageModel(RecurrentShape(cell, 50, 8, 16, 2, 32))
+    for positions in ("sinusoidal", "learned", "rotary", "none"):
+        yield PositionalLanguageModel(PositionalShape(positions, 50, 32, 2, 2, 64, 32))
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_generation_with_a_cache_equals_reading_everything_again(number):
+    torch.manual_seed(number)
+    model = list(language_models())[number].eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    prompts = [[3, 4, 5], [7], [9, 1, 2, 8, 6]]
+    made = generate(model, prompts, 8, set(), pad_id=0)
+    for prompt, row in zip(prompts, made.ids.tolist(), strict=True):      # padded on the left with the others
+        ids = list(prompt)
+        for token in row:
+            assert int(model(torch.tensor([ids]))[0, -1].argmax()) == token
+            ids.append(token)
+
+
+def test_recurrent_padding_leaves_the_state_as_it_was():
+    torch.manual_seed(0)
+    for cell in CELLS:
+        layer = LAYERS[cell](5, 6)
+        inputs = torch.randn(2, 4, 5)
+        real = torch.tensor([[True, True, False, False], [False, True, True, True]])
+        _, state = layer(inputs, None, real)
+        _, first = layer(inputs[:1, :2])
+        _, second = layer(inputs[1:, 1:])
+        for padded, alone in zip(state, zip(first, second, strict=True), strict=True):
+            assert torch.allclose(padded, torch.cat(alone), atol=1e-6)
+
+
+def pair_models():
+    for attention in ("none", "bahdanau", "luong"):
+        for cell in CELLS:
+            yield RecurrentSeq2Seq(Seq2SeqShape(cell, attention, 40, 12, 16, 10, 10))
+    yield T5(T5Shape(40, 24, 4, 2, 2, 32, 10, 10))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_decoding_step_by_step_equals_teacher_forcing_and_padding_changes_nothing(number):
+    torch.manual_seed(number)
+    model = list(pair_models())[number].eval()
+    source, inputs = torch.randint(1, 40, (3, 6)), torch.randint(1, 40, (3, 5))
+    real = torch.ones(3, 6, dtype=torch.bool)
+    whole = model.decode(inputs, model.encode(source, real))
+    state, logits = None, []
+    for part in inputs.split(1, dim=1):
+        decoded = model.decode(part, model.encode(source, real), state)
+        state = decoded.state
+        logits.append(decoded.logits)
+    assert torch.allclose(torch.cat(logits, dim=1), whole.logits, atol=1e-5)
+    if whole.attention is not None:
+        assert torch.allclose(whole.attention.sum(-1), torch.ones(3, 5), atol=1e-5)
+    padded = torch.cat([source, torch.zeros(3, 3, dtype=torch.int64)], dim=1)
+    longer = torch.cat([real, torch.zeros(3, 3, dtype=torch.bool)], dim=1)
+    with_padding = model.decode(inputs, model.encode(padded, longer))
+    assert torch.allclose(with_padding.logits, whole.logits, atol=1e-5)
+    if with_padding.attention is not None:
+        assert with_padding.attention[:, :, 6:].abs().max() == 0
+
+
+def test_writing_ends_at_the_end_token_of_every_row():
+    torch.manual_seed(0)
+    model = next(pair_models()).eval()
+    model.head.bias.data[5] = 100.0      # always the end
+    ids, attention = write(model, torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool), 1, 5, 10)
+    assert ids.tolist() == [[5], [5]] and attention is None
+
+
+def test_relative_bias_depends_on_the_distance_alone_and_the_decoder_sees_no_future():
+    bias = RelativeBias(2, both_ways=True)
+    torch.nn.init.normal_(bias.table.weight)
+    table = bias(12)[0]
+    for distance in range(-11, 12):
+        diagonal = table.diagonal(distance, dim1=1, dim2=2)
+        assert torch.equal(diagonal, diagonal[:, :1].expand_as(diagonal))
+    torch.manual_seed(0)
+    model = T5(T5Shape(40, 24, 4, 1, 1, 32, 10, 10)).eval()
+    memory = model.encode(torch.randint(40, (1, 4)), torch.ones(1, 4, dtype=torch.bool))
+    inputs = torch.randint(40, (1, 6))
+    changed = inputs.clone()
+    changed[0, 4] = (changed[0, 4] + 1) % 40
+    before, after = model.decode(inputs, memory).logits, model.decode(changed, memory).logits
+    assert torch.equal(before[:, :4], after[:, :4]) and not torch.equal(before[:, 4:], after[:, 4:])
