@@ -42,7 +42,8 @@ class GenaiModel(PythonModel):
         wanted = params or {}
         sampling = Sampling(temperature=float(wanted.get("temperature", 0.0)))
         if self.family:
-            return [_of_family(self.family, str(item), int(wanted.get("max_new_tokens", 64)), sampling) for item in asked]
+            longest = int(wanted.get("max_new_tokens", 64))
+            return [_of_family(self.family, str(item), longest, sampling) for item in asked]
         answers = []
         for item in asked:
             pieces = self.chat.answer(_messages(item), int(wanted.get("max_new_tokens", 64)), sampling)

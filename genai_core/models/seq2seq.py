@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai_core.models.encoder_decoder import Decoded, EncoderDecoder
-from genai_core.models.recurrent import LAYERS, State
+from genai_core.models.recurrent import LAYERS, RecurrentLayer, State
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class RecurrentSeq2Seq(EncoderDecoder):
     def _decode_bahdanau(self, embedded: Tensor, memory: Memory, state: State) -> Decoded:
         """The context of a step is part of its input, so the steps go one after the other."""
         keys, cell = self.key(memory.states), self.decoder_layers[0]
+        assert isinstance(cell, RecurrentLayer)
         outputs, looks = [], []
         for part in embedded.unbind(1):
             scores = self.score(torch.tanh(self.query(state[0])[:, None] + keys))[:, :, 0]
