@@ -74,7 +74,7 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
     for stage, artifact in run.artifacts.items():
         metrics = read_manifest(artifact.directory(run.workspace))["metrics"]
         record = records.read_record(run.workspace, stage, artifact.key)
-        figures = key_figures(stage, metrics) or dict(list(metrics.items())[:3])
+        figures = key_figures(stage, metrics) or _first_figures(metrics)
         lines.append(StageLine(stage, run.states[stage], record.get("seconds", 0.0), recorded_cost(record),
                                run.versions.get(stage, ""), artifact.key,
                                ", ".join(f"{name} {shown(value)}" for name, value in figures.items())))
@@ -89,6 +89,11 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
             "dataset_md5": run.dataset_md5, "total_seconds": total_seconds, "title": _title(run),
             "licences": _json(run, "collect", "data_card.json") or {},
             "cost": sum((line.cost for line in lines), Cost())}
+
+
+def _first_figures(metrics: dict[str, float]) -> dict[str, float]:
+    """The first three that say something: a dataset without chats has zero of them."""
+    return dict([(name, value) for name, value in metrics.items() if value][:3])
 
 
 def _title(run: PipelineRun) -> str:
@@ -109,7 +114,7 @@ def _markdown(content: dict[str, Any]) -> str:
     lines += ["", "## Gates", ""] + [
         f"- {'passed' if gate['passed'] else 'FAILED'}: {gate['gate']}: {gate['figure']} is {shown(gate['value'])}, "
         f"wanted {gate['comparison']} {shown(gate['bound'])}" for gate in content["gates"]]
-    lines += ["", "## Samples", ""]
+    lines += ["", "## Samples", ""] if content["samples"] else [""]
     for sample in content["samples"]:
         lines.append(f"**{sample['task']}**: {_inline(sample['asked'])}")
         lines += ["", *(f"- {model}: {_inline(answer)}" for model, answer in sample["answers"].items()),

@@ -11,10 +11,10 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.diffusion import NO_LABEL, Diffusion, DiffusionShape
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.image_objective import ImageObjective, multiplying_flops
 from genai_core.training.loop import Run, train
 from genai_core.training.objective import Batch
+from genai_core.training.outcome import outcome
 
 
 class Denoising(ImageObjective):
@@ -67,7 +67,4 @@ def run(config: DiffusionConfig, *, data: Path, out_dir: Path, training: Run) ->
     model = Diffusion(shape).to(device)
     trained = train(model, Denoising(model, data, config, device), config, training)
     save_family_model(model, "diffusion", shape, out_dir)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "held_out") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model.network, out_dir, "held_out")

@@ -13,10 +13,10 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.gan import Gan, GanShape
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.image_objective import ImageObjective, multiplying_flops
 from genai_core.training.loop import Run, train
 from genai_core.training.objective import Batch
+from genai_core.training.outcome import outcome
 
 MONITOR_IMAGES = 500
 
@@ -95,7 +95,4 @@ def run(config: GanConfig, *, data: Path, classifier: Path, out_dir: Path, train
     model = Gan(shape).to(device)
     trained = train(model, Adversarial(model, data, classifier, config, device), config, training)
     save_family_model(model, "gan", shape, out_dir)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.generator.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "classes") | last_values(trained.curves, "frechet")
-                  | {"parameters": parameters}, trained.measurements)
+    return outcome(trained, model.generator, out_dir, "classes", "frechet")

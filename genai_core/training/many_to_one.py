@@ -12,8 +12,8 @@ from genai_core.hardware import choose_device
 from genai_core.models.many_to_one import ManyToOne, ManyToOneShape
 from genai_core.result import Result
 from genai_core.training.classify_reviews import ReviewLabels
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Run, train
+from genai_core.training.outcome import outcome
 
 
 def run(config: ManyToOneConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
@@ -30,7 +30,4 @@ def run(config: ManyToOneConfig, *, data: Path, out_dir: Path, training: Run) ->
     objective = ReviewLabels(model, reviews, validation, config, steps, 6.0 * weights * reviews.ids.shape[1], device)
     trained = train(model, objective, config, training)
     save_family_model(model, "many_to_one", shape, out_dir, data)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "validation_accuracy") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "validation_accuracy")

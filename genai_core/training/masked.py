@@ -16,9 +16,9 @@ from genai_core.hardware import choose_device
 from genai_core.models.bert import Bert, BertShape
 from genai_core.result import Result
 from genai_core.training.classify_reviews import ReviewLabels
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Run, train
 from genai_core.training.objective import Batch
+from genai_core.training.outcome import outcome
 
 MASKED, REPLACED = 0.8, 0.1
 """Of the tokens to be told, the share that is masked, and the share that is another token; the rest stays."""
@@ -87,10 +87,7 @@ def run(config: MaskedConfig, *, data: Path, out_dir: Path, training: Run) -> Re
                              flops_per_text(model, shape.text_tokens), token_id(tokenizer, TURN_START), device)
     trained = train(model, objective, config, training)
     save_family_model(model, "bert", shape, out_dir, data)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "held_out") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "held_out")
 
 
 def flops_per_text(model: Bert, length: int) -> float:

@@ -12,10 +12,10 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.one_to_many import NAMES, OneToMany, OneToManyShape, spelled
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.image_objective import ImageObjective, multiplying_flops
 from genai_core.training.loop import Run, train
 from genai_core.training.objective import Batch
+from genai_core.training.outcome import outcome
 
 
 class Letters(ImageObjective):
@@ -56,7 +56,4 @@ def run(config: OneToManyConfig, *, data: Path, out_dir: Path, training: Run) ->
     model = OneToMany(shape).to(device)
     trained = train(model, Letters(model, data, config, device), config, training)
     save_family_model(model, "one_to_many", shape, out_dir)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "validation") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "validation")

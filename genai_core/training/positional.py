@@ -10,8 +10,8 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.positional import PositionalLanguageModel, PositionalShape
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Run, train
+from genai_core.training.outcome import outcome
 from genai_core.training.pretrain import NextToken
 
 
@@ -24,7 +24,4 @@ def run(config: PositionalConfig, *, tokens: Path, out_dir: Path, training: Run)
     model = PositionalLanguageModel(shape).to(device)
     trained = train(model, NextToken(model, tokens, config, device), config, training)
     save_family_model(model, "positional", shape, out_dir, tokens)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "bits_per_byte/") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "bits_per_byte/")

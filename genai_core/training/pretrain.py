@@ -17,9 +17,9 @@ from genai_core.hardware import choose_device, choose_precision
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.registry import build
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Run, train
 from genai_core.training.objective import Batch, Objective
+from genai_core.training.outcome import outcome
 
 
 class NextToken(Objective):
@@ -72,7 +72,4 @@ def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, training: Run) -
     objective = NextToken(model, tokens, config, device)
     trained = train(model, objective, config, training)
     save_model(model, tokens, out_dir)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "bits_per_byte/") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "bits_per_byte/")

@@ -10,8 +10,8 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.recurrent import RecurrentLanguageModel, RecurrentShape
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Run, train
+from genai_core.training.outcome import outcome
 from genai_core.training.pretrain import NextToken
 
 
@@ -26,7 +26,4 @@ def run(config: RecurrentConfig, *, tokens: Path, out_dir: Path, training: Run) 
     objective.fixed_shapes = False      # compiled, the steps over time would be unrolled: minutes before the first one
     trained = train(model, objective, config, training)
     save_family_model(model, "recurrent", shape, out_dir, tokens)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "bits_per_byte/") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "bits_per_byte/")

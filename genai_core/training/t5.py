@@ -10,8 +10,8 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.t5 import T5, T5Shape
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Run, train
+from genai_core.training.outcome import outcome
 from genai_core.training.pairs import TargetTokens
 
 
@@ -25,7 +25,4 @@ def run(config: EncoderDecoderConfig, *, lengths: PairsConfig, data: Path, out_d
     model = T5(shape).to(device)
     trained = train(model, TargetTokens(model, data, codec, config, device), config, training)
     save_family_model(model, "t5", shape, out_dir, data)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "validation_loss") | {"parameters": parameters},
-                  trained.measurements)
+    return outcome(trained, model, out_dir, "validation_loss")

@@ -12,10 +12,10 @@ from genai_core.export.family_directory import save_family_model
 from genai_core.hardware import choose_device
 from genai_core.models.vae import Vae, VaeShape, divergence
 from genai_core.result import Result
-from genai_core.training.curves import last_values, save_curves
 from genai_core.training.image_objective import ImageObjective, multiplying_flops
 from genai_core.training.loop import Run, train
 from genai_core.training.objective import Batch
+from genai_core.training.outcome import outcome
 
 ACTIVE_NATS = 0.01
 """A latent dimension counts as used when its mean divergence is above this (Burda et al. 2016 use 0.01 too, of the
@@ -72,7 +72,4 @@ def run(config: VaeConfig, *, data: Path, out_dir: Path, training: Run) -> Resul
     model = Vae(shape).to(device)
     trained = train(model, EvidenceLowerBound(model, data, config, device), config, training)
     save_family_model(model, "vae", shape, out_dir)
-    save_curves(trained.curves, out_dir)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(trained.metrics | last_values(trained.curves, "elbo") | last_values(trained.curves, "held_out")
-                  | last_values(trained.curves, "active") | {"parameters": parameters}, trained.measurements)
+    return outcome(trained, model, out_dir, "elbo", "held_out", "active")

@@ -1,0 +1,80 @@
+"""A family as a user runs it: every stage, cached the second time, registered, reported, generating, served."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.end_to_end.conftest import Home, states
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["collect", "digits", "version_data", "digit_classifier", "conditional_vae", "diffusion", "evaluate", "promote"]
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory):
+    home = Home(tmp_path_factory.mktemp("family"))
+    done = home.genai("run", "--family", "diffusion", "--preset", "smoke")
+    assert states(done.stdout) == dict.fromkeys(STAGES, "Completed")
+    return home
+
+
+def test_a_second_run_finds_everything_and_a_changed_field_makes_what_depends_on_it(diffusion):
+    again = states(diffusion.genai("run", "--family", "diffusion", "--preset", "smoke").stdout)
+    assert again == dict.fromkeys(STAGES, "Cached")
+    plan = json.loads(diffusion.genai("plan", "--family", "diffusion", "--preset", "smoke", "--set",
+                                      "diffusion.guidance=3", "--json").stdout)
+    assert [line["state"] for line in plan] == ["hit"] * 4 + ["miss", "unknown", "unknown"]
+    assert plan[4]["why"] == "diffusion.guidance was 1.0, is 3"
+
+
+def test_models_are_registered_with_their_lineage_and_the_report_has_the_pictures(diffusion):
+    rows = {row["stage"]: row for row in diffusion.models()}
+    assert set(rows) == {"digit_classifier", "conditional_vae", "diffusion"}
+    assert all(row["aliases"] == ["champion", "candidate"] for row in rows.values())
+    tree = json.loads(diffusion.genai("lineage", "models:/genai-diffusion@champion", "--json").stdout)
+    assert tree["stage"] == "diffusion" and [node["stage"] for node in tree["inputs"]] == ["digits"]
+    assert tree["inputs"][0]["inputs"][0]["sources"][0]["name"] == "mnist"
+    assert "genai run --family diffusion --preset smoke --until diffusion" in tree["commands"]
+    (report,) = diffusion.root.glob("reports/*/report.html")
+    page = report.read_text()
+    assert "Diffusion: run report" in page and page.count("data:image/png;base64,") >= 4
+
+
+def test_it_generates_compares_and_is_listed(diffusion, tmp_path):
+    out = tmp_path / "sevens.png"
+    diffusion.genai("generate", "diffusion", "--class", "7", "--count", "3", "--out", str(out))
+    assert out.read_bytes().startswith(b"\x89PNG")
+    first = out.read_bytes()
+    diffusion.genai("generate", "models:/genai-diffusion@champion", "--class", "7", "--count", "3", "--out", str(out))
+    assert out.read_bytes() == first
+    refused = diffusion.genai("generate", "diffusion", "--class", "12", fails=True)
+    assert refused.stderr.strip().endswith("--class 12: the classes are 0 to 9")
+    (row,) = json.loads(diffusion.genai("families", "--json").stdout)
+    assert row["name"] == "diffusion" and {line["column"] for line in row["lines"]} == {
+        "diffusion", "without_guidance", "baseline", "real"}
+    page = tmp_path / "families.md"
+    diffusion.genai("families", "--page", str(page))
+    assert "## Diffusion" in page.read_text() and (tmp_path / "families" / "diffusion-denoising.png").is_file()
+
+
+def test_a_registered_model_answers_through_mlflow(diffusion):
+    code = ("import os, mlflow; from flows.environment import configure; from tasks.workspace import Workspace; "
+            "configure(Workspace.current()); from tasks import tracking; tracking.client(); "
+            "model = mlflow.pyfunc.load_model('models:/genai-diffusion@champion'); "
+            "print(model.predict(['7'])[0][:11])")
+    done = subprocess.run([sys.executable, "-c", code], env=diffusion.environment, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.strip().endswith("iVBORw0KGgo")      # the first bytes of a PNG
+
+
+def test_a_mistake_in_a_family_or_a_stage_is_one_line(tmp_path):
+    home = Home(tmp_path)
+    for arguments, message in ((["--family", "difusion"], "unknown family 'difusion'; there are"),
+                               (["--family", "vae", "--preset", "gpu"], "unknown preset 'gpu'"),
+                               (["--family", "vae", "--until", "pretrain"], "--until: unknown stage 'pretrain'"),
+                               (["--family", "vae", "--set", "vae.betta=2"], "did you mean beta?")):
+        failed = home.genai("run", *arguments, fails=True)
+        assert message in failed.stderr and len(failed.stderr.strip().splitlines()) == 1
