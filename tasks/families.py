@@ -194,6 +194,21 @@ def _diffusion() -> Family:
         ("frechet_distance", "label_agreement", "classes_covered"), "diffusion", ("loss", "held_out_loss"))
 
 
+def _augmentation() -> Family:
+    few = dataset("few_digits", "genai_core.data.digits", "a few digits as tensors")
+    judged = ("few_classifier", "augmented_classifier")
+    return Family(
+        "augmentation", "Data augmentation with made digits",
+        (few,
+         model("few_vae", "genai_core.training.vae", "train an autoencoder on the few digits", data="few_digits"),
+         model("few_classifier", "genai_core.training.classify_digits", "train a classifier on the few digits",
+               data="few_digits"),
+         model("augmented_classifier", "genai_core.training.augmented", "train it on made digits as well",
+               data="few_digits", maker="few_vae"),
+         evaluation("genai_core.evaluation.augmentation", judged, data="few_digits", maker="few_vae")),
+        ("accuracy", "standard_error"), "few_vae", ("loss", "validation_accuracy"))
+
+
 FAMILIES = {family.name: family for family in (
     _recurrent(), _many_to_one(), _one_to_many(), _many_to_many(), _seq2seq(), _t5(), _bert(), _positions(),
-    _optimizers(), _music(), _vae(), _gan(), _diffusion())}
+    _optimizers(), _music(), _vae(), _gan(), _diffusion(), _augmentation())}

@@ -35,6 +35,9 @@ USES = {
     "dcgan": f"A generative adversarial network. {_IMAGES}",
     "wgan": f"A generative adversarial network trained with the Wasserstein distance. {_IMAGES}",
     "collapsed_gan": "A generative adversarial network out of balance, kept to show mode collapse.",
+    "few_vae": f"A conditional variational autoencoder of few digits. {_IMAGES}",
+    "few_classifier": "A classifier of handwritten digits that learned from few.",
+    "augmented_classifier": "A classifier of handwritten digits that learned from few real and many made ones.",
     "diffusion": f"A diffusion model that is told which digit to make. {_IMAGES}",
 }
 """The description of each registered model, and its model card's first words."""
@@ -70,11 +73,14 @@ KEY_FIGURES = {
     "dcgan": _GAN,
     "wgan": _GAN,
     "collapsed_gan": _GAN,
+    "few_vae": _VAE,
+    "few_classifier": ("test_accuracy",),
+    "augmented_classifier": ("test_accuracy",),
     "diffusion": ("held_out_loss", "parameters"),
 }
 """Figures of each model's training that lists show."""
 
-DATASETS = ("collect", "clean", "tokenize", "characters", "tune_characters", "digits", "pairs", "reviews")
+DATASETS = ("collect", "clean", "tokenize", "characters", "tune_characters", "digits", "few_digits", "pairs", "reviews")
 
 STAGE_KINDS = {**dict.fromkeys(DATASETS, "data"), **dict.fromkeys(KEY_FIGURES, "models")}
 """The folder of the workspace in which the artifacts lie that a model can come from."""

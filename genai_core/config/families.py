@@ -16,6 +16,7 @@ from genai_core.config.classification import (
 )
 from genai_core.config.data import CollectConfig, TokenizeConfig
 from genai_core.config.images import (
+    AugmentedClassifierConfig,
     ClassifierConfig,
     DiffusionConfig,
     DiffusionEvaluationConfig,
@@ -184,6 +185,16 @@ class DiffusionFamily(FamilyConfig):
     evaluate: DiffusionEvaluationConfig = DiffusionEvaluationConfig()
 
 
+class AugmentationFamily(FamilyConfig):
+    """Made digits added to few real ones."""
+
+    few_digits: DigitsConfig
+    few_vae: VaeConfig
+    few_classifier: ClassifierConfig
+    augmented_classifier: AugmentedClassifierConfig
+    evaluate: ImageEvaluationConfig = ImageEvaluationConfig()
+
+
 FAMILIES: dict[str, type[FamilyConfig]] = {
     "recurrent": RecurrentFamily,
     "many_to_one": ManyToOneFamily,
@@ -198,6 +209,7 @@ FAMILIES: dict[str, type[FamilyConfig]] = {
     "vae": VaeFamily,
     "gan": GanFamily,
     "diffusion": DiffusionFamily,
+    "augmentation": AugmentationFamily,
 }
 
 

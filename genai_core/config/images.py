@@ -33,6 +33,13 @@ class ClassifierConfig(ImageTrainConfig):
     """Numbers in the last hidden layer: the features of the Fréchet distance."""
 
 
+class AugmentedClassifierConfig(ClassifierConfig):
+    """Train the same classifier on real digits and on digits that a model made."""
+
+    synthetic_images: int = Field(default=1000, ge=1)
+    """Made images that join the real ones, each digit equally often."""
+
+
 class VaeConfig(ImageTrainConfig):
     """Train a variational autoencoder."""
 

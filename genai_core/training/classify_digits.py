@@ -22,9 +22,10 @@ LARGEST_SHIFT = 2
 
 
 class DigitLabels(ImageObjective):
-    def __init__(self, model: DigitClassifier, data: Path, config: ClassifierConfig, device: torch.device):
+    def __init__(self, model: DigitClassifier, images: Tensor, labels: Tensor, data: Path, config: ClassifierConfig,
+                 device: torch.device):
         flops = multiplying_flops(model, torch.zeros(1, 1, 28, 28, device=device))
-        super().__init__(*load_digits(data, "train"), config, device, flops)
+        super().__init__(images, labels, config, device, flops)
         self.model = model
         self.validation = tuple(tensor.to(device) for tensor in load_digits(data, "validation"))
 
@@ -49,11 +50,17 @@ def accuracy(model: DigitClassifier, images: Tensor, labels: Tensor) -> float:
 
 def run(config: ClassifierConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
     """Train the classifier on the digits in `data` and write its model directory to `out_dir`."""
+    return train_on(*load_digits(data, "train"), config, data, out_dir, training)
+
+
+def train_on(images: Tensor, labels: Tensor, config: ClassifierConfig, data: Path, out_dir: Path, training: Run
+             ) -> Result:
+    """Train a classifier on images (N, 1, H, W) and labels (N,); the held-out digits are those of `data`."""
     device = choose_device(training.device)
     torch.manual_seed(config.seed)
     shape = ClassifierShape(config.channels, config.feature_size)
     model = DigitClassifier(shape).to(device)
-    trained = train(model, DigitLabels(model, data, config, device), config, training)
+    trained = train(model, DigitLabels(model, images, labels, data, config, device), config, training)
     save_family_model(model, "digit_classifier", shape, out_dir)
     save_curves(trained.curves, out_dir)
     test = tuple(tensor.to(device) for tensor in load_digits(data, "test"))

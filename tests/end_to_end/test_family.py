@@ -10,7 +10,8 @@ from tests.end_to_end.conftest import Home, states
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["collect", "digits", "version_data", "digit_classifier", "conditional_vae", "diffusion", "evaluate", "promote"]
+STAGES = ["collect", "digits", "version_data", "digit_classifier", "conditional_vae", "diffusion", "evaluate",
+          "promote"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,48 @@
+"""Whether made digits help where real ones are few: the same classifier with and without them."""
+
+from pathlib import Path
+
+import torch
+
+from genai_core.config.images import ImageEvaluationConfig
+from genai_core.data.digits import load_digits
+from genai_core.evaluation.family_report import Pictures, write_evaluation
+from genai_core.evaluation.images import asked_labels, evenly
+from genai_core.export.family_directory import load_into, read_shape
+from genai_core.hardware import choose_device
+from genai_core.inference.images import load_image_model
+from genai_core.models.digit_classifier import ClassifierShape, DigitClassifier
+from genai_core.pictures import save_grid
+from genai_core.reporter import Reporter
+from genai_core.result import Result
+
+
+def run(config: ImageEvaluationConfig, *, data: Path, maker: Path, models: dict[str, Path], out_dir: Path,
+        reporter: Reporter, device: str) -> Result:
+    """Write the accuracy of each classifier on held-out digits with its standard error, and that of logistic regression
+    on the pixels of the real ones."""
+    from sklearn.linear_model import LogisticRegression
+
+    where = choose_device(device)
+    train, labels = load_digits(data, "train")
+    test, truth = load_digits(data, "test")
+    pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
+    for name, directory in models.items():
+        classifier = DigitClassifier(read_shape(directory, ClassifierShape))
+        load_into(classifier, directory, where)
+        with torch.no_grad():
+            columns[name] = _accuracy(classifier(test.to(where)).argmax(1).cpu(), truth)
+        reporter.note(f"{name}: accuracy {columns[name]['accuracy']:.3f} ± {columns[name]['standard_error']:.3f}")
+    fitted = LogisticRegression(max_iter=1000).fit(train.flatten(1).numpy(), labels.numpy())
+    columns["baseline"] = _accuracy(torch.from_numpy(fitted.predict(test.flatten(1).numpy())), truth)
+    made = load_image_model(maker, where).generate(asked_labels(20).to(where),
+                                                   torch.Generator().manual_seed(config.seed)).cpu()
+    real = evenly(train[labels.argsort()], 20)
+    save_grid(torch.cat([real, made]), pictures.add("digits", f"above: some of the {len(train)} real digits; below: "
+                                                              "what the model made of them"), 20, ["real", "made"])
+    return write_evaluation(columns, pictures, out_dir)
+
+
+def _accuracy(seen: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    share = (seen == truth).float().mean().item()
+    return {"accuracy": share, "standard_error": (share * (1 - share) / len(truth)) ** 0.5}
