@@ -85,7 +85,7 @@ class DiffusionConfig(ImageTrainConfig):
     """Steps of the sampler."""
     unconditional_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of the training images whose label is withheld, for classifier-free guidance."""
-    guidance: float = Field(default=1.0, ge=0)
+    guidance: float = Field(default=2.0, ge=0)
     """Weight w of the guidance: (1 + w) · conditional − w · unconditional."""
     average_decay: float = Field(default=0.995, ge=0, lt=1)
     """Decay of the moving average of the weights, which makes the images."""

@@ -13,9 +13,11 @@ import pytest
 import zstandard
 
 from genai_core.config.data import ArchiveSource, CollectConfig, FileSource, HubSource
+from genai_core.config.pipeline import PRESETS, read_yaml
 from genai_core.data import archives, collect
 from genai_core.data.archives import Archive, fetch
 from genai_core.data.hub import read_hub
+from genai_core.data.readers import READERS
 from genai_core.data.splits import split_of
 from genai_core.data.tables import read_table
 from genai_core.data.text_files import read_files
@@ -145,3 +147,32 @@ def test_splits_keep_equal_texts_together():
     splits = [split_of(f"text {number}", 0.1, 0.2) for number in range(5000)]
     assert 0.08 < splits.count("validation") / 5000 < 0.12
     assert 0.18 < splits.count("test") / 5000 < 0.22
+
+
+def test_the_readers_of_the_families_find_what_their_archives_are_known_to_hold():
+    definitions = read_yaml(str(PRESETS / "families" / "sources.yaml"))
+
+    def records(name):
+        source = ArchiveSource(**definitions[name])
+        return list(READERS[source.reader](fetch(source, name)))
+
+    digits = records("mnist")
+    assert len(digits) == 5000 and {table for table, _ in digits} == {"images"}
+    assert [sum(record["label"] == label for _, record in digits) for label in range(10)] == [500] * 10
+    assert all(len(record["pixels"]) == 28 * 28 for _, record in digits)
+    tunes = [record["text"] for _, record in records("tunes")]
+    assert len(tunes) > 4000 and all(tune.startswith("X:") and tune.count("\nX:") == 0 for tune in tunes)
+    pairs = [(record["source_text"], record["target_text"], record["split"]) for _, record in records("headings")]
+    assert {split for _, _, split in pairs} == {"train", "validation", "test"}
+    first = next(source for source, heading, _ in pairs if heading == "Valkyria Chronicles III")
+    assert first.startswith("Senjō no Valkyria 3") and " = " not in first
+    assert ("Gameplay" in {heading for _, heading, _ in pairs}) and all(source for source, _, _ in pairs)
+
+
+def test_an_image_survives_collecting(tmp_path, recorder):
+    definitions = read_yaml(str(PRESETS / "families" / "sources.yaml"))
+    config = CollectConfig(sources={"mnist": definitions["mnist"] | {"limit": 40}}, test_fraction=0.3)
+    collect.run(config, root=tmp_path, out_dir=tmp_path, reporter=recorder)
+    rows = read_table(tmp_path, "images")
+    assert len(rows) == 40 and {row["split"] for row in rows} >= {"train", "test"}
+    assert {row["label"] for row in rows} == set(range(10)) and rows[0]["pixels"] != rows[-1]["pixels"]
