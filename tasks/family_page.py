@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from genai_core.evaluation.family_report import DATA
 from tasks import records
 from tasks.family_table import FamilyRow
 from tasks.tables import markdown_table, shown
@@ -31,6 +32,8 @@ def write_page(rows: list[FamilyRow], path: Path) -> Path:
         lines.append("")
         captions = json.loads((row.evaluation / "pictures.json").read_text(encoding="utf-8"))
         for file, caption in captions.items():
+            if file.startswith(DATA):
+                continue
             shutil.copyfile(row.evaluation / file, folder / f"{row.name}-{file}")
             lines += [f"![{caption}]({folder.name}/{row.name}-{file})", "", f"*{caption}*", ""]
     path.write_text("\n".join(lines), encoding="utf-8")

@@ -6,7 +6,7 @@ import torch
 
 from genai_core.config.images import ImageEvaluationConfig
 from genai_core.data.digits import load_digits
-from genai_core.evaluation.family_report import Pictures, write_evaluation
+from genai_core.evaluation.family_report import DATA, Pictures, write_evaluation
 from genai_core.evaluation.images import asked_labels, evenly
 from genai_core.export.family_directory import load_into, read_shape
 from genai_core.hardware import choose_device
@@ -38,7 +38,8 @@ def run(config: ImageEvaluationConfig, *, data: Path, maker: Path, models: dict[
     made = load_image_model(maker, where).generate(asked_labels(20).to(where),
                                                    torch.Generator().manual_seed(config.seed)).cpu()
     real = evenly(train[labels.argsort()], 20)
-    save_grid(torch.cat([real, made]), pictures.add("digits", f"above: some of the {len(train)} real digits; below: "
+    save_grid(made, pictures.add("made", f"digits that the model made of {len(train)} real ones"), 10)
+    save_grid(torch.cat([real, made]), pictures.add(f"{DATA}digits", f"above: some of the {len(train)} real digits; below: "
                                                               "what the model made of them"), 20, ["real", "made"])
     return write_evaluation(columns, pictures, out_dir)
 

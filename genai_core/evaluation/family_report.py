@@ -10,6 +10,10 @@ Columns = dict[str, dict[str, float]]
 """Model or baseline to its figures."""
 
 
+DATA = "data-"
+"""Beginning of the names of pictures that show records of the dataset: reports have them, published pages do not."""
+
+
 class Pictures:
     """PNG files of an evaluation, with what each shows."""
 

@@ -16,6 +16,8 @@ from genai_core.pictures import figure_and_axes, save_picture
 from genai_core.reporter import Reporter
 from genai_core.result import Result
 
+LOOKED_AT = "I don't know where he bought this old book."
+
 
 def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, reporter: Reporter,
         device: str) -> Result:
@@ -40,7 +42,7 @@ def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], ou
     columns["baseline"] = _baselines(pairs, read_pairs(data, "train"), config)
     if "translate" in pairs:
         _draw_lengths(columns, pictures)
-        _draw_looks(loaded, pairs["translate"], pictures)
+        _draw_looks(loaded, pairs["translate"][0], pictures)
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
@@ -111,9 +113,10 @@ def _draw_lengths(columns: dict[str, dict[str, float]], pictures: Pictures) -> N
     save_picture(figure, pictures.add("by-length", "chrF of held-out translations by the length of the sentence"))
 
 
-def _draw_looks(models: dict[str, PairModel], pairs: list[Pair], pictures: Pictures) -> None:
-    """Attention of each model that has one, on the longest sentence of at most twelve words."""
-    source = max((pair.source for pair in pairs if len(_plain_source(pair).split()) <= 12), key=len)
+def _draw_looks(models: dict[str, PairModel], example: Pair, pictures: Pictures) -> None:
+    """Attention of each model that has one, on a sentence of our own with the prefix that the task has here."""
+    prefix = PREFIXES["translate"] if example.source.startswith(PREFIXES["translate"]) else ""
+    source = prefix + LOOKED_AT
     for name, model in models.items():
         tokens, answer, attention = model.looks(source)
         if attention is None:

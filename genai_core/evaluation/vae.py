@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genai_core.config.images import ImageEvaluationConfig
 from genai_core.data.digits import load_digits
-from genai_core.evaluation.family_report import Columns, Pictures, write_evaluation
+from genai_core.evaluation.family_report import DATA, Columns, Pictures, write_evaluation
 from genai_core.evaluation.images import ImageJudge, asked_labels, evenly
 from genai_core.hardware import choose_device
 from genai_core.inference.images import load_vae
@@ -75,7 +75,7 @@ def _pca(train: Tensor, test: Tensor, components: int, judge: ImageJudge, config
 def _draw(models: dict[str, Vae], images: Tensor, labels: Tensor, pictures: Pictures) -> None:
     some = torch.arange(12) * len(images) // 12      # the images lie in the order of their labels
     rows = [images[some]] + [_reconstruct(model, images[some], labels[some]) for model in models.values()]
-    save_grid(torch.cat(rows), pictures.add("reconstructions", "held-out digits and their reconstructions"), 12,
+    save_grid(torch.cat(rows), pictures.add(f"{DATA}reconstructions", "held-out digits and their reconstructions"), 12,
               ["real", *models])
     first = next(iter(models.values()))
     ends = first.encode(images[some], labels[some])[0]
