@@ -39,8 +39,8 @@ def run(config: ImageEvaluationConfig, *, data: Path, maker: Path, models: dict[
                                                    torch.Generator().manual_seed(config.seed)).cpu()
     real = evenly(train[labels.argsort()], 20)
     save_grid(made, pictures.add("made", f"digits that the model made of {len(train)} real ones"), 10)
-    save_grid(torch.cat([real, made]), pictures.add(f"{DATA}digits", f"above: some of the {len(train)} real digits; below: "
-                                                              "what the model made of them"), 20, ["real", "made"])
+    both = pictures.add(f"{DATA}digits", f"some of the {len(train)} real digits, and what the model made of them")
+    save_grid(torch.cat([real, made]), both, 20, ["real", "made"])
     return write_evaluation(columns, pictures, out_dir)
 
 
