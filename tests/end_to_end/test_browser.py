@@ -109,8 +109,8 @@ def test_the_report_is_an_artifact_with_visible_curves(page, api: Api):
     prefect = api.address.removesuffix("/api")
     reports = api.post("/artifacts/filter", artifacts={"key": {"any_": ["run-report"]}}).json()
     page.goto(f"{prefect}/artifacts/artifact/{reports[0]['id']}")
-    page.get_by_role("heading", name="Run report").wait_for()
-    image = page.locator("img[alt=pretrain]")
+    page.get_by_role("heading", name="Language model of depth 1: run report").wait_for()
+    image = page.locator("img[alt='curves of pretrain']")
     image.wait_for()
     assert image.evaluate("image => image.naturalWidth") > 300
     image.scroll_into_view_if_needed()
