@@ -9,6 +9,7 @@ from tasks import records, registry
 from tasks.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.cost import Cost, recorded_cost
 from tasks.families import FAMILIES, Family
+from tasks.registered import STAGE_KINDS
 from tasks.workspace import Workspace
 
 
@@ -72,10 +73,10 @@ def _newest_evaluation(workspace: Workspace, family: Family) -> tuple[Path, dict
 def _row(workspace: Workspace, family: Family, directory: Path, manifest: dict[str, Any], record: dict[str, Any]
          ) -> FamilyRow:
     columns = json.loads((directory / "evaluation.json").read_text(encoding="utf-8"))
-    lines, cost = [], recorded_cost(record)
+    lines = []
     made = {name: _record_of(workspace, name, digest) for name, digest in manifest["inputs"].items()}
-    for name in made:
-        cost = cost + recorded_cost(made[name])
+    cost = sum((recorded_cost(entry) for entry in _all_records(workspace, manifest["inputs"]).values()),
+               recorded_cost(record))
     for column, figures in columns.items():
         chosen = {name: figures[name] for name in family.figures if name in figures}
         version = registry.version_of_digest(column, manifest["inputs"][column]) if column in made else None
@@ -89,10 +90,27 @@ def _row(workspace: Workspace, family: Family, directory: Path, manifest: dict[s
                      cost, gates)
 
 
+def _all_records(workspace: Workspace, inputs: dict[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The records of the inputs and of everything that they were made from, each artifact once."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    waiting = list(inputs.items())
+    while waiting:
+        stage, digest = waiting.pop()
+        if (stage, digest) in found or stage not in STAGE_KINDS:
+            continue
+        record = found[stage, digest] = _record_of(workspace, stage, digest)
+        if record:
+            directory = getattr(workspace, STAGE_KINDS[stage]) / stage / record["key"]
+            if (directory / MANIFEST).is_file():
+                waiting.extend(read_manifest(directory)["inputs"].items())
+    return found
+
+
 def _record_of(workspace: Workspace, stage: str, digest: str) -> dict[str, Any]:
+    """The record of an artifact with its key; empty where there is none."""
     folder = workspace.hidden / "records" / stage
     for path in folder.glob("*.json") if folder.is_dir() else ():
         record = records.read_record(workspace, stage, path.stem)
         if record.get("digest") == digest:
-            return record
+            return record | {"key": path.stem}
     return {}
