@@ -60,6 +60,9 @@ def write_report(run: PipelineRun, images: dict[str, str], directory: Path, tota
     html.write_text(page, encoding="utf-8")
     for path in (markdown, html):
         tracking.client().log_artifact(run.parent_run_id, str(path))
+    for file in _json(run, "evaluate", "pictures.json") or ():
+        picture = run.artifacts["evaluate"].directory(run.workspace) / file
+        tracking.client().log_artifact(run.parent_run_id, str(picture), "pictures")
     return markdown, html
 
 

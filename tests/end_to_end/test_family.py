@@ -41,6 +41,8 @@ def test_models_are_registered_with_their_lineage_and_the_report_has_the_picture
     assert "genai run --family diffusion --preset smoke --until diffusion" in tree["commands"]
     (report,) = diffusion.root.glob("reports/*/report.html")
     page = report.read_text()
+    logged = {path.name for path in diffusion.root.glob("mlartifacts/*/artifacts/pictures/*.png")}
+    assert {"samples.png", "denoising.png", "guidance.png"} <= logged
     assert "Diffusion: run report" in page and page.count("data:image/png;base64,") >= 4
 
 
