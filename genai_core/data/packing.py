@@ -73,3 +73,10 @@ def packed_mask(segments: Tensor) -> Tensor:
 def epoch_order(rows: int, epoch: int, seed: int) -> np.ndarray:
     """The order in which an epoch visits rows: a function of the seed and the epoch alone."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def epoch_rows(count: int, step: int, batch_size: int, seed: int) -> np.ndarray:
+    """Which of `count` examples a step takes, (B,): each epoch all of them once, in an order of its own."""
+    numbers = range(step * batch_size, (step + 1) * batch_size)
+    orders = {number // count: epoch_order(count, number // count, seed) for number in numbers}
+    return np.array([orders[number // count][number % count] for number in numbers])

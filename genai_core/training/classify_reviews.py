@@ -1,14 +1,13 @@
 """Cross-entropy of the sentiment of reviews, for any model of ids (B, T) and of what of them is real."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai_core.config.classification import ReviewTrainConfig
-from genai_core.data.packing import epoch_order
+from genai_core.data.packing import epoch_rows
 from genai_core.data.reviews import Reviews
-from genai_core.training.objective import Batch, Objective
+from genai_core.training.objective import Batch, Objective, evenly_spaced
 
 EVALUATION_BATCH = 100
 
@@ -22,14 +21,11 @@ class ReviewLabels(Objective):
         self.model, self.reviews, self.validation, self.config, self.device = model, train, validation, config, device
         self.steps = steps
         self.flops = steps * config.batch_size * flops_per_review
-        self.evaluation_steps = frozenset(steps * (number + 1) // config.evaluations
-                                          for number in range(config.evaluations))
+        self.evaluation_steps = evenly_spaced(steps, config.evaluations)
 
     def batch(self, step: int) -> Batch:
         count = len(self.reviews.labels)
-        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
-        orders = {number // count: epoch_order(count, number // count, self.config.seed) for number in numbers}
-        rows = torch.from_numpy(np.array([orders[number // count][number % count] for number in numbers]))
+        rows = torch.from_numpy(epoch_rows(count, step, self.config.batch_size, self.config.seed))
         longest = int(self.reviews.real[rows].sum(1).max())
         return {"ids": self.reviews.ids[rows, :longest].to(self.device),
                 "real": self.reviews.real[rows, :longest].to(self.device),

@@ -1,12 +1,11 @@
 """What the objectives on images share: batches of images, and noise that depends on the step alone."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genai_core.config.images import ImageTrainConfig
-from genai_core.data.packing import epoch_order
-from genai_core.training.objective import Batch, Objective
+from genai_core.data.packing import epoch_rows
+from genai_core.training.objective import Batch, Objective, evenly_spaced
 
 
 class ImageObjective(Objective):
@@ -20,14 +19,11 @@ class ImageObjective(Objective):
         self.images, self.labels, self.config, self.device = images, labels, config, device
         self.steps = config.steps
         self.flops = config.steps * config.batch_size * flops_per_image
-        self.evaluation_steps = frozenset(config.steps * (number + 1) // config.evaluations
-                                          for number in range(config.evaluations))
+        self.evaluation_steps = evenly_spaced(config.steps, config.evaluations)
 
     def batch(self, step: int) -> Batch:
         count = len(self.images)
-        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
-        orders = {number // count: epoch_order(count, number // count, self.config.seed) for number in numbers}
-        rows = torch.from_numpy(np.array([orders[number // count][number % count] for number in numbers]))
+        rows = torch.from_numpy(epoch_rows(count, step, self.config.batch_size, self.config.seed))
         return {"images": self.images[rows].to(self.device), "labels": self.labels[rows].to(self.device)}
 
     def noise(self, step: int) -> torch.Generator:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from genai_core.config.training import InstructConfig
 from genai_core.data.chat import END_OF_TEXT, encode_chat, token_id
 from genai_core.data.instructions import build_mixture
-from genai_core.data.packing import IGNORED, PackedRows, epoch_order, pack, packed_mask
+from genai_core.data.packing import IGNORED, PackedRows, epoch_order, epoch_rows, pack, packed_mask
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.hardware import choose_device
@@ -39,10 +38,7 @@ class AssistantTokens(Objective):
         self.evaluation_steps = frozenset({self.steps // 2})
 
     def batch(self, step: int) -> Batch:
-        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
-        orders = {number // self.count: epoch_order(self.count, number // self.count, self.config.seed)
-                  for number in numbers}
-        rows = np.array([orders[number // self.count][number % self.count] for number in numbers])
+        rows = epoch_rows(self.count, step, self.config.batch_size, self.config.seed)
         return self.rows.take(rows, self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

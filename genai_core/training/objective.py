@@ -57,3 +57,8 @@ class Objective(ABC):
 
     def after_step(self) -> None:      # noqa: B027  most objectives have nothing to do
         """Called after each optimizer step, for what follows the weights, such as their moving average."""
+
+
+def evenly_spaced(steps: int, count: int) -> frozenset[int]:
+    """The steps after which `count` evaluations are due, the last one at the end."""
+    return frozenset(steps * (number + 1) // count for number in range(count))

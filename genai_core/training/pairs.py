@@ -10,7 +10,7 @@ from genai_core.config.pairs import PairTrainConfig
 from genai_core.data.packing import IGNORED
 from genai_core.data.pairs import PairBatches, PairCodec, read_pairs
 from genai_core.models.encoder_decoder import EncoderDecoder
-from genai_core.training.objective import Batch, Objective
+from genai_core.training.objective import Batch, Objective, evenly_spaced
 
 VALIDATION_BATCH = 100
 
@@ -29,8 +29,7 @@ class TargetTokens(Objective):
                       if parameter.dim() == 2 and "embedding" not in name)
         # 6 N a token; a token passes through about half of the weights, those of the encoder or those of the decoder
         self.flops = 3.0 * weights * sum(lengths) / len(self.batches.sources) * self.steps * config.batch_size
-        self.evaluation_steps = frozenset(self.steps * (number + 1) // config.evaluations
-                                          for number in range(config.evaluations))
+        self.evaluation_steps = evenly_spaced(self.steps, config.evaluations)
         self.validation = read_pairs(data, "validation")
 
     def batch(self, step: int) -> Batch:

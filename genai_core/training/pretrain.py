@@ -18,7 +18,7 @@ from genai_core.models.language_model import LanguageModel
 from genai_core.models.registry import build
 from genai_core.result import Result
 from genai_core.training.loop import Run, train
-from genai_core.training.objective import Batch, Objective
+from genai_core.training.objective import Batch, Objective, evenly_spaced
 from genai_core.training.outcome import outcome
 
 
@@ -38,8 +38,7 @@ class NextToken(Objective):
         self.steps = max(1, config.tokens // (config.batch_size * config.context_length))
         self.flops = self.steps * config.batch_size * config.context_length \
             * model.training_flops_per_token(config.context_length)
-        self.evaluation_steps = frozenset(self.steps * (number + 1) // config.evaluations
-                                          for number in range(config.evaluations))
+        self.evaluation_steps = evenly_spaced(self.steps, config.evaluations)
         self.byte_lengths = token_byte_lengths(load_tokenizer(tokens_dir))
         self.validation = {name: read_tokens(tokens_dir, f"validation.{name}") for name in validation_names(tokens_dir)}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genai_core.config.training import RewardConfig
 from genai_core.data.chat import END_OF_TEXT, token_id
-from genai_core.data.packing import epoch_order
+from genai_core.data.packing import epoch_rows
 from genai_core.data.tables import Rows, read_table
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import InputError
@@ -49,9 +49,7 @@ class BradleyTerry(Objective):
 
     def batch(self, step: int) -> Batch:
         count = len(self.ratings)
-        numbers = range(step * self.config.batch_size, (step + 1) * self.config.batch_size)
-        orders = {number // count: epoch_order(count, number // count, self.config.seed) for number in numbers}
-        rows = torch.from_numpy(np.array([orders[number // count][number % count] for number in numbers]))
+        rows = torch.from_numpy(epoch_rows(count, step, self.config.batch_size, self.config.seed))
         longest = int(self.last[rows].max()) + 1
         return {"ids": self.ids[rows, :longest].to(self.device), "last": self.last[rows].to(self.device),
                 "ratings": self.ratings[rows].to(self.device)}
