@@ -14,7 +14,7 @@ from typing import Any
 from genai_core.errors import InputError
 from tasks import tracking
 from tasks.artifacts import Store, read_manifest
-from tasks.registry import ALIASES, key_figures, model_name, read_version, registered_model, tag
+from tasks.registry import ALIASES, key_figures, model_name, read_version, registered_model, set_alias, tag
 from tasks.workspace import Workspace
 
 PREFIX = "promotion."
@@ -92,8 +92,8 @@ def _move(stage: str, alias: str, version: str, reason: str) -> Move | None:
         client.set_registered_model_tag(name, f"{PREFIX}{move.when.replace(':', '.').replace('+', ' ')}",
                                         json.dumps(asdict(move)))
         if alias == "champion" and before:
-            client.set_registered_model_alias(name, "previous", before)
-        client.set_registered_model_alias(name, alias, version)
+            set_alias(stage, "previous", before)
+        set_alias(stage, alias, version)
         if reason.startswith("override"):
             tag(stage, version, {"override": reason.removeprefix("override: ")})
         return move

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact) -> str:
     with run.store.lock("registry", stage):
         found = _find(stage, artifact.key, artifact.digest)
         version = str(found.version) if found else _register(run, stage, artifact)
-        tracking.client().set_registered_model_alias(model_name(stage), "candidate", version)
+        set_alias(stage, "candidate", version)
         return version
 
 
@@ -130,7 +130,22 @@ def _signature(stage: str) -> Any:
 
 def tag(stage: str, version: str, tags: dict[str, str]) -> None:
     for name, value in tags.items():
-        tracking.client().set_model_version_tag(model_name(stage), version, name, value)
+        _set(tracking.client().set_model_version_tag, model_name(stage), version, name, value)
+
+
+def set_alias(stage: str, alias: str, version: str) -> None:
+    _set(tracking.client().set_registered_model_alias, model_name(stage), alias, version)
+
+
+def _set(setter: Callable[..., None], *arguments: str) -> None:
+    """MLflow looks whether an entry is there and then adds or changes it: of two writers of a new one that meet, the
+    later is refused, and finds it there when it comes again."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        setter(*arguments)
+    except MlflowException:
+        setter(*arguments)
 
 
 def list_versions() -> list[dict[str, Any]]:

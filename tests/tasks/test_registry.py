@@ -1,0 +1,38 @@
+"""The registry under several writers at once: what they set is there, and none of them fails."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import mlflow
+import pytest
+
+from tasks import registry, tracking
+
+WRITERS = 4
+ROUNDS = 25
+
+
+@pytest.fixture
+def version(tmp_path, monkeypatch):
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr(tracking, "client", lambda: client)
+    client.create_registered_model("genai-pretrain")
+    return client.create_model_version("genai-pretrain", source=str(tmp_path)).version
+
+
+def test_writers_of_one_new_tag_or_alias_that_meet_all_succeed(version):
+    """Flows with the same keys come to the same verdict on the same version, now and then in the same moment."""
+    together = Barrier(WRITERS, timeout=30)
+
+    def write(number: int) -> None:
+        for attempt in range(ROUNDS):
+            together.wait()
+            registry.tag("pretrain", str(version), {f"gates.{attempt}": "passed"})
+            registry.set_alias("pretrain", f"alias-{attempt}", str(version))
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, range(WRITERS)))
+    client = tracking.client()
+    assert client.get_model_version("genai-pretrain", version).tags == {f"gates.{n}": "passed" for n in range(ROUNDS)}
+    aliases = client.get_registered_model("genai-pretrain").aliases
+    assert aliases == {f"alias-{n}": version for n in range(ROUNDS)}
