@@ -28,15 +28,15 @@ def postgresql():
     if not installed:
         pytest.skip("needs PostgreSQL with its contrib extensions: make system-packages")
     folder = Path(tempfile.mkdtemp(prefix="genai-postgresql-"))      # not below pytest's folder, which is root's alone
-    as_owner = []
+    as_owner = {}
     if os.getuid() == 0:      # PostgreSQL refuses to run as root
         shutil.chown(folder, "postgres")
-        as_owner = ["runuser", "-u", "postgres", "--"]
+        as_owner = {"user": "postgres", "group": "postgres", "extra_groups": []}
     port, data = free_port(), folder / "data"
 
     def call(program, *arguments):
-        subprocess.run([*as_owner, str(installed[-1] / program), *arguments], cwd=folder, check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run([installed[-1] / program, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL,
+                       **as_owner)
 
     call("initdb", "-D", str(data), "-U", "team", "-A", "trust")
     call("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o",
