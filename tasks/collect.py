@@ -15,8 +15,9 @@ def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, con
 
 
 def _file_digests(config: PipelineConfig, workspace: Workspace) -> dict[str, str]:
-    """The user's own files are inputs; archives and hub datasets are pinned by the config itself."""
-    if not any(source.enabled and source.kind == "files" for source in config.collect.sources.values()):
+    """Files on this machine are inputs; archives and hub datasets are pinned by the config itself."""
+    if not any(source.enabled and source.kind in ("files", "standard_library")
+               for source in config.collect.sources.values()):
         return {}
     from genai_core.data.collect import file_digests
 

@@ -161,6 +161,18 @@ def _music() -> Family:
         ("bits_per_character", "parsed", "in_time"), "tune_transformer")
 
 
+def _code() -> Family:
+    tokens = dataset("code_tokens", "genai_core.data.tokenize", "learn the words of code, cut it into them",
+                     argument="cleaned")
+    return Family(
+        "code", "Code completion",
+        (tokens,
+         model("code_model", "genai_core.training.pretrain", "train a transformer on the standard library",
+               tokens="code_tokens"),
+         evaluation("genai_core.evaluation.code", ("code_model",), tokens="code_tokens", collected="collect")),
+        ("bits_per_character", "line_exact_match", "line_similarity", "parsed", "pass_at_1"), "code_model")
+
+
 def _vae() -> Family:
     judged = ("vae", "conditional_vae", "collapsed_vae")
     return Family(
@@ -211,4 +223,4 @@ def _augmentation() -> Family:
 
 FAMILIES = {family.name: family for family in (
     _recurrent(), _many_to_one(), _one_to_many(), _many_to_many(), _seq2seq(), _t5(), _bert(), _positions(),
-    _optimizers(), _music(), _vae(), _gan(), _diffusion(), _augmentation())}
+    _optimizers(), _music(), _code(), _vae(), _gan(), _diffusion(), _augmentation())}

@@ -22,6 +22,7 @@ USES = {
     **dict.fromkeys(("sinusoidal_positions", "learned_positions", "rotary_positions", "no_positions", "sgd_optimizer",
                      "adam_optimizer", "muon_optimizer"), _CHARACTERS),
     **dict.fromkeys(("tune_lstm", "tune_transformer"), "A language model of fiddle tunes in ABC notation."),
+    "code_model": "A language model of Python: it continues code.",
     "masked_encoder": "An encoder trained to fill in masked tokens of film reviews: others start from it.",
     **dict.fromkeys(("rnn_translator", "lstm_translator", "gru_translator", "no_attention"), _PAIRS),
     "bahdanau": f"{_PAIRS} Its decoder looks at the source by an additive score.",
@@ -61,6 +62,7 @@ KEY_FIGURES = {
     **dict.fromkeys(("sinusoidal_positions", "learned_positions", "rotary_positions", "no_positions", "sgd_optimizer",
                      "adam_optimizer", "muon_optimizer"), _BITS),
     **dict.fromkeys(("tune_lstm", "tune_transformer"), ("bits_per_byte/tunes", "parameters")),
+    "code_model": ("bits_per_byte/standard_library", "parameters"),
     "masked_encoder": ("held_out_masked_accuracy", "parameters"),
     **dict.fromkeys(("fine_tuned", "frozen_features", "from_scratch"),
                     ("accuracy_100_labels", "accuracy_10000_labels")),
@@ -80,7 +82,8 @@ KEY_FIGURES = {
 }
 """Figures of each model's training that lists show."""
 
-DATASETS = ("collect", "clean", "tokenize", "characters", "tune_characters", "digits", "few_digits", "pairs", "reviews")
+DATASETS = ("collect", "clean", "tokenize", "characters", "tune_characters", "code_tokens", "digits", "few_digits",
+            "pairs", "reviews")
 
 STAGE_KINDS = {**dict.fromkeys(DATASETS, "data"), **dict.fromkeys(KEY_FIGURES, "models")}
 """The folder of the workspace in which the artifacts lie that a model can come from."""

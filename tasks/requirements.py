@@ -1,11 +1,10 @@
 """What later stages need of the data, checked as soon as it is clean and before anything is trained."""
 
 from genai_core.config.pipeline import PipelineConfig
+from genai_core.config.training import INSTRUCTION_TASKS
 from genai_core.errors import InputError
 from tasks.artifacts import Artifact, read_manifest
 from tasks.run import PipelineRun
-
-TASKS = ("trivia", "dialogue", "sentiment", "translation", "continuation")
 
 
 def check_data(run: PipelineRun, cleaned: Artifact) -> None:
@@ -13,7 +12,7 @@ def check_data(run: PipelineRun, cleaned: Artifact) -> None:
     counts = read_manifest(cleaned.directory(run.workspace))["metrics"]
     config = run.config
     assert isinstance(config, PipelineConfig)
-    for task in TASKS:
+    for task in INSTRUCTION_TASKS:
         offered = "sentiment" if task == "continuation" else task
         if getattr(config.instruct, task) and not counts.get(f"train/{offered}"):
             raise InputError(f"instruct.{task}: asks for {getattr(config.instruct, task):,} chats, but the cleaned "

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from genai_core.config.base import Config
 
 Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays",
-                 "mnist", "abc_tunes", "headings"]
+                 "mnist", "abc_tunes", "headings", "human_eval"]
 
 
 class Source(Config):
@@ -65,7 +65,33 @@ class HubSource(Source):
     """Column that holds the text."""
 
 
-AnySource = Annotated[ArchiveSource | FileSource | HubSource, Field(discriminator="kind")]
+class StandardLibrarySource(Source):
+    """The sources of Python's standard library, as the interpreter that runs this has them."""
+
+    kind: Literal["standard_library"] = "standard_library"
+
+
+class RandomTextSource(Source):
+    """Letters drawn at random: no model can take fewer bits than log2 of their number, so a figure below it is a leak.
+    """
+
+    kind: Literal["random_text"] = "random_text"
+    licence: str = "made here"
+    """Nobody's."""
+    documents: int = Field(default=200, ge=10)
+    """How many documents to draw."""
+    characters: int = Field(default=1000, ge=10)
+    """Length of each."""
+    alphabet: str = Field(default="abcdefghijklmnop", min_length=2)
+    """The letters, each as likely as the next."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws."""
+
+
+SOURCE_KINDS = ("archive", "files", "huggingface", "standard_library", "random_text")
+
+AnySource = Annotated[ArchiveSource | FileSource | HubSource | StandardLibrarySource | RandomTextSource,
+                      Field(discriminator="kind")]
 
 
 class CollectConfig(Config):

@@ -14,6 +14,7 @@ from genai_core.config.classification import (
     OneToManyConfig,
     ReviewsConfig,
 )
+from genai_core.config.code import CodeEvaluationConfig
 from genai_core.config.data import CollectConfig, TokenizeConfig
 from genai_core.config.images import (
     AugmentedClassifierConfig,
@@ -141,6 +142,14 @@ class MusicFamily(FamilyConfig):
     evaluate: TuneEvaluationConfig = TuneEvaluationConfig()
 
 
+class CodeFamily(FamilyConfig):
+    """Code completion."""
+
+    code_tokens: TokenizeConfig
+    code_model: PretrainConfig
+    evaluate: CodeEvaluationConfig = CodeEvaluationConfig()
+
+
 class BertFamily(FamilyConfig):
     """A bidirectional encoder: masked tokens, then few labels."""
 
@@ -206,6 +215,7 @@ FAMILIES: dict[str, type[FamilyConfig]] = {
     "positions": PositionsFamily,
     "optimizers": OptimizersFamily,
     "music": MusicFamily,
+    "code": CodeFamily,
     "vae": VaeFamily,
     "gan": GanFamily,
     "diffusion": DiffusionFamily,

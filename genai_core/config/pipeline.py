@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from genai_core.config.base import Config
-from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig
+from genai_core.config.data import SOURCE_KINDS, CleanConfig, CollectConfig, TokenizeConfig
 from genai_core.config.dial import dial
 from genai_core.config.release import EvaluateConfig, PromoteConfig, QuantizeConfig
 from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
@@ -164,7 +164,7 @@ def explain(error: ValidationError, preset: str, root: type[Config]) -> str:
     """What was wrong with a config, in one line that names each field; `root` is the model of the whole config."""
     lines = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if part not in ("archive", "files", "huggingface"))
+        place = ".".join(str(part) for part in problem["loc"] if part not in SOURCE_KINDS)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"no such field{_nearest(problem['loc'], root)}"

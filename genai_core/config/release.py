@@ -27,6 +27,8 @@ class EvaluateConfig(Config):
     """Held-out reviews to classify."""
     translations: int = Field(default=200, ge=10)
     """Held-out sentences to translate."""
+    titles: int = Field(default=200, ge=10)
+    """Held-out texts to give a title."""
     trivia_questions: int = Field(default=200, ge=10)
     """Held-out questions to answer."""
     reward_prompts: int = Field(default=128, ge=8)

@@ -91,6 +91,10 @@ class PretrainConfig(LanguageModelConfig):
         return self
 
 
+INSTRUCTION_TASKS = ("trivia", "dialogue", "sentiment", "translation", "continuation", "title")
+"""What the mixture of fine-tuning can be made of."""
+
+
 class InstructConfig(TrainConfig):
     """Fine-tune the base model on chats, with loss on the assistant's tokens only."""
 
@@ -108,12 +112,18 @@ class InstructConfig(TrainConfig):
     """English sentences to translate into Spanish (templated, translations by people)."""
     continuation: int = Field(default=0, ge=0)
     """Openings of reviews to continue (templated, text by people)."""
+    title: int = Field(default=0, ge=0)
+    """Texts to give a title (templated, titles by people)."""
+
+    @property
+    def chats(self) -> int:
+        """Chats of one pass."""
+        return sum(getattr(self, task) for task in INSTRUCTION_TASKS)
 
     @model_validator(mode="after")
     def mixture_is_not_empty(self) -> "InstructConfig":
-        if not (self.trivia + self.dialogue + self.sentiment + self.translation + self.continuation):
-            raise ValueError("the mixture is empty; give at least one of trivia, dialogue, sentiment, translation, "
-                             "continuation")
+        if not self.chats:
+            raise ValueError(f"the mixture is empty; give at least one of {', '.join(INSTRUCTION_TASKS)}")
         return self
 
 

@@ -13,10 +13,13 @@ from genai_core.data.normalize import detokenize_wikitext, normalize
 from genai_core.data.privacy import mask_personal_data
 from genai_core.data.quality import reason_to_remove
 from genai_core.data.splits import fingerprint
-from genai_core.data.tables import Rows, read_table, write_table
+from genai_core.data.tables import TEXT_COLUMNS, Rows, read_table, write_table
 from genai_core.errors import InputError
 from genai_core.reporter import Reporter
 from genai_core.result import Result
+
+PAIRED = ("chats", "ratings", "translations", "titles")
+"""Tables whose rows are a text and what belongs to it."""
 
 
 class Removals:
@@ -43,15 +46,13 @@ def run(config: CleanConfig, *, collected: Path, out_dir: Path, reporter: Report
     Raises InputError when no training document is left.
     """
     removals = Removals(config.removed_sample)
-    tables = {name: read_table(collected, name) for name in ("documents", "chats", "ratings", "translations")}
+    tables = {name: read_table(collected, name) for name in ("documents", *PAIRED)}
     masked = sum(_normalize_row(row, config) for row in _with_progress(tables, reporter))
     held_out = HeldOut((_searchable(row) for row in _held_out_rows(tables)), config.decontamination_ngram)
     reporter.note("text normalised; looking for low quality, duplicates and held-out text")
     cleaned = {
         "documents": _clean_documents(tables["documents"], tables["ratings"], held_out, config, removals),
-        "chats": _clean_pairs(tables["chats"], "chats", held_out, removals),
-        "ratings": _clean_pairs(tables["ratings"], "ratings", held_out, removals),
-        "translations": _clean_pairs(tables["translations"], "translations", held_out, removals),
+        **{name: _clean_pairs(tables[name], name, held_out, removals) for name in PAIRED},
     }
     if not any(row["split"] == "train" for row in cleaned["documents"]):
         reasons = ", ".join(f"{name} {count:,}" for name, count in removals.counts.most_common(3)) or "no documents"
@@ -75,8 +76,9 @@ def _offers(cleaned: dict[str, Rows]) -> dict[str, int]:
         counts[f"{row['split']}/sentiment"] += row["label"] is not None
     for row in cleaned["chats"]:
         counts[f"{row['split']}/{'trivia' if row['accepted'] else 'dialogue'}"] += 1
-    for row in cleaned["translations"]:
-        counts[f"{row['split']}/translation"] += 1
+    for table, task in (("translations", "translation"), ("titles", "title")):
+        for row in cleaned[table]:
+            counts[f"{row['split']}/{task}"] += 1
     for row in cleaned["ratings"]:
         counts[f"{row['split']}/ratings/{row['source']}"] += 1
     return dict(sorted(counts.items()))
@@ -108,7 +110,7 @@ def _normalize_row(row: dict[str, Any], config: CleanConfig) -> int:
             masked += count
         return text
 
-    for column in ("text", "source_text", "target_text"):
+    for column in TEXT_COLUMNS:
         if column in row:
             row[column] = repair(row[column])
     for message in row.get("messages") or ():
@@ -164,11 +166,11 @@ def _clean_documents(documents: Rows, ratings: Rows, held_out: HeldOut, config: 
 
 
 def _clean_pairs(rows: Rows, table: str, held_out: HeldOut, removals: Removals) -> Rows:
-    """Chats, ratings and translations: exact repeats and training rows that quote held-out text go."""
+    """Of a text and what belongs to it: exact repeats and training rows that quote held-out text go."""
     seen = set()
     kept = []
     for row in sorted(rows, key=lambda row: row["split"] == "train"):
-        whole = json.dumps([row.get(column) for column in ("messages", "text", "source_text", "target_text")])
+        whole = json.dumps([row.get(column) for column in ("messages", *TEXT_COLUMNS)])
         if not _searchable(row).strip():
             removals.add(table, row, "empty")
         elif (key := fingerprint(whole)) in seen:

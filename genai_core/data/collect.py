@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genai_core.config.data import AnySource, ArchiveSource, CollectConfig, FileSource
+from genai_core.config.data import (
+    AnySource,
+    ArchiveSource,
+    CollectConfig,
+    FileSource,
+    HubSource,
+    RandomTextSource,
+    StandardLibrarySource,
+)
 from genai_core.data.archives import fetch
 from genai_core.data.hub import read_hub
+from genai_core.data.random_text import draw_text
 from genai_core.data.readers import READERS
 from genai_core.data.splits import split_of
-from genai_core.data.tables import SCHEMAS, Rows, write_table
+from genai_core.data.standard_library import VERSION, library_digest, read_standard_library
+from genai_core.data.tables import SCHEMAS, TEXT_COLUMNS, Rows, write_table
 from genai_core.data.text_files import find_files, read_files
 from genai_core.errors import InputError
 from genai_core.reporter import Reporter
@@ -19,7 +29,7 @@ from genai_core.result import Result
 
 
 def run(config: CollectConfig, *, root: Path, out_dir: Path, reporter: Reporter) -> Result:
-    """Write `documents`, `chats`, `ratings` and `translations` (see tables.py) and the data card to `out_dir`.
+    """Write the tables (see tables.py) and the data card to `out_dir`.
 
     Relative paths of file sources start at `root`. Raises InputError for a source that is missing, empty, unreadable,
     of the wrong schema or with another hash.
@@ -48,9 +58,11 @@ def run(config: CollectConfig, *, root: Path, out_dir: Path, reporter: Reporter)
 
 
 def file_digests(config: CollectConfig, root: Path) -> dict[str, str]:
-    """SHA-256 of each file that the file sources name: what the collected tables depend on beside the config."""
+    """SHA-256 of the files on this machine that sources read: what the tables depend on beside the config."""
     digests = {}
     for name, source in config.sources.items():
+        if isinstance(source, StandardLibrarySource) and source.enabled:
+            digests[f"{name}/{VERSION}"] = library_digest()
         if isinstance(source, FileSource) and source.enabled:
             for number, file in enumerate(find_files(source, name, root)):
                 with file.open("rb") as stream:
@@ -77,7 +89,9 @@ def _records(source: AnySource, name: str, root: Path) -> Iterator[tuple[str, di
         return READERS[source.reader](fetch(source, name))
     if isinstance(source, FileSource):
         return read_files(source, name, root)
-    return read_hub(source, name)
+    if isinstance(source, HubSource):
+        return read_hub(source, name)
+    return draw_text(source) if isinstance(source, RandomTextSource) else read_standard_library()
 
 
 def _describe(source: AnySource, rows: dict[str, Rows]) -> dict[str, Any]:
@@ -88,7 +102,7 @@ def _describe(source: AnySource, rows: dict[str, Rows]) -> dict[str, Any]:
         for row in table:
             line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=bytes.hex)
             digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
-            characters += sum(len(row.get(column) or "") for column in ("text", "source_text", "target_text"))
+            characters += sum(len(row.get(column) or "") for column in TEXT_COLUMNS)
             characters += sum(len(message["content"]) for message in row.get("messages") or ())
     return {"licence": source.licence, "attribution": source.attribution, "kind": source.kind,
             "origin": _origin(source), "rows": sum(len(table) for table in rows.values()), "characters": characters,
@@ -98,7 +112,11 @@ def _describe(source: AnySource, rows: dict[str, Rows]) -> dict[str, Any]:
 def _origin(source: AnySource) -> str:
     if isinstance(source, ArchiveSource):
         return f"{source.package} (sha256 {source.sha256})"
-    return ", ".join(source.paths) if isinstance(source, FileSource) else f"{source.dataset} at {source.revision}"
+    if isinstance(source, HubSource):
+        return f"{source.dataset} at {source.revision}"
+    if isinstance(source, RandomTextSource):
+        return f"{len(source.alphabet)} letters at random, seed {source.seed}"
+    return ", ".join(source.paths) if isinstance(source, FileSource) else VERSION
 
 
 def _count_splits(rows: dict[str, Rows]) -> dict[str, int]:

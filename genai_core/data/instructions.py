@@ -1,8 +1,8 @@
 """The instruction tasks: how each is worded, and the chats that the mixture of fine-tuning is made of.
 
 `trivia` and `dialogue` (every other chat, your own included) were asked and answered by people, as they stand.
-`sentiment`, `translation` and `continuation` wrap data that people labelled, translated or wrote in one fixed template
-each; they are templated, and named so.
+`sentiment`, `translation`, `continuation` and `title` wrap data that people labelled, translated, wrote or named in one
+fixed template each; they are templated, and named so.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genai_core.config.training import InstructConfig
+from genai_core.config.training import INSTRUCTION_TASKS, InstructConfig
 from genai_core.data.chat import Message
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
@@ -19,6 +19,7 @@ from genai_core.errors import InputError
 LABELS = ("negative", "positive")
 REVIEW_WORDS = 90
 CONTINUATION_WORDS = 36
+TITLE_WORDS = 80
 
 Chat = list[Message]
 
@@ -35,6 +36,11 @@ def translation_prompt(english: str) -> str:
 
 def continuation_prompt(opening: str) -> str:
     return f"Continue this film review: {opening}"
+
+
+def title_prompt(text: str) -> str:
+    """The request for a title, with the first words of a text: what it is about tends to come first."""
+    return f"Give this text a title:\n\n{' '.join(text.split()[:TITLE_WORDS])}"
 
 
 def opening_and_continuation(review: str, opening_words: int) -> tuple[str, str] | None:
@@ -58,7 +64,7 @@ def build_mixture(cleaned: Path, config: InstructConfig, opening_words: int, spl
     """
     generator = np.random.default_rng([config.seed, len(split)])
     mixture: list[Chat] = []
-    for task in ("trivia", "dialogue", "sentiment", "translation", "continuation"):
+    for task in INSTRUCTION_TASKS:
         wanted = getattr(config, task)
         if not wanted:
             continue
@@ -78,6 +84,9 @@ def _chats_of(task: str, cleaned: Path, split: str, opening_words: int) -> list[
     if task == "translation":
         return [[*user_asks(translation_prompt(row["source_text"])), _answer(row["target_text"])]
                 for row in read_table(cleaned, "translations", split=split)]
+    if task == "title":
+        return [[*user_asks(title_prompt(row["text"])), _answer(row["title"])]
+                for row in read_table(cleaned, "titles", split=split)]
     if task == "sentiment":
         return [[*user_asks(sentiment_prompt(row["text"])), _answer(LABELS[row["label"]])]
                 for row in labelled_reviews(cleaned, split)]

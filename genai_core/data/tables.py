@@ -22,10 +22,18 @@ SCHEMAS = {
     # rating: mean over the raters, each from -4 to 4
     "ratings": pa.schema([*_COMMON, ("text", pa.string()), ("rating", pa.float64()), ("raters", pa.int64())]),
     "translations": pa.schema([*_COMMON, ("source_text", pa.string()), ("target_text", pa.string())]),
+    # title: what the authors of a text called it
+    "titles": pa.schema([*_COMMON, ("text", pa.string()), ("title", pa.string())]),
+    # prompt: the beginning of a Python function; test: code that defines check(function)
+    "problems": pa.schema([*_COMMON, ("prompt", pa.string()), ("solution", pa.string()), ("test", pa.string()),
+                           ("entry_point", pa.string())]),
     # pixels: height · width grey levels from 0 to 255, row by row
     "images": pa.schema([*_COMMON, ("pixels", pa.binary()), ("height", pa.int16()), ("width", pa.int16()),
                          ("label", pa.int8())]),
 }
+
+TEXT_COLUMNS = ("text", "title", "source_text", "target_text")
+"""Columns that hold a text, in whichever table."""
 
 Rows = list[dict[str, Any]]
 

@@ -25,6 +25,7 @@ from genai_core.reporter import Reporter
 from genai_core.result import Result
 
 NGRAM_ORDER = 6
+LEAD_WORDS = 3
 Figures = dict[str, float]
 Outcomes = dict[str, list[list[float]]]
 """Figure to a pair of lists, values and weights: the figure is about the sum of the values over that of the weights."""
@@ -39,6 +40,7 @@ class Questions:
     reviews: list[dict[str, Any]]
     translations: list[dict[str, Any]]
     references: dict[str, list[str]]
+    titles: list[dict[str, Any]]
     trivia: list[dict[str, Any]]
     openings: list[str]
 
@@ -79,6 +81,7 @@ def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: 
         reviews=tasks.held_out(cleaned, "sentiment", config.sentiment_reviews, config.seed),
         translations=tasks.held_out(cleaned, "translation", config.translations, config.seed),
         references=tasks.translation_references(cleaned),
+        titles=tasks.held_out(cleaned, "title", config.titles, config.seed),
         trivia=tasks.held_out(cleaned, "trivia", config.trivia_questions, config.seed),
         openings=review_openings(cleaned, "test", opening_words, config.seed)[:config.reward_prompts])
 
@@ -108,6 +111,7 @@ def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questi
         "sentiment_accuracy": (questions.reviews, lambda: tasks.sentiment(subject, questions.reviews)),
         "translation_chrf": (questions.translations, lambda: tasks.translation(subject, questions.translations,
                                                                                questions.references)),
+        "title_chrf": (questions.titles, lambda: tasks.titles(subject, questions.titles)),
         "trivia_exact_match": (questions.trivia, lambda: tasks.trivia(subject, questions.trivia)),
         "mean_reward": (questions.openings, lambda: tasks.reward(subject, judge, questions.openings,
                                                                  completion_tokens, config.seed)),
@@ -145,6 +149,9 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
         figures["translation_chrf"] = tasks.chrf([row["source_text"] for row in questions.translations],
                                                  [questions.references[row["source_text"]]
                                                   for row in questions.translations])
+    if questions.titles:      # the first words of a text are the best guess that needs no model
+        figures["title_chrf"] = tasks.chrf([" ".join(row["text"].split()[:LEAD_WORDS]) for row in questions.titles],
+                                           [[row["title"]] for row in questions.titles])
     if questions.trivia:
         figures["trivia_exact_match"] = _most_frequent_answer(cleaned, questions.trivia)
     return figures

@@ -7,9 +7,9 @@ from tokenizers import Tokenizer
 
 from genai_core.config.recurrent import CharacterEvaluationConfig, TuneEvaluationConfig
 from genai_core.data.chat import END_OF_TEXT, token_id
-from genai_core.data.token_files import read_tokens
 from genai_core.errors import InputError
 from genai_core.evaluation import recurrent
+from genai_core.evaluation.characters import HeldOutCharacters, read_documents
 from genai_core.hardware import choose_device
 from genai_core.inference.generate import Sampling, generate
 from genai_core.inference.text import load_language_model
@@ -55,13 +55,8 @@ def _write(model: LanguageModel, tokenizer: Tokenizer, config: TuneEvaluationCon
 
 
 def _held_out(tokens: Path, count: int) -> list[str]:
-    from genai_core.data.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(tokens)
-    file = read_tokens(tokens, sorted(path.stem for path in tokens.glob("test.*.bin"))[0])
-    ends = [*file.starts[1:].tolist(), len(file.ids)]
-    return [tokenizer.decode(file.ids[start:end].tolist(), skip_special_tokens=True)
-            for start, end in list(zip(file.starts.tolist(), ends, strict=True))[:count]]
+    held_out = HeldOutCharacters(tokens, 1)
+    return [held_out.tokenizer.decode(ids) for ids in read_documents(held_out.file)[:count]]
 
 
 def _shares(tunes: list[str]) -> dict[str, float]:

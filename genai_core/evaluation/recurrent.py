@@ -1,18 +1,14 @@
 """The evaluation of language models of characters: bits per character beside n-grams, samples, and how far the
 gradient reaches back."""
 
-import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
 
 from genai_core.config.recurrent import CharacterEvaluationConfig
-from genai_core.data.token_files import TokenFile, read_tokens
-from genai_core.data.tokenizer import load_tokenizer
-from genai_core.evaluation.baselines import ByteNgrams
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.data.token_files import TokenFile
+from genai_core.evaluation.characters import HeldOutCharacters
 from genai_core.evaluation.family_report import Columns, Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.inference.generate import Sampling
@@ -30,37 +26,26 @@ def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Pa
     """Write the figures of each model and of n-grams over the same text, a sample of each, and the pictures; `added`
     joins them."""
     where = choose_device(device)
-    tokenizer = load_tokenizer(tokens)
-    name = sorted(path.stem for path in tokens.glob("test.*.bin"))[0]
-    held_out = read_tokens(tokens, name)
-    text = _text(held_out, tokenizer, config.held_out_tokens + 1)[1:]
+    held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     pictures, columns, samples = Pictures(out_dir), dict[str, dict[str, float]](), {}
     recurrent = {}
     for model_name, directory in models.items():
         model, _ = load_language_model(directory, where)
-        bits = held_out_loss(model, held_out, token_byte_lengths(tokenizer), model.context_length,
-                             max_tokens=config.held_out_tokens, device=where, precision=torch.float32,
-                             overlap=True).nats / math.log(2)
-        columns[model_name] = {"bits_per_character": bits / len(text),
+        bits = held_out.bits(model, where, overlap=True)
+        columns[model_name] = {"bits_per_character": bits,
                                "parameters": sum(parameter.numel() for parameter in model.parameters())}
-        reporter.note(f"{model_name}: {bits / len(text):.3f} bits per character")
-        pieces = continue_text(model, tokenizer, config.prompt, config.sample_tokens,
+        reporter.note(f"{model_name}: {bits:.3f} bits per character")
+        pieces = continue_text(model, held_out.tokenizer, config.prompt, config.sample_tokens,
                                Sampling(config.temperature), seed=0)
         samples[model_name] = [{"task": "continue", "asked": config.prompt, "expected": "",
                                 "answered": "".join(pieces)}]
         if isinstance(model, RecurrentLanguageModel):
             recurrent[model_name] = model
-    train = _text(read_tokens(tokens, "train"), tokenizer, None)
-    ngrams = ByteNgrams(config.ngram_order).bits_per_byte(train.encode(), {"held out": text.encode()})
-    columns["baseline"] = {"bits_per_character": ngrams["held out"] * len(text.encode()) / len(text)}
-    columns |= _gradient_reach(recurrent, held_out, config, pictures, columns)
+    columns["baseline"] = {"bits_per_character": held_out.ngram_bits(config.ngram_order)}
+    columns |= _gradient_reach(recurrent, held_out.file, config, pictures, columns)
     for name, figures in (added or {}).items():
         columns[name] = {**columns.get(name, {}), **figures}
     return write_evaluation(columns, pictures, out_dir, samples)
-
-
-def _text(file: TokenFile, tokenizer: Tokenizer, tokens: int | None) -> str:
-    return tokenizer.decode(file.ids[:tokens].tolist(), skip_special_tokens=True)
 
 
 def _gradient_reach(models: dict[str, RecurrentLanguageModel], file: TokenFile, config: CharacterEvaluationConfig,

@@ -1,4 +1,4 @@
-"""The tasks on which a language model is judged: sentiment, translation, trivia, and reward of continuations.
+"""The tasks on which a language model is judged: sentiment, translation, titles, trivia, and reward of continuations.
 
 A base model has never seen the chat format, so each task is put to it as plain text that asks for the same.
 """
@@ -18,6 +18,7 @@ from genai_core.data.instructions import (
     continuation_prompt,
     labelled_reviews,
     sentiment_prompt,
+    title_prompt,
     translation_prompt,
     user_asks,
 )
@@ -109,6 +110,18 @@ def chrf(answers: list[str], references: list[list[str]]) -> float:
     return CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
 
 
+def titles(subject: Subject, rows: list[dict[str, Any]]) -> Answered:
+    """chrF against the title that the authors of a text gave it: summarization at its shortest."""
+    asked = [title_prompt(row["text"]) for row in rows]
+    prompts = [subject.prompt(question, f"{question.split(chr(10) * 2, 1)[1]}\nTitle:") for question in asked]
+    answers = subject.complete(prompts, tokens=16)
+    samples = [{"task": "title", "asked": question, "expected": row["title"], "answered": answer}
+               for question, row, answer in zip(asked, rows, answers, strict=True)]
+    expected = [[row["title"]] for row in rows]
+    by_title = [CHRF().sentence_score(answer, one).score for answer, one in zip(answers, expected, strict=True)]
+    return Answered(chrf(answers, expected), samples, by_title)
+
+
 def trivia(subject: Subject, rows: list[dict[str, Any]]) -> Answered:
     """Share of answers that equal an accepted one, letters and digits compared."""
     questions = [row["messages"][0]["content"] for row in rows]
@@ -137,6 +150,8 @@ def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, 
     """A fixed random choice of the test split of a task's data, each question once."""
     if name == "sentiment":
         rows = labelled_reviews(cleaned, "test")
+    elif name == "title":
+        rows = read_table(cleaned, "titles", split="test")
     elif name == "trivia":
         rows = [row for row in read_table(cleaned, "chats", split="test") if row["accepted"]]
     else:

@@ -29,9 +29,8 @@ def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None)
         tokens, passes = config.pretrain.tokens, 1.0
     elif stage == "instruct":
         mixture = config.instruct
-        chats = (mixture.trivia + mixture.dialogue + mixture.sentiment + mixture.translation + mixture.continuation)
         rows, length = mixture.batch_size, mixture.context_length
-        tokens, passes = int(chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
+        tokens, passes = int(mixture.chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
     elif stage == "reward":
         rows, length = config.reward.batch_size, config.reward.context_length
         tokens, passes = int((rated_texts or RATED_TEXTS) * config.reward.epochs * length / 2), 1.0

@@ -79,6 +79,7 @@ def _tables(tmp_path, documents, ratings=()):
     write_table(list(ratings), "ratings", tmp_path)
     write_table([], "chats", tmp_path)
     write_table([], "translations", tmp_path)
+    write_table([], "titles", tmp_path)
     return tmp_path
 
 

@@ -1,14 +1,23 @@
 """Cells equal PyTorch's; what is decoded step by step equals what is decoded at once; padding changes nothing."""
 
+import math
+
 import pytest
 import torch
 
+from genai_core.config.data import CollectConfig, RandomTextSource, TokenizeConfig
+from genai_core.config.recurrent import RecurrentConfig
+from genai_core.data import collect, tokenize
+from genai_core.evaluation.characters import HeldOutCharacters
 from genai_core.inference.generate import generate
+from genai_core.inference.text import load_language_model
 from genai_core.models.encoder_decoder import write
 from genai_core.models.positional import PositionalLanguageModel, PositionalShape
 from genai_core.models.recurrent import LAYERS, RecurrentLanguageModel, RecurrentShape, RecurrentStack
 from genai_core.models.seq2seq import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.models.t5 import T5, RelativeBias, T5Shape
+from genai_core.training import recurrent
+from genai_core.training.loop import Run
 
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 CELLS = sorted(TORCH)
@@ -122,3 +131,20 @@ def test_relative_bias_depends_on_the_distance_alone_and_the_decoder_sees_no_fut
     changed[0, 4] = (changed[0, 4] + 1) % 40
     before, after = model.decode(inputs, memory).logits, model.decode(changed, memory).logits
     assert torch.equal(before[:, :4], after[:, :4]) and not torch.equal(before[:, 4:], after[:, 4:])
+
+
+def test_on_random_text_a_model_comes_to_its_entropy_and_not_below(tmp_path, recorder):
+    config = CollectConfig(sources={"noise": RandomTextSource(documents=300, alphabet="abcdefgh")}, test_fraction=0.2,
+                           validation_fraction=0.1)
+    collected, tokens, model = (tmp_path / name for name in ("collected", "tokens", "model"))
+    for directory in (collected, tokens, model):
+        directory.mkdir()
+    collect.run(config, root=tmp_path, out_dir=collected, reporter=recorder)
+    tokenize.run(TokenizeConfig(vocab_size=259, extra_sources=()), cleaned=collected, out_dir=tokens, reporter=recorder)
+    training = RecurrentConfig(cell="gru", layers=1, hidden_size=16, embedding_size=8, context_length=32, batch_size=32,
+                               tokens=60_000, learning_rate=0.02, evaluations=1)
+    recurrent.run(training, tokens=tokens, out_dir=model, training=Run(tmp_path / "checkpoints", recorder))
+    held_out = HeldOutCharacters(tokens, 50_000)
+    bits = held_out.bits(load_language_model(model, torch.device("cpu"))[0], torch.device("cpu"))
+    assert math.log2(8) - 0.01 < bits < math.log2(8) + 0.15
+    assert math.log2(8) - 0.01 < held_out.ngram_bits(2) < math.log2(8) + 0.15

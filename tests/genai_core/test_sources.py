@@ -162,7 +162,7 @@ def test_the_readers_of_the_families_find_what_their_archives_are_known_to_hold(
     assert all(len(record["pixels"]) == 28 * 28 for _, record in digits)
     tunes = [record["text"] for _, record in records("tunes")]
     assert len(tunes) > 4000 and all(tune.startswith("X:") and tune.count("\nX:") == 0 for tune in tunes)
-    pairs = [(record["source_text"], record["target_text"], record["split"]) for _, record in records("headings")]
+    pairs = [(record["text"], record["title"], record["split"]) for _, record in records("headings")]
     assert {split for _, _, split in pairs} == {"train", "validation", "test"}
     first = next(source for source, heading, _ in pairs if heading == "Valkyria Chronicles III")
     assert first.startswith("Senjō no Valkyria 3") and " = " not in first

@@ -1,0 +1,26 @@
+"""Config of the evaluation of language models of code."""
+
+from pydantic import Field
+
+from genai_core.config.base import Config
+
+
+class CodeEvaluationConfig(Config):
+    """Judge a language model of Python code."""
+
+    held_out_tokens: int = Field(default=60_000, ge=1024)
+    """Most held-out tokens to score."""
+    ngram_order: int = Field(default=6, ge=1, le=7)
+    """Order of the byte n-grams that the models are compared with."""
+    lines: int = Field(default=300, ge=1)
+    """Held-out lines to write."""
+    line_tokens: int = Field(default=40, ge=4)
+    """Longest line."""
+    functions: int = Field(default=100, ge=1)
+    """Held-out functions to write, of which the share that parses is taken."""
+    function_tokens: int = Field(default=128, ge=16)
+    """Longest body of a function."""
+    problems: int = Field(default=164, ge=1)
+    """HumanEval problems to solve, whose tests are run."""
+    seconds: float = Field(default=5.0, gt=0)
+    """Longest run of a problem's tests."""

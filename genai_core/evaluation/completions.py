@@ -1,0 +1,101 @@
+"""Questions about Python code: which line comes next, and how a function goes on."""
+
+import ast
+import textwrap
+import warnings
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tokenizers import Tokenizer
+
+from genai_core.data.chat import END_OF_TEXT, token_id
+from genai_core.inference.generate import generate
+from genai_core.models.language_model import LanguageModel
+
+CONTEXT_CHARACTERS = 3000
+BATCH = 32
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What comes before, from the beginning of a line, and what people wrote there."""
+
+    before: str
+    expected: str
+
+
+def next_lines(texts: list[str], count: int) -> list[Question]:
+    """Lines at even distances over all texts; neither they nor the lines before them are blank."""
+    places = []
+    for number, text in enumerate(texts):
+        position, previous = 0, ""
+        for line in text.split("\n"):
+            if line.strip() and previous.strip():
+                places.append((number, position, line))
+            position, previous = position + len(line) + 1, line
+    questions = []
+    for number, position, line in evenly(places, count):
+        before = texts[number][max(0, position - CONTEXT_CHARACTERS):position]
+        if position > CONTEXT_CHARACTERS:
+            before = before.split("\n", 1)[1]
+        questions.append(Question(before, line.rstrip()))
+    return questions
+
+
+def functions(texts: list[str], count: int) -> list[Question]:
+    """Functions that have a docstring and go on after it, up to there and after it, without their indentation."""
+    found = []
+    for text in texts:
+        lines = text.split("\n")
+        for node in ast.walk(_parse(text)):
+            if isinstance(node, ast.FunctionDef) and len(node.body) > 1 and ast.get_docstring(node):
+                whole = textwrap.dedent("\n".join(lines[node.lineno - 1:node.end_lineno])) + "\n"
+                head = "\n".join(whole.split("\n")[:(node.body[0].end_lineno or 0) - node.lineno + 1]) + "\n"
+                found.append(Question(head, whole.removeprefix(head)))
+    return evenly(found, count)
+
+
+def complete(model: LanguageModel, tokenizer: Tokenizer, prompts: list[str], tokens: int) -> list[str]:
+    """The likeliest continuation of each prompt, of which as much of the end is read as there is room for."""
+    end = token_id(tokenizer, END_OF_TEXT)
+    room = model.context_length - tokens
+    texts = []
+    for first in range(0, len(prompts), BATCH):
+        encoded = tokenizer.encode_batch_fast(prompts[first:first + BATCH], add_special_tokens=False)
+        made = generate(model, [encoding.ids[-room:] for encoding in encoded], tokens, {end}, pad_id=end)
+        texts += tokenizer.decode_batch([ids[mask].tolist() for ids, mask in zip(made.ids.cpu(), made.mask.cpu(),
+                                                                                 strict=True)])
+    return texts
+
+
+def body(completion: str) -> str:
+    """What belongs to the function: the lines up to the first that is not indented, the unfinished last one left out.
+    """
+    lines = completion.split("\n")
+    for number, line in enumerate(lines):
+        if line.strip() and not line[0].isspace():
+            return "\n".join(lines[:number]) + "\n"
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def parses(question: Question, completion: str) -> bool:
+    """Whether a function with this body, which must not be empty, is Python."""
+    inside = body(completion)
+    try:
+        _parse(question.before + inside)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):      # what ast.parse raises for text that is no code
+        return False
+    return bool(inside.strip())
+
+
+def evenly(items: list[Item], count: int) -> list[Item]:
+    """At most `count` of the items, at even distances."""
+    return items if len(items) <= count else [items[number * len(items) // count] for number in range(count)]
+
+
+def _parse(text: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")      # of escapes that mean nothing; they are Python all the same
+        return ast.parse(text)

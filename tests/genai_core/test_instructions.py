@@ -1,0 +1,59 @@
+"""The mixture of fine-tuning: as many chats of each task as asked for, and nothing that is held out."""
+
+from collections import Counter
+
+import pytest
+
+from genai_core.config.pipeline import load_pipeline
+from genai_core.data import clean, collect
+from genai_core.data.instructions import TITLE_WORDS, build_mixture, title_prompt
+from genai_core.data.tables import read_table
+from genai_core.errors import InputError
+from genai_core.evaluation.tasks import held_out
+from genai_core.reporter import LogReporter
+
+STARTS = {"Translate to Spanish: ": "translation", "Is this review positive": "sentiment",
+          "Continue this film review: ": "continuation", "Give this text a title:": "title"}
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory):
+    config = load_pipeline("smoke", {"collect.sources.chatterbot": None, "collect.sources.vader": None,
+                                     "collect.sources.wikitext-2.limit": 200, "clean.near_duplicate_threshold": 1})
+    collected, directory = tmp_path_factory.mktemp("collected"), tmp_path_factory.mktemp("cleaned")
+    collect.run(config.collect, root=collected, out_dir=collected, reporter=LogReporter())
+    clean.run(config.clean, collected=collected, out_dir=directory, reporter=LogReporter())
+    return directory
+
+
+def mixture(cleaned, **tasks):
+    config = load_pipeline("smoke").instruct
+    none = dict.fromkeys(("trivia", "dialogue", "sentiment", "translation", "continuation", "title"), 0)
+    return build_mixture(cleaned, config.model_copy(update=none | tasks), opening_words=5)
+
+
+def test_there_are_as_many_chats_of_each_task_as_asked_for_repeated_where_there_are_fewer(cleaned):
+    titles = len(read_table(cleaned, "titles", split="train"))
+    wanted = {"trivia": 50, "sentiment": 40, "translation": 30, "continuation": 20, "title": 2 * titles}
+    chats = mixture(cleaned, **wanted)
+    tasks = Counter(next((task for start, task in STARTS.items() if chat[0]["content"].startswith(start)), "trivia")
+                    for chat in chats)
+    assert tasks == wanted
+    asked = Counter(chat[0]["content"] + chat[1]["content"] for chat in chats
+                    if chat[0]["content"].startswith("Give this"))
+    assert set(asked.values()) == {2}
+
+
+def test_held_out_titles_are_of_articles_that_no_training_text_holds(cleaned):
+    asked = held_out(cleaned, "title", 1000, seed=0)
+    assert len(asked) >= 30
+    train = {chat[0]["content"] for chat in mixture(cleaned, title=len(read_table(cleaned, "titles", split="train")))}
+    assert not train & {title_prompt(row["text"]) for row in asked}
+    documents = "\n".join(" ".join(row["text"].split()) for row in read_table(cleaned, "documents", split="train"))
+    longer = [row for row in asked if len(row["text"].split()) >= TITLE_WORDS]
+    assert longer and not any(" ".join(row["text"].split()[:TITLE_WORDS]) in documents for row in longer)
+
+
+def test_a_task_without_data_is_named(cleaned):
+    with pytest.raises(InputError, match=r"instruct.dialogue: asks for 10 chats, but the collected data has none"):
+        mixture(cleaned, dialogue=10)
