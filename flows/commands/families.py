@@ -11,6 +11,8 @@ from rich.table import Table
 from flows.commands.shared import AsJson, console, opened_workspace
 from genai_core.errors import InputError
 
+MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, a model directory, or a family: its newest model."
+
 
 def families(as_json: AsJson = False,
              page: Annotated[Path | None, typer.Option(help="Write the table as a Markdown page, its pictures into the "
@@ -42,8 +44,8 @@ def families(as_json: AsJson = False,
         console.print(f"not run yet: {', '.join(missing)} (genai run --family NAME, or make families)", highlight=False)
 
 
-def generate(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, a model directory, "
-                                                       "or a family: its newest model.")],
+def generate(subject: Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP, show_default=False)] = "",
+             model: Annotated[str, typer.Option(help="The same, as an option.", show_default=False)] = "",
              prompt: Annotated[str, typer.Option(help="Text for a language model to continue, or for a model of pairs "
                                                       "to answer.")] = "",
              label: Annotated[int | None, typer.Option("--class", help="The digit to draw; without it, each in turn.")]
@@ -59,6 +61,9 @@ def generate(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, mode
     Examples: `genai generate models:/genai-lstm@candidate --prompt "KING. "`, `genai generate vae --out digits.png`,
     `genai generate diffusion --class 7`.
     """
+    if bool(subject) == bool(model):
+        raise InputError(f"generate needs one model: {MODEL_HELP}")
+    model = subject or model
     directory = _directory(model)
     import torch
 

@@ -51,8 +51,11 @@ def test_it_generates_compares_and_is_listed(diffusion, tmp_path):
     diffusion.genai("generate", "diffusion", "--class", "7", "--count", "3", "--out", str(out))
     assert out.read_bytes().startswith(b"\x89PNG")
     first = out.read_bytes()
-    diffusion.genai("generate", "models:/genai-diffusion@champion", "--class", "7", "--count", "3", "--out", str(out))
+    diffusion.genai("generate", "--model", "models:/genai-diffusion@champion", "--class", "7", "--count", "3", "--out",
+                    str(out))
     assert out.read_bytes() == first
+    refused = diffusion.genai("generate", "--class", "7", fails=True)
+    assert "generate needs one model: models:/NAME@ALIAS" in refused.stderr
     refused = diffusion.genai("generate", "diffusion", "--class", "12", fails=True)
     assert refused.stderr.strip().endswith("--class 12: the classes are 0 to 9")
     (row,) = json.loads(diffusion.genai("families", "--json").stdout)
