@@ -44,7 +44,7 @@ def families(as_json: AsJson = False,
         console.print(f"not run yet: {', '.join(missing)} (genai run --family NAME, or make families)", highlight=False)
 
 
-def generate(subject: Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP, show_default=False)] = "",
+def generate(subject: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = "",
              model: Annotated[str, typer.Option(help="The same, as an option.", show_default=False)] = "",
              prompt: Annotated[str, typer.Option(help="Text for a language model to continue, or for a model of pairs "
                                                       "to answer.")] = "",
