@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from genai_core.config.code import CodeEvaluationConfig
 from genai_core.data.chat import plain
 from genai_core.data.tables import read_table
+from genai_core.errors import InputError
 from genai_core.evaluation.characters import HeldOutCharacters
-from genai_core.evaluation.completions import Question, body, complete, evenly, functions, next_lines, parses
+from genai_core.evaluation.completions import Question, body, complete, evenly, functions, is_python, next_lines, parses
 from genai_core.evaluation.family_report import Columns, Pictures, write_evaluation
 from genai_core.evaluation.sandbox import passes
 from genai_core.evaluation.token_kinds import bits_by_kind
@@ -34,8 +35,13 @@ def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: 
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     train, test = ([plain(row["text"]) for row in read_table(collected, "documents", split=split)]
                    for split in ("train", "test"))
+    test = [text for text in test if is_python(text)]
     lines, heads = next_lines(test, config.lines), functions(test, config.functions)
     problems = evenly(read_table(collected, "problems"), config.problems)
+    if not (lines and heads and problems):
+        raise InputError("collect.sources: code is judged by held-out lines of Python "
+                         f"({len(lines)} found), by functions with a docstring ({len(heads)} found) and by problems "
+                         f"({len(problems)} found)")
     pictures, columns, samples = Pictures(out_dir), Columns(), dict[str, Samples]()
     spent: dict[str, dict[str, tuple[float, int]]] = {}
     for name, directory in models.items():

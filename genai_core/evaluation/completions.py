@@ -83,11 +83,16 @@ def body(completion: str) -> str:
 def parses(question: Question, completion: str) -> bool:
     """Whether a function with this body, which must not be empty, is Python."""
     inside = body(completion)
+    return bool(inside.strip()) and is_python(question.before + inside)
+
+
+def is_python(text: str) -> bool:
+    """Whether a text parses."""
     try:
-        _parse(question.before + inside)
+        _parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):      # what ast.parse raises for text that is no code
         return False
-    return bool(inside.strip())
+    return True
 
 
 def evenly(items: list[Item], count: int) -> list[Item]:

@@ -5,12 +5,15 @@ import sys
 
 import pytest
 
-from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource
+from genai_core.config.code import CodeEvaluationConfig
+from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource, TokenizeConfig
 from genai_core.config.pipeline import PRESETS, read_yaml
-from genai_core.data import collect
+from genai_core.data import collect, tokenize
 from genai_core.data.archives import fetch
 from genai_core.data.readers import READERS
-from genai_core.data.tables import read_table
+from genai_core.data.tables import read_table, write_table
+from genai_core.errors import InputError
+from genai_core.evaluation import code
 from genai_core.evaluation.code import _looked_up, _pass_at_1
 from genai_core.evaluation.completions import Question, body, functions, next_lines, parses
 from genai_core.evaluation.sandbox import passes
@@ -85,6 +88,18 @@ def test_a_body_ends_where_the_indentation_does_and_an_empty_or_broken_one_does_
     assert body("    return x\n    y = (") == "    return x\n"
     assert parses(head, "    return x\nprint(f(1))")
     assert not parses(head, "\n\nprint(f(1))") and not parses(head, "    return (x\n\nclass")
+
+
+def test_held_out_text_that_is_no_python_is_left_out_and_none_is_an_error(tmp_path, recorder):
+    config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=20)}, test_fraction=0.2,
+                           validation_fraction=0.2)
+    collect.run(config, root=tmp_path, out_dir=tmp_path, reporter=recorder)
+    tokenize.run(TokenizeConfig(vocab_size=300), cleaned=tmp_path, out_dir=tmp_path, reporter=recorder)
+    rows = [{**row, "text": "print 'of another Python'\n"} for row in read_table(tmp_path, "documents")]
+    write_table(rows, "documents", tmp_path)
+    with pytest.raises(InputError, match=r"lines of Python \(0 found\)"):
+        code.run(CodeEvaluationConfig(), tokens=tmp_path, collected=tmp_path, models={}, out_dir=tmp_path,
+                 reporter=recorder, device="cpu")
 
 
 def test_looking_a_line_up_keeps_the_indentation():
