@@ -36,7 +36,7 @@ class ArchiveSource(Source):
 
 
 class FileSource(Source):
-    """Files on this machine: txt, md, html, jsonl, csv or parquet, each also as .gz or .zst."""
+    """Files on this machine: txt, md, html, py, jsonl, csv or parquet, each also as .gz or .zst."""
 
     kind: Literal["files"] = "files"
     paths: tuple[str, ...] = Field(min_length=1)

@@ -226,20 +226,18 @@ FAMILIES: dict[str, type[FamilyConfig]] = {
 def load_family(family: str, preset: str, overrides: dict[str, Any] | None = None) -> FamilyConfig:
     """The config of a family: its preset `laptop`, what `smoke` changes, then `overrides` (`stage.field` to value).
 
-    `preset` may also be the path of a YAML file with a whole config, as a run stores it.
+    `preset` may also be the path of a YAML file: a whole config, as a run stores it, or what changes in the preset that
+    it `extends`.
     Raises InputError, in one line that names the field, for anything that is not right.
     """
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     if preset.endswith((".yaml", ".yml")):
         values = read_yaml(preset)
-    elif preset in FAMILY_PRESETS:
-        presets = read_yaml(str(PRESETS / "families" / f"{family}.yaml"))
-        values = presets["laptop"] if preset == "laptop" else merged(presets["laptop"], presets["smoke"])
-        values["collect"]["sources"] = _defined(values["collect"]["sources"])
+        if parent := values.pop("extends", None):
+            values = merged(_shipped(family, parent), values)
     else:
-        raise InputError(f"unknown preset {preset!r}: take one of {', '.join(FAMILY_PRESETS)}, or the path of a YAML "
-                         "file")
+        values = _shipped(family, preset)
     values["family"] = family
     for dotted, value in (overrides or {}).items():
         set_value(values, dotted, value)
@@ -253,6 +251,16 @@ def section_names(family: str) -> tuple[str, ...]:
     """The stages of a family, each with a section of its own, in the order in which they run."""
     fields = [name for name in FAMILIES[family].model_fields if name not in ("family", "runtime", "promote", "collect")]
     return ("collect", *fields, "promote")
+
+
+def _shipped(family: str, preset: str) -> dict[str, Any]:
+    if preset not in FAMILY_PRESETS:
+        raise InputError(f"unknown preset {preset!r}: take one of {', '.join(FAMILY_PRESETS)}, or the path of a YAML "
+                         "file")
+    presets = read_yaml(str(PRESETS / "families" / f"{family}.yaml"))
+    values = presets["laptop"] if preset == "laptop" else merged(presets["laptop"], presets["smoke"])
+    values["collect"]["sources"] = _defined(values["collect"]["sources"])
+    return values
 
 
 def _defined(chosen: dict[str, dict[str, Any] | None]) -> dict[str, Any]:

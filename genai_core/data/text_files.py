@@ -1,4 +1,4 @@
-"""The user's own files: txt, md, html, jsonl, csv and parquet, plain or compressed with gzip or zstd."""
+"""The user's own files: txt, md, html, py, jsonl, csv and parquet, plain or compressed with gzip or zstd."""
 
 import csv
 import glob
@@ -18,7 +18,7 @@ import zstandard
 from genai_core.config.data import FileSource
 from genai_core.errors import InputError
 
-DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm")
+DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm", ".py")
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _COMPRESSION = (".gz", ".zst")
 
@@ -50,6 +50,8 @@ def read_files(source: FileSource, name: str, root: Path) -> Iterator[tuple[str,
         if kind in DOCUMENT_SUFFIXES:
             text = _document(file)
             if not text.strip():
+                if kind == ".py":      # as __init__.py is in most packages
+                    continue
                 raise InputError(f"{file}: the file is empty")
             yield "documents", {"text": text}
         else:

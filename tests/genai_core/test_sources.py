@@ -50,6 +50,13 @@ def test_every_kind_of_file_is_read(tmp_path, prose):
         prose[0], prose[1], f"<p>{prose[2][:50]}</p>", *prose[3:5], prose[5], "two\nlines", *prose[6:10]]
 
 
+def test_modules_are_documents_and_empty_ones_are_left_out(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("\n")
+    (tmp_path / "package" / "one.py").write_text("x = 1\n")
+    assert texts(files("**/*.py"), tmp_path) == ["x = 1\n"]
+
+
 def test_the_collected_tables_are_the_same_bytes_each_time(tmp_path, prose, recorder):
     write_all(tmp_path, prose)
     config = CollectConfig(sources={"mine": files("*.txt", "*.jsonl*", "*.parquet")})

@@ -65,3 +65,14 @@ def test_a_mistake_in_a_preset_or_a_field_is_told_in_one_line():
     with pytest.raises(InputError, match=r"gru.cell: Input should be 'rnn', 'lstm' or 'gru' \(got 'gruu'\)"):
         load_family("recurrent", "smoke", {"gru.cell": "gruu"})
     assert load_family("vae", "smoke", {"vae.beta": 4}).vae.beta == 4
+
+
+def test_a_file_says_what_changes_in_the_preset_that_it_extends(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\ncollect: {sources: {standard_library: null, mine: {kind: files, paths: ['*.py'], "
+                    "licence: mine}}}\n")
+    config, smoke = load_family("code", str(path)), load_family("code", "smoke")
+    assert set(config.collect.sources) == {"human_eval", "mine"} and config.code_model == smoke.code_model
+    path.write_text("extends: gpu\n")
+    with pytest.raises(InputError, match="unknown preset 'gpu'"):
+        load_family("code", str(path))
