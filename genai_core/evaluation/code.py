@@ -16,7 +16,7 @@ from genai_core.data.tables import read_table
 from genai_core.errors import InputError
 from genai_core.evaluation.characters import HeldOutCharacters
 from genai_core.evaluation.completions import Question, body, complete, evenly, functions, is_python, next_lines, parses
-from genai_core.evaluation.family_report import Columns, Pictures, write_evaluation
+from genai_core.evaluation.family_report import Columns, Pictures, Samples, write_evaluation
 from genai_core.evaluation.sandbox import passes
 from genai_core.evaluation.token_kinds import bits_by_kind
 from genai_core.hardware import choose_device
@@ -24,8 +24,6 @@ from genai_core.inference.text import load_language_model
 from genai_core.pictures import figure_and_axes, save_picture
 from genai_core.reporter import Reporter
 from genai_core.result import Result
-
-Samples = list[dict[str, str]]
 
 
 def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: dict[str, Path], out_dir: Path,

@@ -9,6 +9,8 @@ from genai_core.result import Result
 Columns = dict[str, dict[str, float]]
 """Model or baseline to its figures."""
 
+Samples = list[dict[str, Any]]
+"""Of a model: what it was asked, what people answered and what it did."""
 
 DATA = "data-"
 """Beginning of the names of pictures that show records of the dataset: reports have them, published pages do not."""
@@ -32,7 +34,7 @@ class Pictures:
 
 
 def write_evaluation(columns: Columns, pictures: Pictures, out_dir: Path,
-                     samples: dict[str, list[dict[str, Any]]] | None = None) -> Result:
+                     samples: dict[str, Samples] | None = None) -> Result:
     """Write `evaluation.json`, `pictures.json` and `samples.json`; every figure as `column/figure`."""
     for name, value in (("evaluation", columns), ("pictures", pictures.captions), ("samples", samples or {})):
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from genai_core.config.recurrent import CharacterEvaluationConfig
 from genai_core.data.token_files import TokenFile
 from genai_core.evaluation.characters import HeldOutCharacters
-from genai_core.evaluation.family_report import Columns, Pictures, write_evaluation
+from genai_core.evaluation.family_report import Columns, Pictures, Samples, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.inference.generate import Sampling
 from genai_core.inference.text import continue_text, load_language_model
@@ -22,12 +22,18 @@ GRADIENT_WINDOWS = 64
 
 
 def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str, added: Columns | None = None) -> Result:
-    """Write the figures of each model and of n-grams over the same text, a sample of each, and the pictures; `added`
-    joins them."""
-    where = choose_device(device)
+        reporter: Reporter, device: str) -> Result:
+    """Write the figures of each model and of n-grams over the same text, a sample of each, and the pictures."""
+    pictures = Pictures(out_dir)
+    columns, samples = judge(config, tokens, models, pictures, reporter, choose_device(device))
+    return write_evaluation(columns, pictures, out_dir, samples)
+
+
+def judge(config: CharacterEvaluationConfig, tokens: Path, models: dict[str, Path], pictures: Pictures,
+          reporter: Reporter, where: torch.device) -> tuple[Columns, dict[str, Samples]]:
+    """Figures and a sample of each model, and the figures of n-grams."""
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
-    pictures, columns, samples = Pictures(out_dir), dict[str, dict[str, float]](), {}
+    columns, samples = Columns(), dict[str, Samples]()
     recurrent = {}
     for model_name, directory in models.items():
         model, _ = load_language_model(directory, where)
@@ -43,9 +49,7 @@ def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Pa
             recurrent[model_name] = model
     columns["baseline"] = {"bits_per_character": held_out.ngram_bits(config.ngram_order)}
     columns |= _gradient_reach(recurrent, held_out.file, config, pictures, columns)
-    for name, figures in (added or {}).items():
-        columns[name] = {**columns.get(name, {}), **figures}
-    return write_evaluation(columns, pictures, out_dir, samples)
+    return columns, samples
 
 
 def _gradient_reach(models: dict[str, RecurrentLanguageModel], file: TokenFile, config: CharacterEvaluationConfig,
