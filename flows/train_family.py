@@ -33,7 +33,7 @@ def train_family(family: FamilyName, preset: Literal["laptop", "smoke"] = "lapto
         force: Stages to execute although their results are there.
         until: The last stage to run; empty for all.
         only: Run this stage alone; what comes before it must be there.
-        preset_file: Path of a YAML file with a whole config on the machine that runs the flow, in place of the preset.
+        preset_file: Path of a YAML file on the machine that runs the flow, in place of the preset.
         overrides: Anything, as "stage.field" to value, for example "vae.latent_size" to 8.
     """
     request = Request(preset_file or preset, overrides, force, until, only, family)

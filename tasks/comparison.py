@@ -18,6 +18,7 @@ COLUMNS = {"pretrain": ("pretrain", "base"), "instruct": ("instruct", "instruct"
 """Stage of a model to the input of evaluate by which its report is found, and its column there; both have the stage's
 name where none is given."""
 RESAMPLES = 2000
+NOISE = "within the noise"
 LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "bits_per_character", "loss", "distance", "error")
 
 
@@ -61,7 +62,8 @@ class _Evaluated:
 
 
 def compare(first: str, second: str) -> Comparison:
-    """Compare two registered models. Raises InputError for one that no run evaluated."""
+    """Compare two registered models. Raises InputError for one that no run evaluated, or without a common
+    figure."""
     a, b = _evaluated(first), _evaluated(second)
     notes = []
     paired = a.asked_from == b.asked_from and a.config == b.config
@@ -69,6 +71,9 @@ def compare(first: str, second: str) -> Comparison:
         notes.append("the two were asked different questions (other data or another evaluate config): the intervals "
                      "treat them as independent")
     lines = [_line(name, a, b, paired) for name in a.figures if name in b.figures]
+    if not lines:
+        raise InputError(f"{a.name} is judged by {', '.join(a.figures)}, {b.name} by {', '.join(b.figures)}: "
+                         "there is nothing to compare")
     by_question = {(row["task"], row["asked"]): row for row in b.samples}
     samples = [{"task": row["task"], "asked": row["asked"], "expected": row["expected"], "first": row["answered"],
                 "second": by_question[row["task"], row["asked"]]["answered"]}
@@ -121,7 +126,7 @@ def _line(name: str, a: _Evaluated, b: _Evaluated, paired: bool) -> Line:
     verdict = "no noise known"
     if name in a.outcomes and name in b.outcomes:
         low, high = difference_interval(a.outcomes[name], b.outcomes[name], paired, centre=second - first)
-        verdict = "within the noise" if low <= 0 <= high else f"{_better(name, low > 0, a, b)} is better"
+        verdict = NOISE if low <= 0 <= high else f"{_better(name, low > 0, a, b)} is better"
     return Line(name, first, second, second - first, low, high, verdict)
 
 
