@@ -19,7 +19,7 @@ from genai_core.config.families import FamilyConfig
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.reporter import Reporter
 from genai_core.result import Result
-from tasks import prefect_artifacts, records, registry, tracking, versioning
+from tasks import prefect_artifacts, records, registry, versioning
 from tasks.artifacts import Artifact, KeyParts, Store
 from tasks.cost import measured_cost
 from tasks.disk import clear_error_when_full, require_space
@@ -27,6 +27,7 @@ from tasks.events import announce
 from tasks.fingerprint import code_fingerprint
 from tasks.model_card import write_model_card
 from tasks.run import PipelineRun
+from tasks.stage_run import stage_run
 from tasks.workspace import Workspace
 
 logger = logging.getLogger("tasks")
@@ -161,7 +162,7 @@ def _make(stage: Stage, run: PipelineRun, store: Store, directory: Path, parts: 
     started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), _cpu_seconds()
     paths = {name: artifact.directory(run.workspace) for name, artifact in inputs.items()}
     require_space(run.workspace, stage.name)
-    with (tracking.stage_run(run, stage.name, parts) as tracked, clear_error_when_full(run.workspace, stage.name),
+    with (stage_run(run, stage.name, parts) as tracked, clear_error_when_full(run.workspace, stage.name),
           store.new(directory, parts) as scratch):
         checkpoint_dir = run.workspace.checkpoints / stage.name / parts.key
         context = Context(run.workspace, run.config, tracked.reporter, checkpoint_dir)
