@@ -1,5 +1,6 @@
 """Configs of the other generative families: each family is a config whose sections are its stages."""
 
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,7 +28,7 @@ from genai_core.config.images import (
     VaeConfig,
 )
 from genai_core.config.pairs import EncoderDecoderConfig, PairEvaluationConfig, PairsConfig, Seq2SeqConfig
-from genai_core.config.pipeline import PRESETS, Runtime, explain, merged, read_yaml, set_value
+from genai_core.config.pipeline import PRESETS, Runtime, explain, merged, read_preset, read_yaml, set_value
 from genai_core.config.recurrent import (
     CharacterEvaluationConfig,
     ComparisonEvaluationConfig,
@@ -226,18 +227,13 @@ FAMILIES: dict[str, type[FamilyConfig]] = {
 def load_family(family: str, preset: str, overrides: dict[str, Any] | None = None) -> FamilyConfig:
     """The config of a family: its preset `laptop`, what `smoke` changes, then `overrides` (`stage.field` to value).
 
-    `preset` may also be the path of a YAML file: a whole config, as a run stores it, or what changes in the preset that
-    it `extends`.
+    `preset` may also be the path of a YAML file: a whole config, as a run stores it, or what changes in the preset or
+    file that it `extends`.
     Raises InputError, in one line that names the field, for anything that is not right.
     """
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
-    if preset.endswith((".yaml", ".yml")):
-        values = read_yaml(preset)
-        if parent := values.pop("extends", None):
-            values = merged(_shipped(family, parent), values)
-    else:
-        values = _shipped(family, preset)
+    values = read_preset(preset, {name: partial(_shipped, family, name) for name in FAMILY_PRESETS})
     values["family"] = family
     for dotted, value in (overrides or {}).items():
         set_value(values, dotted, value)
@@ -254,9 +250,6 @@ def section_names(family: str) -> tuple[str, ...]:
 
 
 def _shipped(family: str, preset: str) -> dict[str, Any]:
-    if preset not in FAMILY_PRESETS:
-        raise InputError(f"unknown preset {preset!r}: take one of {', '.join(FAMILY_PRESETS)}, or the path of a YAML "
-                         "file")
     presets = read_yaml(str(PRESETS / "families" / f"{family}.yaml"))
     values = presets["laptop"] if preset == "laptop" else merged(presets["laptop"], presets["smoke"])
     values["collect"]["sources"] = _defined(values["collect"]["sources"])

@@ -1,6 +1,8 @@
 """The config of a whole run, and how a preset becomes one."""
 
 import difflib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +84,7 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None) -> Pipel
     `preset` is one of the shipped names or the path of a YAML file, which may say `extends: NAME`.
     Raises InputError, in one line that names the field, for anything that is not right.
     """
-    values = _read_preset(preset, seen=())
+    values = read_preset(preset, {name: partial(read_yaml, str(PRESETS / f"{name}.yaml")) for name in preset_names()})
     for dotted, value in (overrides or {}).items():
         set_value(values, dotted, value)
     depth = values.get("depth")
@@ -109,18 +111,16 @@ def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _read_preset(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    path = PRESETS / f"{preset}.yaml"
-    if preset not in preset_names():
-        path = Path(preset).expanduser()
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
-            raise InputError(f"unknown preset {preset!r}: take one of {', '.join(preset_names())}, "
-                             "or the path of a YAML file")
+def read_preset(preset: str, shipped: dict[str, Callable[[], dict[str, Any]]], seen: tuple[str, ...] = ()
+                ) -> dict[str, Any]:
+    """The values of a shipped preset, or of a YAML file, over those of the preset or file that it `extends`."""
+    if preset not in shipped and not str(preset).endswith((".yaml", ".yml")):
+        raise InputError(f"unknown preset {preset!r}: take one of {', '.join(shipped)}, or the path of a YAML file")
     if preset in seen:
-        raise InputError(f"{path}: presets extend each other in a circle ({' -> '.join((*seen, preset))})")
-    values = read_yaml(str(path))
+        raise InputError(f"{preset}: presets extend each other in a circle ({' -> '.join((*seen, preset))})")
+    values = shipped[preset]() if preset in shipped else read_yaml(preset)
     parent = values.pop("extends", None)
-    return merged(_read_preset(parent, (*seen, preset)), values) if parent else values
+    return merged(read_preset(parent, shipped, (*seen, preset)), values) if parent else values
 
 
 def read_yaml(name: str) -> dict[str, Any]:

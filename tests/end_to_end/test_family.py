@@ -58,9 +58,9 @@ def test_it_generates_compares_and_is_listed(diffusion, tmp_path):
     assert "generate needs one model: models:/NAME@ALIAS" in refused.stderr
     refused = diffusion.genai("generate", "diffusion", "--class", "12", fails=True)
     assert refused.stderr.strip().endswith("--class 12: the classes are 0 to 9")
-    (row,) = json.loads(diffusion.genai("families", "--json").stdout)
     refused = diffusion.genai("compare", "models:/genai-diffusion/1", "models:/genai-digit-classifier/1", fails=True)
     assert "a digit_classifier model is not in the table of evaluate" in refused.stderr
+    (row,) = json.loads(diffusion.genai("families", "--json").stdout)
     assert row["name"] == "diffusion" and {line["column"] for line in row["lines"]} == {
         "diffusion", "without_guidance", "baseline", "real"}
     page = tmp_path / "families.md"

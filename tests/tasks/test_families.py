@@ -73,6 +73,12 @@ def test_a_file_says_what_changes_in_the_preset_that_it_extends(tmp_path):
                     "licence: mine}}}\n")
     config, smoke = load_family("code", str(path)), load_family("code", "smoke")
     assert set(config.collect.sources) == {"human_eval", "mine"} and config.code_model == smoke.code_model
+    second = tmp_path / "second.yaml"
+    second.write_text(f"extends: {path}\ncode_tokens: {{vocab_size: 600}}\n")
+    assert set(load_family("code", str(second)).collect.sources) == {"human_eval", "mine"}
+    path.write_text(f"extends: {second}\n")
+    with pytest.raises(InputError, match="in a circle"):
+        load_family("code", str(path))
     path.write_text("extends: gpu\n")
     with pytest.raises(InputError, match="unknown preset 'gpu'"):
         load_family("code", str(path))
