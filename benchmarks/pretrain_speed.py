@@ -24,7 +24,7 @@ def eager(tokens_dir: Path, preset: str, tokens: int) -> dict[str, float]:
     from genai_core.config.pipeline import load_pipeline
     from genai_core.data.tokenizer import load_tokenizer
     from genai_core.models.registry import build
-    from genai_core.training.pretrain import NextToken
+    from genai_core.training.objectives.next_token import NextToken
 
     config = load_pipeline(preset).pretrain
     torch.manual_seed(config.seed)
@@ -46,7 +46,7 @@ def eager(tokens_dir: Path, preset: str, tokens: int) -> dict[str, float]:
 def ours(tokens_dir: Path, preset: str) -> dict[str, float]:
     from genai_core.config.pipeline import load_pipeline
     from genai_core.reporter import LogReporter
-    from genai_core.training import pretrain
+    from genai_core.stages import pretrain
     from genai_core.training.loop import Run
 
     config = load_pipeline(preset).pretrain

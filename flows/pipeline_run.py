@@ -14,19 +14,22 @@ import yaml
 from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 
-from genai_core.config.families import FamilyConfig, load_family
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
 from genai_core.errors import InputError
-from tasks import live_runs, prefect_artifacts, records, tracking
-from tasks.disk import require_space
+from genai_core.families.config import FamilyConfig, load_family
+from tasks.execution import live_runs
+from tasks.execution.pipeline import PipelineRun
+from tasks.execution.plan import plan
 from tasks.families import FAMILIES
-from tasks.plan import plan
-from tasks.report import markdown_with_curves, plot_curves, write_report
-from tasks.run import PipelineRun
 from tasks.stage import LastStageDone, Stage
 from tasks.stages import STAGES
-from tasks.tables import flatten
-from tasks.workspace import Workspace
+from tasks.store import records
+from tasks.store.disk import require_space
+from tasks.store.workspace import Workspace
+from tasks.tracking import client as tracking
+from tasks.views import prefect_artifacts
+from tasks.views.report import markdown_with_curves, plot_curves, write_report
+from tasks.views.tables import flatten
 
 logger = logging.getLogger("tasks")
 

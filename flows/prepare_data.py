@@ -8,9 +8,9 @@ from flows.parameters import NOTHING_ELSE, NOTHING_SET, Fields, Preset, StageNam
 from flows.pipeline_run import Request, opened
 from tasks.clean import clean
 from tasks.collect import collect
-from tasks.requirements import check_data
+from tasks.data_checks import check_data
+from tasks.execution.version_data import version_data
 from tasks.tokenize import tokenize
-from tasks.version_data import version_data
 
 
 @flow(name="prepare-data")

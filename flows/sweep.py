@@ -9,8 +9,8 @@ from prefect.runtime import flow_run
 from flows.parameters import preset_parameters
 from flows.pipeline_run import parent_of_runs
 from flows.train_llm import train_llm
-from tasks import tracking
-from tasks.tables import markdown_table
+from tasks.tracking import client as tracking
+from tasks.views.tables import markdown_table
 
 
 @flow(name="sweep")

@@ -8,12 +8,12 @@ from prefect import flow
 
 from flows.parameters import NOTHING_ELSE
 from flows.pipeline_run import Request, opened
-from tasks.artifacts import Artifact
+from tasks.execution.version_data import version_data
 from tasks.families import FAMILIES
 from tasks.promote import act_on
-from tasks.registry import figures_of
+from tasks.registry.versions import figures_of
 from tasks.stage import stage_task
-from tasks.version_data import version_data
+from tasks.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     FamilyName = str

@@ -10,18 +10,18 @@ from flows.pipeline_run import Request, opened
 from genai_core.config.pipeline import load_pipeline
 from tasks.clean import clean
 from tasks.collect import collect
+from tasks.data_checks import check_data
 from tasks.evaluate import evaluate
+from tasks.execution.freshness import champion_of_the_same_data
+from tasks.execution.version_data import version_data
 from tasks.instruct import instruct
 from tasks.pretrain import pretrain
 from tasks.promote import promote
 from tasks.quantize import quantize
-from tasks.registry import figures_of
-from tasks.requirements import check_data
+from tasks.registry.versions import figures_of
 from tasks.reward import reward
 from tasks.rlhf import rlhf
 from tasks.tokenize import tokenize
-from tasks.unchanged import champion_of_the_same_data
-from tasks.version_data import version_data
 
 
 @flow(name="train-llm")

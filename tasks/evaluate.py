@@ -8,7 +8,7 @@ from tasks.stage import Context, Stage, stage_task
 
 
 def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, context: Context) -> Result:
-    from genai_core.evaluation import evaluate
+    from genai_core.stages import evaluate
 
     models = {"base": inputs["pretrain"], "instruct": inputs["instruct"], "rlhf": inputs["rlhf"],
               "int8": inputs["quantize"] / "int8", "int4": inputs["quantize"] / "int4"}
@@ -19,7 +19,7 @@ def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, con
 
 
 STAGE = Stage(name="evaluate",
-              core="genai_core.evaluation.evaluate",
+              core="genai_core.stages.evaluate",
               settings=("evaluate", "rlhf.completion_tokens", "rlhf.prompt_words"),
               inputs=("pretrain", "instruct", "reward", "rlhf", "quantize", "tokenize", "clean"),
               kind="report",

@@ -10,8 +10,8 @@ from typing import Any
 
 from genai_core.result import Result
 from tasks import collect as collect_task
-from tasks.artifacts import read_manifest
 from tasks.stage import Context, Stage
+from tasks.store.artifacts import read_manifest
 
 
 def dataset(name: str, core: str, describe: str, argument: str = "collected", source: str = "collect") -> Stage:
@@ -52,23 +52,23 @@ def evaluation(core: str, models: tuple[str, ...], **inputs: str) -> Stage:
 
 
 def _gates(config: Any, inputs: dict[str, Path], out_dir: Path, context: Context) -> Result:
-    from genai_core.evaluation import gates
+    from genai_core.stages import promote as gates
 
     figures = read_manifest(inputs["evaluate"])["metrics"]
     return gates.run(config.promote, figures=figures, out_dir=out_dir, reporter=context.reporter)
 
 
-GATES = Stage("promote", "genai_core.evaluation.gates", ("promote",), ("evaluate",), "report", _gates,
+GATES = Stage("promote", "genai_core.stages.promote", ("promote",), ("evaluate",), "report", _gates,
               "hold the figures against the gates, move the alias champion")
 
 
 COLLECT = collect_task.STAGE
-CHARACTERS = dataset("characters", "genai_core.data.tokenize", "cut the text into characters", argument="cleaned")
-DIGITS = dataset("digits", "genai_core.data.digits", "the images as tensors")
-PAIRS = dataset("pairs", "genai_core.data.pairs", "pairs of texts, and their vocabulary")
-REVIEWS = dataset("reviews", "genai_core.data.reviews", "labelled reviews, and their vocabulary")
-CLASSIFIER = model("digit_classifier", "genai_core.training.classify_digits", "train the judge of generated images",
+CHARACTERS = dataset("characters", "genai_core.stages.tokenize", "cut the text into characters", argument="cleaned")
+DIGITS = dataset("digits", "genai_core.families.images.digits", "the images as tensors")
+PAIRS = dataset("pairs", "genai_core.families.encoder_decoder.pairs", "pairs of texts, and their vocabulary")
+REVIEWS = dataset("reviews", "genai_core.families.classification.reviews", "labelled reviews, and their vocabulary")
+CLASSIFIER = model("digit_classifier", "genai_core.families.images.train_classifier", "train the judge of generated images",
                    data="digits")
-VAE = model("vae", "genai_core.training.vae", "train a variational autoencoder", data="digits")
-CONDITIONAL_VAE = model("conditional_vae", "genai_core.training.vae", "train an autoencoder that is given the digit",
+VAE = model("vae", "genai_core.families.vae.objective", "train a variational autoencoder", data="digits")
+CONDITIONAL_VAE = model("conditional_vae", "genai_core.families.vae.objective", "train an autoencoder that is given the digit",
                         data="digits")

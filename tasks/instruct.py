@@ -8,14 +8,14 @@ from tasks.stage import Context, Stage, stage_task
 
 
 def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, context: Context) -> Result:
-    from genai_core.training import instruct
+    from genai_core.stages import instruct
 
     return instruct.run(config.instruct, base=inputs["pretrain"], cleaned=inputs["clean"],
                         opening_words=config.rlhf.prompt_words, out_dir=out_dir, training=context.training())
 
 
 STAGE = Stage(name="instruct",
-              core="genai_core.training.instruct",
+              core="genai_core.stages.instruct",
               settings=("instruct", "rlhf.prompt_words"),
               inputs=("pretrain", "clean"),
               kind="model",

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.result import Result
-from tasks import promotion, registry
-from tasks.artifacts import Artifact, read_manifest
-from tasks.run import PipelineRun
+from tasks.execution.pipeline import PipelineRun
+from tasks.registry import releases as promotion
+from tasks.registry import versions as registry
 from tasks.stage import Context, Stage, stage_task
+from tasks.store.artifacts import Artifact, read_manifest
 
 
 class GateFailed(Exception):
@@ -16,7 +17,7 @@ class GateFailed(Exception):
 
 
 def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, context: Context) -> Result:
-    from genai_core.evaluation import gates
+    from genai_core.stages import promote as gates
 
     figures: dict[str, float] = {}
     for stage, prefix in (("evaluate", ""), ("reward", "reward/"), ("rlhf", "rlhf/"), ("quantize", "quantize/")):
@@ -25,7 +26,7 @@ def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, con
     return gates.run(config.promote, figures=figures, out_dir=out_dir, reporter=context.reporter)
 
 
-STAGE = Stage(name="promote", core="genai_core.evaluation.gates", settings=("promote",),
+STAGE = Stage(name="promote", core="genai_core.stages.promote", settings=("promote",),
               inputs=("evaluate", "reward", "rlhf", "quantize"), kind="report", compute=_compute,
               describe="hold the figures against the gates, move the alias champion")
 

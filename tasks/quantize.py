@@ -8,14 +8,14 @@ from tasks.stage import Context, Stage, stage_task
 
 
 def _compute(config: PipelineConfig, inputs: dict[str, Path], out_dir: Path, context: Context) -> Result:
-    from genai_core.quantization import quantize
+    from genai_core.stages import quantize
 
     return quantize.run(config.quantize, model=inputs["rlhf"], tokens=inputs["tokenize"], out_dir=out_dir,
                         reporter=context.reporter)
 
 
 STAGE = Stage(name="quantize",
-              core="genai_core.quantization.quantize",
+              core="genai_core.stages.quantize",
               settings=("quantize",),
               inputs=("rlhf", "tokenize"),
               kind="model",

@@ -15,20 +15,23 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.serializers import Serializer
 from prefect.states import Completed
 
-from genai_core.config.families import FamilyConfig
 from genai_core.config.pipeline import PipelineConfig
+from genai_core.families.config import FamilyConfig
 from genai_core.reporter import Reporter
 from genai_core.result import Result
-from tasks import prefect_artifacts, records, registry, versioning
-from tasks.artifacts import Artifact, KeyParts, Store
-from tasks.cost import measured_cost
-from tasks.disk import clear_error_when_full, require_space
-from tasks.events import announce
-from tasks.fingerprint import code_fingerprint
-from tasks.model_card import write_model_card
-from tasks.run import PipelineRun
-from tasks.stage_run import stage_run
-from tasks.workspace import Workspace
+from tasks.execution.cost import measured_cost
+from tasks.execution.pipeline import PipelineRun
+from tasks.registry import versions as registry
+from tasks.registry.model_card import write_model_card
+from tasks.store import dvc as versioning
+from tasks.store import records
+from tasks.store.artifacts import Artifact, KeyParts, Store
+from tasks.store.disk import clear_error_when_full, require_space
+from tasks.store.fingerprint import code_fingerprint
+from tasks.store.workspace import Workspace
+from tasks.tracking.events import announce
+from tasks.tracking.stage_run import stage_run
+from tasks.views import prefect_artifacts
 
 logger = logging.getLogger("tasks")
 

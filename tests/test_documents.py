@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from genai_core.config.families import FAMILIES
-from tasks.workspace import REPOSITORY
+from genai_core.families.config import FAMILIES
+from tasks.store.workspace import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 

@@ -9,15 +9,15 @@ from tokenizers import Tokenizer
 from genai_core.data.chat import END_OF_TEXT, token_id
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import InputError
-from genai_core.export.family_directory import load_into, model_type_of, read_shape
 from genai_core.export.model_directory import load_model
-from genai_core.inference.classify import CLASSIFIERS, tell_sentiment
+from genai_core.families.classification.generation import CLASSIFIERS, tell_sentiment
+from genai_core.families.directory import load_into, model_type_of, read_shape
+from genai_core.families.encoder_decoder.generation import MODELS as PAIR_MODELS
+from genai_core.families.encoder_decoder.generation import PairModel
+from genai_core.families.positions.model import PositionalLanguageModel, PositionalShape
+from genai_core.families.recurrent.model import RecurrentLanguageModel, RecurrentShape
 from genai_core.inference.generate import Sampling, stream
-from genai_core.inference.pairs import MODELS as PAIR_MODELS
-from genai_core.inference.pairs import PairModel
 from genai_core.models.language_model import LanguageModel
-from genai_core.models.positional import PositionalLanguageModel, PositionalShape
-from genai_core.models.recurrent import RecurrentLanguageModel, RecurrentShape
 
 
 def load_language_model(directory: Path, device: torch.device) -> tuple[LanguageModel, Tokenizer]:

@@ -19,7 +19,7 @@ from genai_core.hardware import autocast, choose_device, choose_precision, descr
 from genai_core.reporter import Reporter
 from genai_core.training import checkpoints
 from genai_core.training.interruption import Interruption
-from genai_core.training.objective import Batch, Objective
+from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers
 from genai_core.training.schedule import learning_rate_factor
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.artifacts import Store
-from tasks.workspace import Workspace
+from tasks.store.artifacts import Store
+from tasks.store.workspace import Workspace
 from tests.end_to_end.helpers import (
     Server,
     api_of,

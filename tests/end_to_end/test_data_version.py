@@ -4,11 +4,11 @@ import pytest
 
 from genai_core.config.pipeline import load_pipeline
 from genai_core.reporter import LogReporter
-from tasks import versioning
-from tasks.artifacts import Artifact, Store
 from tasks.stage import Context
 from tasks.stages import STAGES
-from tasks.workspace import REPOSITORY, Workspace
+from tasks.store import dvc as versioning
+from tasks.store.artifacts import Artifact, Store
+from tasks.store.workspace import REPOSITORY, Workspace
 
 pytestmark = pytest.mark.slow
 

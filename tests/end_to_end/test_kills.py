@@ -8,8 +8,8 @@ import time
 import httpx
 import pytest
 
-from tasks.artifacts import Store
-from tasks.workspace import Workspace
+from tasks.store.artifacts import Store
+from tasks.store.workspace import Workspace
 from tests.end_to_end.conftest import STAGES, TASKS, Home, states
 from tests.end_to_end.helpers import api_of, processes_in, wait_for
 

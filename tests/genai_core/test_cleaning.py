@@ -3,14 +3,14 @@
 import pytest
 
 from genai_core.config.data import CleanConfig
-from genai_core.data import clean
-from genai_core.data.decontaminate import HeldOut
-from genai_core.data.deduplicate import near_duplicates
-from genai_core.data.normalize import detokenize_wikitext, normalize
-from genai_core.data.privacy import mask_personal_data
-from genai_core.data.quality import reason_to_remove
+from genai_core.data.clean.decontaminate import HeldOut
+from genai_core.data.clean.deduplicate import near_duplicates
+from genai_core.data.clean.normalize import detokenize_wikitext, normalize
+from genai_core.data.clean.privacy import mask_personal_data
+from genai_core.data.clean.quality import reason_to_remove
 from genai_core.data.tables import read_table, write_table
 from genai_core.errors import InputError
+from genai_core.stages import clean
 
 GOOD = "This is a film that I would watch again, and the cast of it is a joy to see in every scene."
 

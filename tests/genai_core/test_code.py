@@ -5,19 +5,19 @@ import sys
 
 import pytest
 
-from genai_core.config.code import CodeEvaluationConfig
 from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource, TokenizeConfig
 from genai_core.config.pipeline import PRESETS, read_yaml
-from genai_core.data import collect, tokenize
-from genai_core.data.archives import fetch
-from genai_core.data.readers import READERS
+from genai_core.data.sources.archives import fetch
+from genai_core.data.sources.readers import READERS
 from genai_core.data.tables import read_table, write_table
 from genai_core.errors import InputError
-from genai_core.evaluation import code
-from genai_core.evaluation.code import _looked_up, _pass_at_1
-from genai_core.evaluation.completions import Question, body, functions, next_lines, parses
-from genai_core.evaluation.sandbox import passes
-from genai_core.evaluation.token_kinds import kinds_of_characters
+from genai_core.families.code import evaluation as code
+from genai_core.families.code.completions import Question, body, functions, next_lines, parses
+from genai_core.families.code.config import CodeEvaluationConfig
+from genai_core.families.code.evaluation import _looked_up, _pass_at_1
+from genai_core.families.code.sandbox import passes
+from genai_core.families.code.token_kinds import kinds_of_characters
+from genai_core.stages import collect, tokenize
 
 
 def problems():

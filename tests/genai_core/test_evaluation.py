@@ -13,8 +13,8 @@ from genai_core.data.token_files import TokenFile
 from genai_core.errors import InputError
 from genai_core.evaluation.baselines import ByteNgrams, perplexity_per_word
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
-from genai_core.evaluation.gates import judge
 from genai_core.evaluation.tasks import chrf
+from genai_core.stages.promote import judge
 
 CPU = torch.device("cpu")
 

@@ -7,16 +7,20 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits as sklearn_digits
 from torch.distributions import Normal, kl_divergence
 
-from genai_core.config.images import ClassifierConfig, DiffusionConfig, GanConfig, VaeConfig
-from genai_core.data.digits import load_digits
 from genai_core.errors import InputError
-from genai_core.evaluation.images import asked_labels, evenly, frechet_distance
-from genai_core.inference.images import load_image_model, make_images
-from genai_core.models.diffusion import Diffusion, DiffusionShape, noise_schedule
-from genai_core.models.gan import Gan, GanShape
-from genai_core.models.vae import divergence
-from genai_core.training import classify_digits, diffusion, gan, loop, vae
-from genai_core.training.gan import Adversarial
+from genai_core.families.diffusion import objective as diffusion
+from genai_core.families.diffusion.model import Diffusion, DiffusionShape, noise_schedule
+from genai_core.families.gan import objective as gan
+from genai_core.families.gan.model import Gan, GanShape
+from genai_core.families.gan.objective import Adversarial
+from genai_core.families.images import train_classifier as classify_digits
+from genai_core.families.images.config import ClassifierConfig, DiffusionConfig, GanConfig, VaeConfig
+from genai_core.families.images.digits import load_digits
+from genai_core.families.images.evaluation import asked_labels, evenly, frechet_distance
+from genai_core.families.images.generation import load_image_model, make_images
+from genai_core.families.vae import objective as vae
+from genai_core.families.vae.model import divergence
+from genai_core.training import loop
 from genai_core.training.loop import Run, train
 
 TRAINING = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 2}

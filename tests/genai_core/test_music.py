@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("music21")
 
-from genai_core.evaluation.music import _shares, _surplus
+from genai_core.families.music.evaluation import _shares, _surplus
 
 HEAD = "X:1\nT:A Tune\nM:C|\nL:1/8\nK:D\n"
 

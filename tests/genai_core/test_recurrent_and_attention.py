@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from genai_core.config.data import CollectConfig, RandomTextSource, TokenizeConfig
-from genai_core.config.recurrent import RecurrentConfig
-from genai_core.data import collect, tokenize
-from genai_core.evaluation.characters import HeldOutCharacters
+from genai_core.families.characters import HeldOutCharacters
+from genai_core.families.encoder_decoder.interface import write
+from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
+from genai_core.families.encoder_decoder.transformer import T5, RelativeBias, T5Shape
+from genai_core.families.positions.model import PositionalLanguageModel, PositionalShape
+from genai_core.families.recurrent import objective as recurrent
+from genai_core.families.recurrent.config import RecurrentConfig
+from genai_core.families.recurrent.model import LAYERS, RecurrentLanguageModel, RecurrentShape, RecurrentStack
 from genai_core.inference.generate import generate
 from genai_core.inference.text import load_language_model
-from genai_core.models.encoder_decoder import write
-from genai_core.models.positional import PositionalLanguageModel, PositionalShape
-from genai_core.models.recurrent import LAYERS, RecurrentLanguageModel, RecurrentShape, RecurrentStack
-from genai_core.models.seq2seq import RecurrentSeq2Seq, Seq2SeqShape
-from genai_core.models.t5 import T5, RelativeBias, T5Shape
-from genai_core.training import recurrent
+from genai_core.stages import collect, tokenize
 from genai_core.training.loop import Run
 
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}

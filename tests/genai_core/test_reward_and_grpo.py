@@ -7,8 +7,8 @@ import torch
 from genai_core.config.training import RewardConfig, RlhfConfig
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.models.reward import Judge, RewardModel, encode_texts, load_judge, save_reward_model, score_texts
-from genai_core.training.grpo import Grpo, compare, sample, token_log_probabilities
-from genai_core.training.reward import BradleyTerry
+from genai_core.training.objectives.bradley_terry import BradleyTerry
+from genai_core.training.objectives.grpo import Grpo, compare, sample, token_log_probabilities
 
 CPU = torch.device("cpu")
 

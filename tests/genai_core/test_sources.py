@@ -14,14 +14,15 @@ import zstandard
 
 from genai_core.config.data import ArchiveSource, CollectConfig, FileSource, HubSource
 from genai_core.config.pipeline import PRESETS, read_yaml
-from genai_core.data import archives, collect
-from genai_core.data.archives import Archive, fetch
-from genai_core.data.hub import read_hub
-from genai_core.data.readers import READERS
+from genai_core.data.sources import archives
+from genai_core.data.sources.archives import Archive, fetch
+from genai_core.data.sources.hub import read_hub
+from genai_core.data.sources.readers import READERS
+from genai_core.data.sources.text_files import read_files
 from genai_core.data.splits import split_of
 from genai_core.data.tables import read_table
-from genai_core.data.text_files import read_files
 from genai_core.errors import InputError
+from genai_core.stages import collect
 
 
 def files(*paths, **values):

@@ -13,9 +13,10 @@ from genai_core.data.batches import Windows
 from genai_core.data.token_files import TokenFile, write_tokens
 from genai_core.data.tokenizer import save_tokenizer
 from genai_core.errors import InputError, TrainingDiverged
-from genai_core.training import checkpoints, loop, pretrain
+from genai_core.stages import pretrain
+from genai_core.training import checkpoints, loop
 from genai_core.training.loop import Run, train
-from genai_core.training.objective import Objective
+from genai_core.training.objectives.objective import Objective
 from genai_core.training.optimizers import Muon, orthogonalize
 from genai_core.training.schedule import learning_rate_factor
 from tests.conftest import Recorder

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tasks.artifacts import Artifact, Damaged, KeyParts, Store
-from tasks.workspace import Workspace
+from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store
+from tasks.store.workspace import Workspace
 
-PARTS = KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.data.clean": "f00"})
+PARTS = KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.stages.clean": "f00"})
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def test_the_same_parts_give_the_same_key_and_any_other_another():
     others = [KeyParts("tokenize", PARTS.config, PARTS.inputs, PARTS.code),
               KeyParts("clean", {"a": {"b": 2}}, PARTS.inputs, PARTS.code),
               KeyParts("clean", PARTS.config, {"collect": "abd"}, PARTS.code),
-              KeyParts("clean", PARTS.config, PARTS.inputs, {"genai_core.data.clean": "f01"})]
+              KeyParts("clean", PARTS.config, PARTS.inputs, {"genai_core.stages.clean": "f01"})]
     keys = {parts.key for parts in [PARTS, *others]}
     assert len(keys) == 5
-    assert PARTS.key == KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.data.clean": "f00"}).key
+    assert PARTS.key == KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.stages.clean": "f00"}).key
 
 
 def test_what_is_committed_is_found_and_the_manifest_is_the_same_bytes_each_time(store):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from genai_core.config.pipeline import Runtime
-from tasks.comparison import difference_interval
-from tasks.cost import Cost, measured_cost, recorded_cost
+from tasks.execution.cost import Cost, measured_cost, recorded_cost
+from tasks.views.comparison import difference_interval
 
 
 def test_energy_is_power_times_time_or_ten_watts_a_busy_core():

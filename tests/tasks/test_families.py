@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from genai_core.config.families import FAMILIES as CONFIGS
-from genai_core.config.families import load_family, section_names
 from genai_core.errors import InputError
+from genai_core.families.config import FAMILIES as CONFIGS
+from genai_core.families.config import load_family, section_names
 from genai_core.reporter import LogReporter
 from tasks.families import FAMILIES
 from tasks.registered import DATASETS, KEY_FIGURES, STAGE_KINDS, USES
 from tasks.stage import Context
-from tasks.workspace import Workspace
+from tasks.store.workspace import Workspace
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from tasks import fingerprint
 from tasks.stages import STAGES
-from tasks.workspace import REPOSITORY
+from tasks.store import fingerprint
+from tasks.store.workspace import REPOSITORY
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from flows.combinations import combinations
+from flows.cli.combinations import combinations
 from flows.parameters import Fields, overrides_of
 from flows.pipeline_run import Request
 from flows.train_llm import train_llm

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from genai_core.config.pipeline import load_pipeline
-from tasks.artifacts import Store
-from tasks.plan import plan
+from tasks.execution.plan import plan
 from tasks.stages import STAGES
-from tasks.workspace import Workspace
+from tasks.store.artifacts import Store
+from tasks.store.workspace import Workspace
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_changed_code_is_named(workspace):
     artifact = pretend(workspace, config, "collect", {})
     directory = artifact.directory(workspace)
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["code"]["genai_core.data.readers"] = "0" * 16
+    manifest["code"]["genai_core.data.sources.readers"] = "0" * 16
     (directory / "manifest.json").write_text(json.dumps(manifest))
     directory.rename(directory.with_name("f" * 16))
     assert plan(config, workspace)[0].why == "code of genai_core.data.readers changed"

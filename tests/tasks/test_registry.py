@@ -6,7 +6,8 @@ from threading import Barrier
 import mlflow
 import pytest
 
-from tasks import registry, tracking
+from tasks.registry import versions as registry
+from tasks.tracking import client as tracking
 
 WRITERS = 4
 ROUNDS = 25

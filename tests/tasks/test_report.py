@@ -4,9 +4,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from tasks.cost import Cost
-from tasks.report import _markdown
-from tasks.tables import flatten, markdown_table, shown
+from tasks.execution.cost import Cost
+from tasks.views.report import _markdown
+from tasks.views.tables import flatten, markdown_table, shown
 
 ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} | `code` <img src=x onerror=alert(1)>"
 
@@ -21,7 +21,7 @@ CONTENT = {
 
 
 def test_html_escapes_what_models_say():
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parents[2] / "tasks"), autoescape=True)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parents[2] / "tasks" / "views"), autoescape=True)
     page = environment.get_template("report.html.jinja").render(images={}, shown=shown, **CONTENT)
     assert "<script>" not in page and "<img src=x" not in page
     assert "&lt;script&gt;" in page and "{{ 7 * 7 }}" in page

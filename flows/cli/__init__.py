@@ -1,0 +1,1 @@
+"""The `genai` command and what it shows while it works."""

@@ -1,0 +1,53 @@
+"""The command `genai`: every subcommand, and how errors are told."""
+
+import os
+import sys
+
+import typer
+
+from flows.cli.commands.families import families, generate
+from flows.cli.commands.garbage import gc
+from flows.cli.commands.models import chat, compare, lineage, models
+from flows.cli.commands.release import promote, reproduce, rollback
+from flows.cli.commands.run import plan, run, sweep
+from flows.cli.commands.services import down, status, up
+from genai_core.errors import InputError, TrainingDiverged
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
+                  pretty_exceptions_enable=False,
+                  help="Train your own language model, from raw text to a quantized, registered chat model.\n\n"
+                       "GENAI_HOME names the workspace for data, models, MLflow and Prefect (default: the repository).")
+
+for panel, commands in {"Run": (run, plan, sweep),
+                        "Models": (chat, generate, families, models, lineage, compare, reproduce),
+                        "Release": (promote, rollback), "Services": (up, down, status, gc)}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+def main() -> None:
+    """Errors that speak of the input are one line; anything else keeps its traceback."""
+    try:
+        app()
+    except (InputError, TrainingDiverged) as error:
+        _fail(str(error))
+    except Exception as error:
+        if type(error).__name__ == "GateFailed":      # importing it would import Prefect for `genai --help`
+            _fail(str(error))
+        raise
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command continues from the last checkpoint", code=130)
+    except BaseException as error:
+        if type(error).__name__ == "TerminationSignal":      # Prefect's, for SIGTERM
+            _fail("terminated; the same command continues from the last checkpoint", code=143)
+        raise
+
+
+def _fail(message: str, code: int = 1) -> None:
+    sys.stderr.write(f"genai: {message}\n")
+    sys.stderr.flush()
+    os._exit(code) if code > 128 else sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

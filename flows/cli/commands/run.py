@@ -1,0 +1,172 @@
+"""`genai run`, `genai plan`, `genai sweep`."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows.cli.commands.shared import AsJson, Family, Force, Preset, Settings, Until, console, opened_workspace
+from genai_core.config.pipeline import STAGE_NAMES, load_pipeline, parse_overrides
+from genai_core.errors import InputError
+from genai_core.families.config import load_family, section_names
+from tasks.store.disk import require_space
+from tasks.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flows.cli.terminal import View
+
+From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Execute this stage and all that follow it.")]
+Only = Annotated[str, typer.Option(metavar="STAGE", help="Run this stage alone; what comes before must be there.")]
+
+
+def run(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
+        from_stage: From = "", until: Until = "", only: Only = "") -> None:
+    """Run every stage that is not cached, and show it live.
+
+    Example: `genai run --set instruct.epochs=2` trains again from the instruct stage on; `genai run --family vae`
+    trains another generative family.
+    """
+    overrides = parse_overrides(settings or [])
+    names = _stage_names(preset, family, overrides)      # a typing mistake ends here, before anything starts
+    forced = _forced(force, from_stage, names)
+    for option, stages in (("--until", [until]), ("--only", [only])):
+        _require_stages(option, stages, names)
+    began = time.monotonic()
+    require_space(Workspace.current(), "run")      # before Prefect, which has no words for it
+    workspace = opened_workspace()
+    with _prefect_and_view(_shown_stages(names) if family else ()) as view:
+        from flows.parameters import preset_parameters
+        from flows.train_family import train_family
+        from flows.train_llm import train_llm
+
+        flow = partial(train_family, family=family) if family else train_llm
+        flow(**preset_parameters(preset), overrides=overrides, force=forced, until=until, only=only)
+    total, in_stages = time.monotonic() - began, sum(view.seconds.values())
+    ran = [state for state in view.states.values() if state != "waiting"]
+    cached = ran.count("Cached")
+    console.print(f"\n{len(ran) - cached} tasks executed, {cached} cached; {total:.1f} s in all, "
+                  f"{in_stages:.1f} s in stages", highlight=False)
+    newest = max(workspace.reports.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
+    if newest and not (until or only):
+        use = f"make:    genai generate {family}" if family else "talk:    genai chat"
+        console.print(f"report:  {newest}\n{use}\nmodels:  genai models", highlight=False, markup=False, soft_wrap=True)
+
+
+def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
+         from_stage: From = "", until: Until = "", as_json: AsJson = False) -> None:
+    """Show what a run would do: each stage hit or miss and why, and what it would take. Nothing is executed."""
+    overrides = parse_overrides(settings or [])
+    names = _stage_names(preset, family, overrides)
+    _require_stages("--until", [until], names)
+    workspace = opened_workspace()
+    from dataclasses import asdict
+
+    from flows.pipeline_run import Request
+    from tasks.execution.plan import plan as make_plan
+
+    request = Request(preset, overrides, family=family)
+    lines = make_plan(request.config(), workspace, frozenset(_forced(force, from_stage, names)), request.stages)
+    if until:
+        lines = lines[:names.index(until) + 1]
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        return
+    table = Table("stage", "state", "why")
+    for heading in ("parameters", "tokens", "FLOPs", "memory", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        colour = {"hit": "green", "miss": "yellow"}.get(line.state, "dim")
+        table.add_row(line.stage, f"[{colour}]{line.state}", line.why, *_costs(line))
+    console.print(table)
+    known = [line.seconds for line in lines if line.state != "hit" and line.seconds is not None]
+    unknown = [line.stage for line in lines if line.state != "hit" and line.seconds is None]
+    if known or unknown:
+        note = f" (not counting {', '.join(unknown)}: nothing tells before their first run)" if unknown else ""
+        console.print(f"estimated: {sum(known):,.0f} s{note}", highlight=False)
+
+
+def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2…", help="Values to try for a field; "
+                                                    "several fields give every combination.")],
+          preset: Preset = "laptop", settings: Settings = None, until: Until = "evaluate") -> None:
+    """Run once for every combination of values, and compare. Stages that the runs share are made once.
+
+    Example: `genai sweep pretrain.learning_rate=1e-3,3e-3 --until pretrain`.
+    """
+    from flows.cli.combinations import combinations
+
+    combined = combinations(grid)
+    overrides = parse_overrides(settings or [])
+    for combination in combined:
+        load_pipeline(preset, overrides | combination)
+    _require_stages("--until", [until], STAGE_NAMES)
+    opened_workspace()
+    with _prefect_and_view():
+        from flows.sweep import sweep as sweep_flow
+
+        rows = sweep_flow(preset, combined, overrides, until)
+    table = Table(*(name for name in rows[0]))
+    from tasks.views.tables import shown
+
+    for row in rows:
+        table.add_row(*(shown(value) for value in row.values()))
+    console.print(table)
+
+
+@contextmanager
+def _prefect_and_view(stages: Sequence[str] = ()) -> Iterator["View"]:
+    """A Prefect API to run against, and the live view of what runs: `stages`, or those of the language model."""
+    from flows.cli.terminal import ALL, View
+    from flows.services.environment import prefect_api
+    from tasks.tracking import client as tracking
+
+    with prefect_api() as server:
+        import flows.sweep
+        import flows.train_family  # noqa: F401 - two seconds of imports, and making the database, while the server starts
+
+        tracking.experiment_id()
+        if server:
+            server.wait()
+        view = View(console, stages or ALL)
+        with view.shown():
+            yield view
+
+
+def _stage_names(preset: str, family: str, overrides: dict[str, Any]) -> tuple[str, ...]:
+    """The stages of the language model or of a family. Raises InputError when the config is not right."""
+    if not family:
+        load_pipeline(preset, overrides)
+        return STAGE_NAMES
+    load_family(family, preset, overrides)
+    return section_names(family)
+
+
+def _shown_stages(names: Sequence[str]) -> list[str]:
+    """With the versioning of the data after the datasets, which come first."""
+    return [*names[:2], "version_data", *names[2:]]
+
+
+def _forced(force: list[str] | None, from_stage: str, names: Sequence[str]) -> list[str]:
+    _require_stages("--force", force or [], names)
+    _require_stages("--from", [from_stage], names)
+    following = names[names.index(from_stage):] if from_stage else ()
+    return list(dict.fromkeys([*(force or []), *following]))
+
+
+def _require_stages(option: str, stages: list[str], names: Sequence[str]) -> None:
+    for stage in stages:
+        if stage and stage not in names:
+            raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(names)}")
+
+
+def _costs(line: Any) -> list[str]:
+    def count(value: float | None, unit: float, suffix: str) -> str:
+        return "" if value is None else f"{value / unit:,.2f} {suffix}"
+
+    seconds = "" if line.seconds is None else f"{line.seconds:,.0f} s"
+    return [count(line.parameters, 1e6, "M"), count(line.tokens, 1e6, "M"), count(line.flops, 1e12, "T"),
+            count(line.memory_bytes, 2**30, "GiB"), seconds]

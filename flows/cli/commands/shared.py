@@ -1,0 +1,44 @@
+"""What several commands share: options, the console, and the workspace with its environment set."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from genai_core.config.pipeline import preset_names
+from genai_core.families.config import FAMILIES
+from tasks.store.workspace import Workspace
+
+console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+"""Eighty columns, the usual width of what is no terminal, would cut the tables."""
+
+Preset = Annotated[str, typer.Option(help=f"One of {', '.join(preset_names())}, or the path of a YAML file.")]
+Family = Annotated[str, typer.Option(metavar="NAME", help=f"Another generative family instead of the language model: "
+                                                           f"{', '.join(FAMILIES)}.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE",
+                                                    help="Set a field of a stage; may be given several times.")]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Execute this stage although its result is "
+                                                                       "there; may be given several times.")]
+Until = Annotated[str, typer.Option(metavar="STAGE", help="End after this stage.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def opened_workspace() -> Workspace:
+    """The workspace, with the environment set for Prefect and MLflow; call it before importing either."""
+    from flows.services.environment import configure
+
+    workspace = Workspace.current()
+    configure(workspace)
+    return workspace
+
+
+def relative(path: str) -> str:
+    if not path:
+        return "not here"
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

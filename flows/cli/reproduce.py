@@ -1,0 +1,136 @@
+"""Making a model again: its commit in a clean worktree, its data, its parameters, and a comparison of every digest."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from genai_core.config.pipeline import load_pipeline
+from genai_core.errors import InputError
+from genai_core.families.config import load_family
+from tasks.registered import STAGE_KINDS
+from tasks.registry.lineage import Node, lineage
+from tasks.store import dvc as versioning
+from tasks.store.artifacts import MANIFEST, read_manifest
+from tasks.store.workspace import REPOSITORY, Workspace
+from tasks.tracking import client as tracking
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """One artifact of the chain, then and now."""
+
+    stage: str
+    key: str
+    before: str
+    after: str
+    """Digest of what was made now; empty when there is nothing."""
+
+    @property
+    def agrees(self) -> bool:
+        return self.before == self.after
+
+
+def reproduce(uri: str, workspace: Workspace, keep: Path | None, pull: bool) -> list[Reproduced]:
+    """Make a registered model again, with nothing but what its records name. Raises InputError where they do not do."""
+    root = lineage(uri)
+    commit = root.commit.removesuffix("-dirty")
+    if not commit or commit == "unknown":
+        raise InputError(f"{uri}: the commit that made it is not known (it was made outside of git)")
+    if root.commit.endswith("-dirty"):
+        console.print(f"[yellow]it was made from {commit[:12]} with changes that no commit holds; the digests will "
+                      "tell whether they mattered[/]", highlight=False)
+    config = _config(root)
+    with _worktree(commit, keep) as directory:
+        made_in = Workspace(directory)
+        preset = directory / "reproduce.yaml"
+        preset.write_text(config, encoding="utf-8")
+        _copy_own_files(preset, workspace, made_in)
+        if pull:
+            _pull(root, workspace, made_in)
+        family = yaml.safe_load(config).get("family", "")
+        which = ["--family", family] if family else []
+        _run(made_in, ["run", *which, "--preset", str(preset), "--until", root.stage])
+        return [Reproduced(node.stage, node.key, node.digest, _digest(made_in, node)) for node in root.all_nodes()]
+
+
+def _config(root: Node) -> str:
+    """The whole config of the run that made the model, as that run stored it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = tracking.client()
+    try:
+        stage_run = client.get_run(root.mlflow_run_id)
+        parent = stage_run.data.tags.get("mlflow.parentRunId", root.mlflow_run_id)
+        return mlflow.artifacts.load_text(f"runs:/{parent}/config.yaml")
+    except MlflowException as error:
+        raise InputError(f"{root.version}: the config of its run is not in MLflow any more ({error})") from None
+
+
+@contextmanager
+def _worktree(commit: str, keep: Path | None) -> Iterator[Path]:
+    directory = keep.resolve() if keep else Path(tempfile.mkdtemp(prefix="genai-reproduce-")) / "worktree"
+    done = subprocess.run(["git", "-C", str(REPOSITORY), "worktree", "add", "--detach", str(directory), commit],
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"git cannot check {commit[:12]} out: {done.stderr.strip().splitlines()[-1]}")
+    try:
+        yield directory
+    finally:
+        if not keep:
+            subprocess.run(["git", "-C", str(REPOSITORY), "worktree", "remove", "--force", str(directory)],
+                           capture_output=True, check=False)
+            shutil.rmtree(directory.parent, ignore_errors=True)
+
+
+def _copy_own_files(preset: Path, workspace: Workspace, made_in: Workspace) -> None:
+    """The user's own source files: no commit and no registry holds them."""
+    family = yaml.safe_load(preset.read_text(encoding="utf-8")).get("family", "")
+    config = load_family(family, str(preset)) if family else load_pipeline(str(preset))
+    for source in config.collect.sources.values():
+        for pattern in source.paths if source.kind == "files" and source.enabled else ():
+            for file in workspace.root.glob(pattern) if not Path(pattern).is_absolute() else ():
+                target = made_in.root / file.relative_to(workspace.root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+
+
+def _pull(root: Node, workspace: Workspace, made_in: Workspace) -> None:
+    """The data as `data.dvc` named it then, from the remote that this workspace uses."""
+    if not root.dvc_md5:
+        return
+    entry = {"outs": [{"md5": root.dvc_md5, "hash": "md5", "path": "data"}]}
+    (made_in.root / "data.dvc").write_text(yaml.safe_dump(entry), encoding="utf-8")
+    versioning.use_remote(made_in, versioning.remote_url(workspace))
+    if versioning.pull(made_in, made_in.data, anything=True):
+        console.print(f"dvc pull: data {root.dvc_md5}", highlight=False)
+    else:
+        console.print("the remote does not have the data: it is collected again", highlight=False)
+
+
+def _run(made_in: Workspace, arguments: list[str]) -> None:
+    """In the worktree, with its code and services of its own: nothing can come from this workspace's registry."""
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_")) or name == "GENAI_CACHE"}
+    environment |= {"GENAI_HOME": str(made_in.root), "PYTHONPATH": str(made_in.root)}
+    done = subprocess.run([sys.executable, "-m", "flows.cli.command", *arguments], cwd=made_in.root, env=environment,
+                          stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise InputError("the run in the worktree failed; its messages are above")
+
+
+def _digest(made_in: Workspace, node: Node) -> str:
+    directory = getattr(made_in, STAGE_KINDS[node.stage]) / node.stage
+    digests = [read_manifest(path.parent)["digest"] for path in directory.glob(f"*/{MANIFEST}")]
+    return node.digest if node.digest in digests else next(iter(digests), "")

@@ -1,0 +1,124 @@
+"""The environment of a run: set before Prefect is imported, since Prefect reads it then."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows.services.health import answers, free_port
+from genai_core.errors import InputError
+from tasks.execution.processes import is_alive
+from tasks.store.artifacts import Store
+from tasks.store.workspace import REPOSITORY, Workspace
+
+START_SECONDS = 90.0
+
+
+def configure(workspace: Workspace) -> None:
+    """Point Prefect at the workspace, keep its console quiet, and switch telemetry off."""
+    workspace.prefect.mkdir(parents=True, exist_ok=True)
+    os.environ.update({
+        "GENAI_HOME": str(workspace.root),
+        "PREFECT_HOME": str(workspace.prefect),
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(workspace.prefect / "storage"),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "genai_core,tasks",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    })
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")      # 2 + 4 + 8 + … seconds: over eight minutes
+    os.environ.setdefault("PREFECT_SERVER_DATABASE_TIMEOUT", "60")      # several runs share one SQLite file
+    services = running_services(workspace)
+    if services:
+        os.environ.setdefault("PREFECT_API_URL", services["prefect_api"])
+        os.environ.setdefault("MLFLOW_TRACKING_URI", services["mlflow"])
+    _remove_leftovers(workspace)
+
+
+def services_file(workspace: Workspace) -> Path:
+    return workspace.hidden / "services.json"
+
+
+def running_services(workspace: Workspace) -> dict[str, Any] | None:
+    """Addresses of what `genai up` started in this workspace; None when it is not running."""
+    try:
+        state = json.loads(services_file(workspace).read_text())
+    except (OSError, ValueError):
+        return None
+    return state if is_alive(state["supervisor"]) else None
+
+
+@contextmanager
+def prefect_api() -> Iterator["Server | None"]:
+    """The configured API (`PREFECT_API_URL`), or a server of this run's own that dies with it, whatever happens."""
+    if os.environ.get("PREFECT_API_URL"):
+        yield None
+        return
+    server = Server()
+    try:
+        yield server
+    finally:
+        _send_remaining_logs()
+        server.stop()
+
+
+def _send_remaining_logs() -> None:
+    """Prefect sends logs in batches from a thread; the last ones must leave before the server does."""
+    if "prefect" in sys.modules:
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=5)
+
+
+class Server:
+    """A Prefect server on a free loopback port, started without waiting; `wait` waits until it answers.
+
+    Servers of one workspace start one after the other: two would both bring the new database up to date, and fail.
+    """
+
+    def __init__(self) -> None:
+        self._turn = ExitStack()
+        self._turn.enter_context(Store.of(Workspace.current()).lock("prefect", "server"))
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}/api"
+        environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
+                       "PREFECT__SERVER_FINAL": "1"}
+        command = [sys.executable, "-m", "flows.services.lifeline", sys.executable, "-m", "uvicorn", "--factory",
+                   "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port),
+                   "--log-level", "error", "--lifespan", "on"]
+        self.log = Workspace.current().prefect / "server.log"
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
+                                             cwd=REPOSITORY, start_new_session=True)
+        os.environ["PREFECT_API_URL"] = self.url
+
+    def wait(self) -> None:
+        """Raises InputError when the server does not come up; its log says why."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if answers(f"{self.url}/health"):
+                self._turn.close()
+                return
+            time.sleep(0.1)
+        raise InputError(f"the Prefect server did not start; see {self.log}")
+
+    def stop(self) -> None:
+        self._turn.close()
+        os.environ.pop("PREFECT_API_URL", None)
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def _remove_leftovers(workspace: Workspace) -> None:
+    """Delete half-made artifacts of processes that are dead; the name of each ends in the process's id."""
+    for path in workspace.scratch.glob("*"):
+        owner = path.name.rsplit("-", 1)[-1]
+        if not (owner.isdigit() and Path("/proc", owner).exists()):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Made digits added to few real ones."""

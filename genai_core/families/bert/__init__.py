@@ -1,0 +1,1 @@
+"""A bidirectional encoder: masked tokens, then few labels."""

@@ -1,0 +1,83 @@
+"""The encoder learns a task from few labels: fine-tuned, from scratch, or with its features frozen."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from genai_core.families.bert.masked_tokens import flops_per_text
+from genai_core.families.bert.model import Bert, BertClassifier, BertShape
+from genai_core.families.classification.config import FineTuneConfig
+from genai_core.families.classification.objective import EVALUATION_BATCH, ReviewLabels, predict
+from genai_core.families.classification.reviews import Reviews, load_reviews
+from genai_core.families.directory import load_into, read_shape, save_family_model
+from genai_core.hardware import choose_device
+from genai_core.result import Result
+from genai_core.training.curves import Curves, save_curves
+from genai_core.training.loop import Run, train
+
+
+def run(config: FineTuneConfig, *, data: Path, encoder: Path, out_dir: Path, training: Run) -> Result:
+    """Train one classifier for each number of labels; write the last one's model directory and all accuracies."""
+    device = choose_device(training.device)
+    reviews, validation, test = (load_reviews(data, split) for split in ("train", "validation", "test"))
+    curves: Curves = {}
+    metrics: dict[str, float] = {"flops": 0.0}
+    seconds = 0.0
+    for labels in config.labels:
+        count = min(labels, len(reviews.labels))
+        chosen = _first(reviews, count)
+        model = _model(config, encoder, device)
+        if config.start == "frozen":
+            _fit_head(model, chosen, device)
+        else:
+            steps = max(config.least_steps, round(count * config.epochs / config.batch_size))
+            objective = ReviewLabels(model, chosen, validation, config, steps,
+                                     flops_per_text(model.encoder, reviews.ids.shape[1]), device)
+            own = replace(training, checkpoint_dir=training.checkpoint_dir / str(labels))
+            trained = train(model, objective, config, own)
+            curves |= {f"{name}/{labels}": points for name, points in trained.curves.items()}
+            metrics["flops"] += trained.metrics["flops"]
+            seconds += trained.measurements["training_seconds"]
+        accuracy = (predict(model, test, device) == test.labels).float().mean().item()
+        metrics[f"accuracy_{labels}_labels"] = accuracy
+        training.reporter.note(f"{config.start}, {count:,} labels: accuracy {accuracy:.3f}")
+    save_family_model(model, "bert_classifier", model.encoder.shape, out_dir, data)
+    save_curves(curves, out_dir)
+    accuracies = {name: value for name, value in metrics.items() if name.startswith("accuracy")}
+    (out_dir / "accuracies.json").write_text(json.dumps(accuracies) + "\n", encoding="utf-8")
+    return Result(metrics, {"training_seconds": seconds})
+
+
+def _first(reviews: Reviews, count: int) -> Reviews:
+    """`count` reviews, drawn once for all ways of training, each number containing the smaller ones."""
+    order = torch.randperm(len(reviews.labels), generator=torch.Generator().manual_seed(0))[:count]
+    return Reviews(reviews.ids[order], reviews.real[order], reviews.labels[order],
+                   [reviews.texts[number] for number in order.tolist()])
+
+
+def _model(config: FineTuneConfig, encoder: Path, device: torch.device) -> BertClassifier:
+    torch.manual_seed(config.seed)
+    inner = Bert(read_shape(encoder, BertShape))
+    if config.start != "scratch":
+        load_into(inner, encoder, device)
+    return BertClassifier(inner, 2).to(device)
+
+
+@torch.no_grad()
+def _fit_head(model: BertClassifier, reviews: Reviews, device: torch.device) -> None:
+    """Logistic regression on the features, which stay as they are; its weights become the classifier's."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    model.eval()
+    features = torch.cat([model.features(reviews.ids[first:first + EVALUATION_BATCH].to(device),
+                                         reviews.real[first:first + EVALUATION_BATCH].to(device)).cpu()
+                          for first in range(0, len(reviews.labels), EVALUATION_BATCH)]).numpy()
+    scaler = StandardScaler().fit(features)
+    fitted = LogisticRegression(max_iter=2000).fit(scaler.transform(features), reviews.labels.numpy())
+    weight = torch.from_numpy(fitted.coef_[0] / scaler.scale_).float()
+    bias = float(fitted.intercept_[0] - (fitted.coef_[0] * scaler.mean_ / scaler.scale_).sum())
+    model.classifier.weight.copy_(torch.stack([torch.zeros_like(weight), weight]))
+    model.classifier.bias.copy_(torch.tensor([0.0, bias]))

@@ -1,0 +1,81 @@
+"""The stage reviews: labelled reviews as token ids of one length."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from genai_core.data.chat import END_OF_TEXT, plain, token_id
+from genai_core.data.clean.normalize import normalize
+from genai_core.data.tables import read_table
+from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from genai_core.errors import InputError
+from genai_core.families.classification.config import ReviewsConfig
+from genai_core.families.images.digits import SPLITS
+from genai_core.reporter import Reporter
+from genai_core.result import Result
+
+
+class Reviews(NamedTuple):
+    ids: Tensor
+    """(N, T) int64, padded on the right."""
+    real: Tensor
+    """(N, T), False on padding."""
+    labels: Tensor
+    """(N,): 0 negative, 1 positive."""
+    texts: list[str]
+
+
+def run(config: ReviewsConfig, *, collected: Path, out_dir: Path, reporter: Reporter) -> Result:
+    """Write the tokenizer and `SPLIT.parquet` with text and label.
+
+    Raises InputError when a split has no labelled review of the source.
+    """
+    metrics: dict[str, float] = {}
+    for split in SPLITS:
+        rows = [row for row in read_table(collected, "documents", split=split, source=config.source)
+                if row["label"] is not None]
+        most = config.train_reviews if split == "train" else config.held_out_reviews
+        if most and len(rows) > most:
+            rows = [rows[number * len(rows) // most] for number in range(most)]
+        if not rows:
+            raise InputError(f"no labelled review of {config.source} in the split {split}")
+        texts = [plain(normalize(row["text"])) for row in rows]
+        table = pa.table({"text": texts, "label": pa.array([row["label"] for row in rows], pa.int8())})
+        pq.write_table(table, out_dir / f"{split}.parquet", compression="zstd")
+        metrics[f"{split}_reviews"] = len(rows)
+        if split == "train":
+            save_tokenizer(train_tokenizer(texts, config.vocab_size), out_dir)
+    (out_dir / "reviews.json").write_text(json.dumps({"text_tokens": config.text_tokens}) + "\n", encoding="utf-8")
+    reporter.note(", ".join(f"{name} {count:,.0f}" for name, count in metrics.items()))
+    return Result(metrics)
+
+
+def load_reviews(directory: Path, split: str) -> Reviews:
+    try:
+        table = pq.read_table(directory / f"{split}.parquet")
+        length = json.loads((directory / "reviews.json").read_text(encoding="utf-8"))["text_tokens"]
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise InputError(f"{directory / split}.parquet: not readable reviews ({error})") from None
+    texts = table["text"].to_pylist()
+    ids, real = encode_reviews(directory, texts, length)
+    return Reviews(ids, real, torch.tensor(table["label"].to_pylist()), texts)
+
+
+def encode_reviews(directory: Path, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
+    """Ids (N, T) and which are real; of a longer text the beginning and the end, where people say what they think."""
+    tokenizer = load_tokenizer(directory)
+    pad = token_id(tokenizer, END_OF_TEXT)
+    rows = []
+    for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+        ids = encoding.ids or [pad]
+        if len(ids) > length:
+            ids = ids[:length // 2] + ids[-(length - length // 2):]
+        rows.append(ids)
+    padded = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return padded, torch.arange(length)[None] < lengths[:, None]

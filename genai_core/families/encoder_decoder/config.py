@@ -1,0 +1,79 @@
+"""Configs of the families that turn one sequence into another, or into a label."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from genai_core.config.base import Config
+from genai_core.config.training import TrainConfig
+from genai_core.families.recurrent.config import Cell
+
+Task = Literal["translate", "sentiment", "title"]
+
+
+class PairsConfig(Config):
+    """Pairs of source and target text, and the vocabulary of both."""
+
+    tasks: tuple[Task, ...] = ("translate",)
+    """`translate`: English to Spanish; `sentiment`: a review to positive or negative; `title`: a section to its
+    heading. With several, each source begins with the task's name."""
+    vocab_size: int = Field(default=4096, ge=300, le=65_536)
+    """Entries of the vocabulary, special tokens included."""
+    source_tokens: int = Field(default=40, ge=4)
+    """Longest source; longer ones lose their end."""
+    target_tokens: int = Field(default=40, ge=4)
+    """Longest target, likewise."""
+    train_pairs: int = Field(default=40_000, ge=10)
+    """Most training pairs of a task, at even distances over the source."""
+    held_out_pairs: int = Field(default=500, ge=10)
+    """Most validation and most test pairs of a task, likewise."""
+
+
+class PairTrainConfig(TrainConfig):
+    """What every training on pairs needs."""
+
+    pairs: int = Field(ge=1)
+    """Pairs to train on, counted again in each epoch."""
+    evaluations: int = Field(default=3, ge=1)
+    """How many times the validation loss is measured, the last time at the end."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the probability that the target leaves to all other tokens."""
+
+
+class Seq2SeqConfig(PairTrainConfig):
+    """Train a recurrent encoder and decoder."""
+
+    cell: Cell = "gru"
+    """The recurrent cell of both."""
+    attention: Literal["none", "bahdanau", "luong"] = "none"
+    """How the decoder looks at the source: not at all, by an additive or by a multiplicative score."""
+    embedding_size: int = Field(default=128, ge=4)
+    """Numbers of a token's embedding."""
+    hidden_size: int = Field(default=256, ge=8)
+    """Numbers in the hidden state of the decoder; the encoder has half of them in each direction."""
+
+
+class EncoderDecoderConfig(PairTrainConfig):
+    """Train an encoder-decoder transformer."""
+
+    hidden_size: int = Field(default=192, ge=16)
+    """Width of the residual stream."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads; they divide the width."""
+    encoder_layers: int = Field(default=2, ge=1)
+    """Blocks of the encoder."""
+    decoder_layers: int = Field(default=2, ge=1)
+    """Blocks of the decoder."""
+    feed_forward_size: int = Field(default=512, ge=16)
+    """Inner width of the feed-forward network."""
+
+
+class PairEvaluationConfig(Config):
+    """Judge what models make of held-out sources."""
+
+    pairs: int = Field(default=400, ge=10)
+    """Most test pairs of a task."""
+    length_bounds: tuple[int, ...] = (4, 6, 8)
+    """Words of the source at which a new group of lengths begins."""
+    samples: int = Field(default=6, ge=0)
+    """Pairs of each task to print."""

@@ -1,0 +1,143 @@
+"""The stage pairs: source and target text of one or several tasks, with one vocabulary."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from genai_core.data.chat import END_OF_TEXT, TURN_END, TURN_START, plain, token_id
+from genai_core.data.packing import epoch_order
+from genai_core.data.tables import read_table
+from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from genai_core.errors import InputError
+from genai_core.families.encoder_decoder.config import PairsConfig, Task
+from genai_core.families.images.digits import SPLITS
+from genai_core.reporter import Reporter
+from genai_core.result import Result
+
+PREFIXES: dict[Task, str] = {"translate": "translate English to Spanish: ", "sentiment": "sentiment: ",
+                             "title": "title: "}
+SENTIMENTS = ("negative", "positive")
+SORTED_BATCHES = 16
+"""Pairs of this many batches are sorted by length together, so that little of a batch is padding."""
+
+
+class Pair(NamedTuple):
+    task: str
+    source: str
+    target: str
+
+
+def run(config: PairsConfig, *, collected: Path, out_dir: Path, reporter: Reporter) -> Result:
+    """Write the tokenizer and `SPLIT.parquet` with task, source and target.
+
+    Raises InputError when a task has no pair in a split.
+    """
+    metrics: dict[str, float] = {}
+    by_split: dict[str, list[Pair]] = {}
+    for split in SPLITS:
+        pairs = []
+        for task in config.tasks:
+            found = _pairs(collected, task, split, config)
+            if not found:
+                raise InputError(f"no pair for the task {task} in the split {split}; add sources or raise "
+                                 f"collect.{split}_fraction")
+            metrics[f"{split}/{task}"] = len(found)
+            pairs += found
+        by_split[split] = pairs
+        columns = {name: [getattr(pair, name) for pair in pairs] for name in Pair._fields}
+        pq.write_table(pa.table(columns), out_dir / f"{split}.parquet", compression="zstd")
+    texts = [text for pair in by_split["train"] for text in (pair.source, pair.target)]
+    save_tokenizer(train_tokenizer(texts, config.vocab_size), out_dir)
+    reporter.note(", ".join(f"{name} {count:,.0f}" for name, count in metrics.items()))
+    return Result(metrics)
+
+
+def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list[Pair]:
+    prefix = PREFIXES[task] if len(config.tasks) > 1 else ""
+    if task == "sentiment":
+        rows = [row for row in read_table(collected, "documents", split=split) if row["label"] is not None]
+        pairs = [Pair(task, prefix + plain(row["text"]), SENTIMENTS[row["label"]]) for row in rows]
+    elif task == "title":
+        rows = read_table(collected, "titles", split=split)
+        pairs = [Pair(task, prefix + plain(row["text"]), plain(row["title"])) for row in rows]
+    else:
+        rows = read_table(collected, "translations", split=split)
+        pairs = [Pair(task, prefix + plain(row["source_text"]), plain(row["target_text"])) for row in rows]
+    most = config.train_pairs if split == "train" else config.held_out_pairs
+    return pairs if len(pairs) <= most else [pairs[number * len(pairs) // most] for number in range(most)]
+
+
+def read_pairs(directory: Path, split: str) -> list[Pair]:
+    try:
+        rows = pq.read_table(directory / f"{split}.parquet").to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{directory / split}.parquet: not readable pairs ({error})") from None
+    return [Pair(**row) for row in rows]
+
+
+class PairCodec:
+    """Text to token ids and back. A target begins with the start token, as decoders are given it, and ends with the end
+    token, as they are asked for it."""
+
+    def __init__(self, tokenizer: Tokenizer, source_tokens: int, target_tokens: int):
+        self.tokenizer, self.source_tokens, self.target_tokens = tokenizer, source_tokens, target_tokens
+        self.pad, self.start, self.end = (token_id(tokenizer, name) for name in (END_OF_TEXT, TURN_START, TURN_END))
+
+    @classmethod
+    def load(cls, directory: Path, source_tokens: int, target_tokens: int) -> "PairCodec":
+        return cls(load_tokenizer(directory), source_tokens, target_tokens)
+
+    def sources(self, texts: list[str]) -> list[list[int]]:
+        encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [[*encoding.ids[:self.source_tokens - 1], self.end] for encoding in encoded]
+
+    def targets(self, texts: list[str]) -> list[list[int]]:
+        encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [[self.start, *encoding.ids[:self.target_tokens - 1], self.end] for encoding in encoded]
+
+    def text(self, ids: list[int]) -> str:
+        """Of the ids before the end token."""
+        return self.tokenizer.decode(ids[:ids.index(self.end)] if self.end in ids else ids).strip()
+
+    def padded(self, rows: list[list[int]]) -> Tensor:
+        """(B, longest) int64, padded on the right."""
+        longest = max(map(len, rows))
+        return torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows])
+
+
+class PairBatches:
+    """Batches of encoded pairs, each epoch in another order, pairs of like length together."""
+
+    def __init__(self, pairs: list[Pair], codec: PairCodec, batch_size: int, seed: int):
+        self.codec, self.batch_size, self.seed = codec, batch_size, seed
+        self.sources = codec.sources([pair.source for pair in pairs])
+        self.targets = codec.targets([pair.target for pair in pairs])
+        self.batches = len(pairs) // batch_size
+        if not self.batches:
+            raise InputError(f"{len(pairs)} training pairs do not fill a batch of {batch_size}")
+        self._epoch, self._rows = -1, np.empty((0, 0), np.int64)
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """`source` (B, S), and `inputs` and `targets`, both (B, T), targets one token later."""
+        epoch, number = divmod(step, self.batches)
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, self._ordered(epoch)
+        rows = self._rows[number].tolist()
+        target = self.codec.padded([self.targets[row] for row in rows])
+        return {"source": self.codec.padded([self.sources[row] for row in rows]),
+                "inputs": target[:, :-1].contiguous(), "targets": target[:, 1:].contiguous()}
+
+    def _ordered(self, epoch: int) -> np.ndarray:
+        order = epoch_order(len(self.sources), epoch, self.seed)[:self.batches * self.batch_size]
+        lengths = np.array([len(self.sources[row]) + len(self.targets[row]) for row in order])
+        group = SORTED_BATCHES * self.batch_size
+        by_length = [order[first:first + group][np.argsort(lengths[first:first + group], kind="stable")]
+                     for first in range(0, len(order), group)]
+        batches = np.concatenate(by_length).reshape(self.batches, self.batch_size)
+        return batches[np.random.default_rng([self.seed, epoch, 1]).permutation(self.batches)]

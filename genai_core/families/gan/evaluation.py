@@ -1,0 +1,76 @@
+"""The evaluation of the adversarial networks: distance and coverage beside the autoencoder's, and what collapse looks
+like."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from genai_core.families.images.config import ImageEvaluationConfig
+from genai_core.families.images.digits import CLASSES, load_digits
+from genai_core.families.images.evaluation import ImageJudge, asked_labels, evenly
+from genai_core.families.images.generation import load_image_model
+from genai_core.families.report import Pictures, write_evaluation
+from genai_core.hardware import choose_device
+from genai_core.pictures import figure_and_axes, save_grid, save_picture
+from genai_core.reporter import Reporter
+from genai_core.result import Result
+
+
+def run(config: ImageEvaluationConfig, *, data: Path, classifier: Path, models: dict[str, Path], out_dir: Path,
+        reporter: Reporter, device: str) -> Result:
+    """Write the figures of each generator and of the autoencoder `vae`, and the pictures."""
+    where = choose_device(device)
+    judge = ImageJudge(classifier, load_digits(data, "test")[0], where)
+    pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
+    asked = asked_labels(config.images)
+    counts = {}
+    for name, directory in models.items():
+        model = load_image_model(directory, where)
+        images = model.generate(asked.to(where), torch.Generator().manual_seed(config.seed)).cpu()
+        columns[name] = {figure: value for figure, value in judge.judge(images, asked).items()
+                         if figure != "label_agreement"}      # these models cannot be asked
+        counts[name] = torch.bincount(judge.classes(images), minlength=CLASSES)
+        save_grid(images[:40], pictures.add(f"samples-{name}", f"{name}: samples"), 10)
+        reporter.note(f"{name}: distance {columns[name]['frechet_distance']:.2f}, "
+                      f"{columns[name]['classes_covered']:.0f} of {CLASSES} digits")
+    columns["baseline"] = columns.pop("vae")
+    columns["real"] = {"frechet_distance": judge.distance(evenly(load_digits(data, "train")[0], config.images))}
+    _draw_counts(counts, pictures)
+    _draw_monitor({name: directory for name, directory in models.items() if name != "vae"}, pictures)
+    return write_evaluation(columns, pictures, out_dir)
+
+
+def _draw_counts(counts: dict[str, torch.Tensor], pictures: Pictures) -> None:
+    figure, axes = figure_and_axes(7, 2.8)
+    width = 0.8 / len(counts)
+    for number, (name, count) in enumerate(counts.items()):
+        places = [digit + number * width for digit in range(CLASSES)]
+        axes.bar(places, (count / count.sum()).tolist(), width, label=name)
+    axes.axhline(1 / CLASSES, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xticks([digit + 0.4 - width / 2 for digit in range(CLASSES)], [str(digit) for digit in range(CLASSES)])
+    axes.set_ylabel("share of the samples")
+    axes.set_xlabel("digit that the classifier sees")
+    axes.legend(fontsize=8)
+    save_picture(figure, pictures.add("digits", "which digits the models make; dotted: all equally often"))
+
+
+def _draw_monitor(models: dict[str, Path], pictures: Pictures) -> None:
+    """What was measured of the samples while the networks played."""
+    figure, (covered, distance) = figure_and_axes(9, 3, columns=2)
+    for name, directory in models.items():
+        curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
+        for axes, curve in ((covered, "classes_covered"), (distance, "frechet_distance")):
+            steps, values = zip(*curves[curve], strict=True)
+            axes.plot(steps, values, marker="o", markersize=3, label=name)
+    covered.set_ylabel("digits covered, of 10")
+    covered.set_ylim(0, CLASSES + 0.5)
+    distance.set_ylabel("Fréchet distance")
+    distance.set_yscale("log")
+    for axes in (covered, distance):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    save_picture(figure, pictures.add("monitor", "the monitor of mode collapse, while the networks played"))
+
+

@@ -1,0 +1,98 @@
+"""The game of generator and discriminator: binary cross-entropy, or the Wasserstein distance with gradient penalty."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai_core.families.directory import save_family_model
+from genai_core.families.gan.model import Gan, GanShape
+from genai_core.families.images.config import GanConfig
+from genai_core.families.images.digits import load_digits
+from genai_core.families.images.evaluation import ImageJudge, asked_labels
+from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.hardware import choose_device
+from genai_core.result import Result
+from genai_core.training.loop import Run, train
+from genai_core.training.objectives.objective import Batch
+from genai_core.training.outcome import outcome
+
+MONITOR_IMAGES = 500
+
+
+class Adversarial(ImageObjective):
+    """`critic_steps` of the discriminator, then `generator_steps` of the generator, and again."""
+
+    def __init__(self, model: Gan, data: Path, classifier: Path, config: GanConfig, device: torch.device):
+        noise, image = torch.zeros(1, config.latent_size, device=device), torch.zeros(1, 1, 28, 28, device=device)
+        # a step of either player takes both networks forward and one or both back
+        flops = multiplying_flops(model.generator, noise) + 2 * multiplying_flops(model.discriminator, image)
+        super().__init__(*load_digits(data, "train"), config, device, flops)
+        self.model, self.game = model, config
+        self.judge = ImageJudge(classifier, load_digits(data, "validation")[0], device)
+
+    def players(self, model: nn.Module) -> dict[str, nn.Module]:
+        return {"generator": self.model.generator, "discriminator": self.model.discriminator}
+
+    def player(self, step: int) -> str:
+        turn = step % (self.game.critic_steps + self.game.generator_steps)
+        return "discriminator" if turn < self.game.critic_steps else "generator"
+
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        count, generator = len(batch["images"]), self.noise(step)
+        return {"images": 2 * batch["images"] - 1,
+                "noise": torch.randn(count, self.game.latent_size, generator=generator).to(self.device),
+                "mixture": torch.rand(count, 1, 1, 1, generator=generator).to(self.device),
+                "generator_plays": torch.full((count,), self.player(step) == "generator")}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(self.device.type, enabled=False):      # the penalty is a gradient of a gradient
+            play = self._generator_loss if batch["generator_plays"][0] else self._discriminator_loss
+            return play(batch)
+
+    def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """−log D(G(z)), the loss that does not saturate (Goodfellow et al. 2014, section 3), or −D(G(z))."""
+        value = self.model.discriminator(self.model.generator(batch["noise"]))
+        loss = F.softplus(-value).sum() if self.game.objective == "dcgan" else -value.sum()
+        return loss, {"generator_loss": loss.detach()}
+
+    def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """−log D(x) − log(1 − D(G(z))), or D(G(z)) − D(x) + λ (‖∇D(x̂)‖ − 1)² (Gulrajani et al. 2017, eq. 3)."""
+        made = self.model.generator(batch["noise"]).detach()
+        real_value, made_value = self.model.discriminator(batch["images"]), self.model.discriminator(made)
+        if self.game.objective == "dcgan":
+            loss = (F.softplus(-real_value) + F.softplus(made_value)).sum()
+        else:
+            penalty = self._gradient_penalty(batch["images"], made, batch["mixture"])
+            loss = (made_value - real_value).sum() + self.game.gradient_penalty * penalty
+        return loss, {"discriminator_loss": loss.detach(), "advantage": (real_value - made_value).detach().sum()}
+
+    def _gradient_penalty(self, real: Tensor, made: Tensor, mixture: Tensor) -> Tensor:
+        """Σ (‖∇D(x̂)‖ − 1)² at points x̂ between real and made images."""
+        between = (mixture * real + (1 - mixture) * made).requires_grad_()
+        value = self.model.discriminator(between).sum()
+        (gradient,) = torch.autograd.grad(value, between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().sum()
+
+    def after_step(self) -> None:
+        self.model.follow(self.game.average_decay)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The monitor of mode collapse: which digits the generator still makes, and how far it is from real ones."""
+        asked = asked_labels(MONITOR_IMAGES).to(self.device)
+        images = self.model.generate(asked, torch.Generator().manual_seed(0)).cpu()
+        judged = self.judge.judge(images, asked.cpu())
+        return {name: judged[name] for name in ("classes_covered", "frechet_distance")}
+
+
+def run(config: GanConfig, *, data: Path, classifier: Path, out_dir: Path, training: Run) -> Result:
+    """Train both networks on the digits in `data`, watched by `classifier`; write the model directory to `out_dir`."""
+    device = choose_device(training.device)
+    torch.manual_seed(config.seed)
+    shape = GanShape(config.channels, config.latent_size, batch_norm=config.objective == "dcgan")
+    model = Gan(shape).to(device)
+    trained = train(model, Adversarial(model, data, classifier, config, device), config, training)
+    save_family_model(model, "gan", shape, out_dir)
+    return outcome(trained, model.generator, out_dir, "classes", "frechet")

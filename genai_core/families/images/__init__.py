@@ -1,0 +1,1 @@
+"""What the families on images of digits share."""

@@ -1,0 +1,50 @@
+"""What the objectives on images share: batches of images, and noise that depends on the step alone."""
+
+import torch
+from torch import Tensor
+
+from genai_core.data.packing import epoch_rows
+from genai_core.families.images.config import ImageTrainConfig
+from genai_core.training.objectives.objective import Batch, Objective, evenly_spaced
+
+
+class ImageObjective(Objective):
+    """Batches of images (B, 1, H, W) and labels (B,), each epoch in another order."""
+
+    unit = "images"
+    fixed_shapes = False      # these networks are small: compiling them takes longer than training them
+
+    def __init__(self, images: Tensor, labels: Tensor, config: ImageTrainConfig, device: torch.device,
+                 flops_per_image: float):
+        self.images, self.labels, self.config, self.device = images, labels, config, device
+        self.steps = config.steps
+        self.flops = config.steps * config.batch_size * flops_per_image
+        self.evaluation_steps = evenly_spaced(config.steps, config.evaluations)
+
+    def batch(self, step: int) -> Batch:
+        count = len(self.images)
+        rows = torch.from_numpy(epoch_rows(count, step, self.config.batch_size, self.config.seed))
+        return {"images": self.images[rows].to(self.device), "labels": self.labels[rows].to(self.device)}
+
+    def noise(self, step: int) -> torch.Generator:
+        """A generator whose numbers are the same whenever this step is taken."""
+        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+
+    def targets(self, batch: Batch) -> float:
+        return len(batch["images"])
+
+    def size(self, batch: Batch) -> int:
+        return len(batch["images"])
+
+
+def multiplying_flops(model: torch.nn.Module, *example: Tensor) -> float:
+    """Floating-point operations of forward and backward for one example: three times those of the forward pass, which
+    are counted as PyTorch executes it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*example)
+    model.train(training)
+    return 3.0 * counter.get_total_flops()

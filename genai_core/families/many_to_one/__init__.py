@@ -1,0 +1,1 @@
+"""Recurrent cells from a text to its label."""

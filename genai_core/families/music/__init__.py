@@ -1,0 +1,1 @@
+"""Folk music in ABC notation."""

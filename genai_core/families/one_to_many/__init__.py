@@ -1,0 +1,1 @@
+"""Recurrent cells from an image to its name."""

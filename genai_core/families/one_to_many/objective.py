@@ -1,0 +1,59 @@
+"""Cross-entropy of each letter of a digit's name, given its image and the letters before."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genai_core.families.classification.config import OneToManyConfig
+from genai_core.families.directory import save_family_model
+from genai_core.families.images.digits import load_digits
+from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.one_to_many.model import NAMES, OneToMany, OneToManyShape, spelled
+from genai_core.hardware import choose_device
+from genai_core.result import Result
+from genai_core.training.loop import Run, train
+from genai_core.training.objectives.objective import Batch
+from genai_core.training.outcome import outcome
+
+
+class Letters(ImageObjective):
+    def __init__(self, model: OneToMany, data: Path, config: OneToManyConfig, device: torch.device):
+        given, _ = spelled(torch.zeros(1, dtype=torch.int64))
+        flops = multiplying_flops(model, torch.zeros(1, 1, 28, 28, device=device), given.to(device))
+        super().__init__(*load_digits(data, "train"), config, device, flops)
+        self.model = model
+        self.validation = load_digits(data, "validation")
+
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        given, asked = spelled(batch["labels"])
+        return {"images": batch["images"], "given": given.to(self.device), "asked": asked.to(self.device)}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.model(batch["images"], batch["given"])
+        return F.cross_entropy(logits.float().flatten(0, 1), batch["asked"].flatten(), reduction="sum"), {}
+
+    def targets(self, batch: Batch) -> float:
+        return batch["asked"].numel()
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        return {"validation_exact_match": exact_match(self.model, *self.validation, self.device)}
+
+
+def exact_match(model: OneToMany, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    """Share of the images whose whole name is written right."""
+    written = model.write(images.to(device))
+    return sum(name == NAMES[label] for name, label in zip(written, labels.tolist(), strict=True)) / len(written)
+
+
+def run(config: OneToManyConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
+    """Train on the digits in `data` and write the model directory to `out_dir`."""
+    device = choose_device(training.device)
+    torch.manual_seed(config.seed)
+    shape = OneToManyShape(config.cell, config.embedding_size, config.hidden_size)
+    model = OneToMany(shape).to(device)
+    trained = train(model, Letters(model, data, config, device), config, training)
+    save_family_model(model, "one_to_many", shape, out_dir)
+    return outcome(trained, model, out_dir, "validation")

@@ -1,0 +1,126 @@
+"""A small causal transformer with a choice of how it knows where a token stands.
+
+    sinusoidal   x_t + P_t, P_{t,2i} = sin(t / 10000^{2i/C}), P_{t,2i+1} = cos(…)     (Vaswani et al. 2017, section 3.5)
+    learned      x_t + P_t, P a table of parameters                                  (Gehring et al. 2017)
+    rotary       queries and keys turned by an angle that grows with t               (Su et al. 2021, eq. 15)
+    none         nothing: only the causal mask tells the order                       (Kazemnejad et al. 2023)
+
+Shapes: B sequences, T tokens, C width, H heads, D = C / H, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genai_core.families.blocks import FeedForward
+from genai_core.models.language_model import LanguageModel
+from genai_core.models.transformer import KeyValueCache, TransformerConfig, attend, rotary_angles, rotate
+
+
+@dataclass(frozen=True)
+class PositionalShape:
+    positions: str
+    vocab_size: int
+    hidden_size: int
+    heads: int
+    layers: int
+    feed_forward_size: int
+    context_length: int
+    theta: float = 10_000.0
+
+
+def sinusoids(positions: Tensor, size: int) -> Tensor:
+    """P at positions (B, T): (B, T, C)."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, size, 2, device=positions.device) / size)
+    angles = positions[:, :, None].float() * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)
+
+
+class Block(nn.Module):
+    def __init__(self, shape: PositionalShape, layer: int):
+        super().__init__()
+        size = shape.hidden_size
+        self.layer, self.heads = layer, shape.heads
+        self.query, self.key = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
+        self.value, self.out = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
+        self.feed_forward = FeedForward(size, shape.feed_forward_size)
+        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None,
+                cache: KeyValueCache | None) -> Tensor:
+        normed = self.attention_norm(x)
+        query, key, value = (layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                             for layer in (self.query, self.key, self.value))
+        if angles is not None:
+            query, key = rotate(query, *angles), rotate(key, *angles)
+        if cache is not None:
+            key, value = cache.extend(self.layer, key, value)
+        x = x + self.out(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Body(nn.Module):
+    """The blocks, and the norm after them."""
+
+    def __init__(self, shape: PositionalShape):
+        super().__init__()
+        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.hidden_size)
+
+
+class PositionalLanguageModel(LanguageModel):
+    def __init__(self, shape: PositionalShape):
+        super().__init__()
+        self.config = self.shape = shape
+        self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.table = nn.Embedding(shape.context_length, shape.hidden_size) if shape.positions == "learned" else None
+        self.body = Body(shape)
+        self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+    @property
+    def context_length(self) -> int:
+        return self.shape.context_length
+
+    def hidden(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
+               cache: KeyValueCache | None = None) -> Tensor:
+        """As of every language model; positions past the table of a learned embedding take its last row."""
+        start = cache.length if cache is not None else 0
+        if positions is None:
+            positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None].expand(len(ids), -1)
+        if mask is None and cache is not None:
+            seen = torch.arange(start + ids.shape[1], device=ids.device)
+            mask = (seen[None, :] <= seen[start:, None])[None, None]
+        x, angles = self.embedding(ids), None
+        if self.shape.positions == "sinusoidal":
+            x = x + 0.02 * sinusoids(positions, self.shape.hidden_size)      # as small as the embeddings begin
+        elif self.table is not None:
+            x = x + self.table(positions.clamp(max=self.shape.context_length - 1))
+        elif self.shape.positions == "rotary":
+            angles = rotary_angles(positions, self.shape.hidden_size // self.shape.heads, self.shape.theta)
+        for block in self.body.layers:
+            x = block(x, angles, mask, cache)
+        if cache is not None:
+            cache.length += ids.shape[1]
+        return self.body.norm(x)
+
+    def logits(self, states: Tensor) -> Tensor:
+        return self.head(states)
+
+    def new_cache(self, batch: int, capacity: int) -> KeyValueCache:
+        shape = self.shape
+        size = shape.hidden_size // shape.heads
+        layout = TransformerConfig(shape.vocab_size, shape.hidden_size, shape.layers, shape.heads, shape.heads, size,
+                                   shape.feed_forward_size, shape.context_length)
+        return KeyValueCache(layout, batch, capacity, self.head.weight.device, self.head.weight.dtype)
+
+    def training_flops_per_token(self, length: int) -> float:
+        """6 N + 12 L C T (Kaplan et al. 2020), N the weights that multiply."""
+        weights = sum(parameter.numel() for name, parameter in self.named_parameters()
+                      if parameter.dim() == 2 and not name.startswith(("embedding", "table")))
+        return 6.0 * weights + 12 * self.shape.layers * self.shape.hidden_size * length
+

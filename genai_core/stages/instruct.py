@@ -1,0 +1,40 @@
+"""The stage instruct: the base model is fine-tuned on chats."""
+
+from pathlib import Path
+
+from genai_core.config.training import InstructConfig
+from genai_core.data.chat import END_OF_TEXT, encode_chat, token_id
+from genai_core.data.instructions import build_mixture
+from genai_core.data.packing import PackedRows, pack
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.export.model_directory import load_model, save_model
+from genai_core.hardware import choose_device
+from genai_core.result import Result
+from genai_core.training.curves import last_values, save_curves
+from genai_core.training.loop import Run, train
+from genai_core.training.objectives.assistant_tokens import AssistantTokens
+
+
+def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int, out_dir: Path,
+        training: Run) -> Result:
+    """Fine-tune the model directory `base` on the mixture from `cleaned`; write the new one to `out_dir`."""
+    device = choose_device(training.device)
+    model = load_model(base, device)
+    tokenizer = load_tokenizer(base)
+    pad_id = token_id(tokenizer, END_OF_TEXT)
+
+    def rows(split: str) -> PackedRows:
+        chats = build_mixture(cleaned, config, opening_words, split)
+        if split != "train":
+            chats = chats[:1000]
+        return pack([encode_chat(tokenizer, chat) for chat in chats], config.context_length, pad_id)
+
+    train_rows, validation_rows = rows("train"), rows("validation")
+    filled = float((train_rows.segments > 0).mean())
+    training.reporter.note(f"{len(train_rows.ids):,} packed rows, {filled:.1%} of their tokens used")
+    objective = AssistantTokens(model, train_rows, validation_rows, config, device)
+    trained = train(model, objective, config, training)
+    save_model(model, base, out_dir)
+    save_curves(trained.curves, out_dir)
+    return Result(trained.metrics | last_values(trained.curves, "validation_loss")
+                  | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled}, trained.measurements)

@@ -1,0 +1,54 @@
+"""Supervised fine-tuning on packed chats, with loss on what the assistant says."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genai_core.config.training import InstructConfig
+from genai_core.data.packing import IGNORED, PackedRows, epoch_order, epoch_rows, packed_mask
+from genai_core.models.language_model import LanguageModel
+from genai_core.training.objectives.objective import Batch, Objective
+
+VALIDATION_ROWS = 64
+
+
+class AssistantTokens(Objective):
+    """Cross-entropy of the assistant's tokens in packed rows."""
+
+    unit = "tokens"
+    fixed_shapes = True
+
+    def __init__(self, model: LanguageModel, rows: PackedRows, validation: PackedRows, config: InstructConfig,
+                 device: torch.device):
+        self.model, self.rows, self.validation, self.config, self.device = model, rows, validation, config, device
+        self.count = len(rows.ids)
+        self.steps = max(1, round(self.count * config.epochs / config.batch_size))
+        tokens = self.steps * config.batch_size * config.context_length
+        self.flops = tokens * model.training_flops_per_token(config.context_length)
+        self.evaluation_steps = frozenset({self.steps // 2})
+
+    def batch(self, step: int) -> Batch:
+        rows = epoch_rows(self.count, step, self.config.batch_size, self.config.seed)
+        return self.rows.take(rows, self.device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.model(batch["ids"], batch["positions"], packed_mask(batch["segments"]))
+        return F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED,
+                               reduction="sum"), {}
+
+    def targets(self, batch: Batch) -> float:
+        return int((batch["targets"] != IGNORED).sum())
+
+    def size(self, batch: Batch) -> int:
+        return batch["ids"].numel()
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        loss, targets = 0.0, 0.0
+        count = len(self.validation.ids)
+        rows = epoch_order(count, 0, self.config.seed)[:VALIDATION_ROWS]      # packing sorts rows by length
+        for first in range(0, len(rows), 16):
+            batch = self.validation.take(rows[first:first + 16], self.device)
+            loss += self.loss(batch)[0].item()
+            targets += self.targets(batch)
+        return {"validation_loss": loss / targets} if targets else {}

@@ -1,0 +1,1 @@
+"""How a stage is executed: its key, its plan, its task, what it cost."""

@@ -1,0 +1,125 @@
+"""What a run would do: for every stage hit or miss and why, and what it would take."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from genai_core.config.pipeline import PipelineConfig
+from genai_core.families.config import FamilyConfig
+from tasks.stage import Stage
+from tasks.stages import STAGES
+from tasks.store import records
+from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store, read_manifest
+from tasks.store.workspace import Workspace
+from tasks.views.tables import flatten
+
+ASSUMED_UTILISATION = 0.3
+"""Share of the matrix-product speed that training reaches, where no earlier run of the stage tells."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One line of the plan."""
+
+    stage: str
+    state: str
+    """`hit`, `miss`, or `unknown` where it depends on what an earlier miss will make."""
+    why: str
+    key: str = ""
+    parameters: int | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    memory_bytes: int | None = None
+    seconds: float | None = None
+    """Estimated, for what is not a hit; None where nothing tells."""
+
+
+def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: frozenset[str] = frozenset(),
+         stages: Sequence[Stage] = STAGES) -> list[PlannedStage]:
+    """The plan of a run. Nothing is executed or written, but a damaged artifact is taken away."""
+    store = Store(workspace)
+    known: dict[str, Artifact] = {}
+    lines = []
+    for stage in stages:
+        missing = [name for name in stage.inputs if name not in known]
+        if missing:
+            lines.append(_costed(PlannedStage(stage.name, "unknown", f"depends on what {missing[0]} makes"), config,
+                                 workspace, known))
+            continue
+        parts = stage.key_parts(config, {name: known[name].digest for name in stage.inputs}, workspace)
+        directory = store.directory(stage.name, stage.kind, parts.key)
+        found = None if stage.name in force else store.find(directory)
+        if found:
+            known[stage.name] = found
+            lines.append(PlannedStage(stage.name, "hit", "made before from the same inputs", parts.key))
+        else:
+            why = "forced" if stage.name in force else explain_miss(stage, parts, directory.parent)
+            lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key), config, workspace, known))
+    return lines
+
+
+def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
+    """Which part of the key differs from the artifact of this stage that is nearest to it."""
+    differences: list[list[str]] = []
+    for directory in folder.iterdir() if folder.is_dir() else []:
+        try:
+            manifest = read_manifest(directory)
+        except Damaged:
+            continue
+        if stage.core not in manifest["code"]:      # of another family, whose stage has the same name
+            continue
+        differences.append(_differences(parts, manifest))
+    if not differences:
+        return "never made here"
+    return "; ".join(sorted(differences, key=len)[0]) or "its files are gone"
+
+
+def _differences(parts: KeyParts, manifest: dict[str, Any]) -> list[str]:
+    now, before = flatten(parts.config), flatten(manifest["config"])
+    found = [f"{name} was {before.get(name, 'not there')}, is {now.get(name, 'not there')}"
+             for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+    found += [f"input {name} changed" for name in sorted(parts.inputs.keys() | manifest["inputs"].keys())
+              if parts.inputs.get(name) != manifest["inputs"].get(name)]
+    return found + [f"code of {name} changed" for name in sorted(parts.code.keys() | manifest["code"].keys())
+                    if parts.code.get(name) != manifest["code"].get(name)]
+
+
+def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace: Workspace, known: dict[str, Artifact]
+            ) -> PlannedStage:
+    from genai_core.training.estimate import estimate
+
+    rated = None
+    if "clean" in known:
+        rated = int(read_manifest(known["clean"].directory(workspace))["metrics"].get("ratings_kept", 0)) or None
+    cost = estimate(line.stage, config, rated) if isinstance(config, PipelineConfig) else None
+    earlier = _latest_record(workspace, line.stage)
+    if cost is None:
+        return PlannedStage(**{**asdict(line), "seconds": earlier.get("seconds")})
+    flops = earlier.get("flops_per_second") or _machine_flops() * ASSUMED_UTILISATION
+    return PlannedStage(**{**asdict(line), **asdict(cost), "seconds": cost.flops / flops})
+
+
+def _latest_record(workspace: Workspace, stage: str) -> dict[str, Any]:
+    """The newest record of a stage on this machine, with the speed it reached."""
+    folder = workspace.hidden / "records" / stage
+    found: list[dict[str, Any]] = [records.read_record(workspace, stage, path.stem)
+                                   for path in (folder.glob("*.json") if folder.is_dir() else [])]
+    here = [record for record in found if record.get("host") == records.host()["host"]]
+    if not here:
+        return {}
+    newest = max(here, key=lambda record: record.get("started", ""))
+    flops, seconds = newest.get("flops", 0), newest.get("seconds", 0)
+    return {**newest, "flops_per_second": flops / seconds if flops and seconds else None}
+
+
+_measured: list[float] = []
+
+
+def _machine_flops() -> float:
+    """Measured once a process: a fifth of a second of matrix products."""
+    if not _measured:
+        from genai_core.hardware import choose_device, matrix_flops_per_second
+
+        _measured.append(matrix_flops_per_second(choose_device("auto")))
+    return _measured[0]

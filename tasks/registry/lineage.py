@@ -1,0 +1,108 @@
+"""Where a model comes from: every artifact of its chain, back to the sources, each with what made it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.execution.cost import Cost, recorded_cost
+from tasks.registered import STAGE_KINDS
+from tasks.registry import versions as registry
+from tasks.store import records
+from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.store.workspace import Workspace
+
+
+@dataclass
+class Node:
+    """One artifact of the chain."""
+
+    stage: str
+    digest: str
+    key: str = ""
+    """Empty where the artifact is neither here nor in the registry."""
+    version: str = ""
+    """`NAME/VERSION` of the registered model; empty for datasets."""
+    aliases: list[str] = field(default_factory=list)
+    made: str = ""
+    host: str = ""
+    commit: str = ""
+    command: str = ""
+    mlflow_run_id: str = ""
+    flow_run_id: str = ""
+    dvc_md5: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    sources: list[dict[str, str]] = field(default_factory=list)
+    """Of a collected dataset: name, licence and origin of each source."""
+    inputs: list["Node"] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def all_nodes(self) -> list["Node"]:
+        """Every artifact once, inputs before what was made from them."""
+        seen: dict[tuple[str, str], Node] = {}
+
+        def visit(node: Node) -> None:
+            for parent in node.inputs:
+                visit(parent)
+            seen.setdefault((node.stage, node.digest), node)
+
+        visit(self)
+        return list(seen.values())
+
+
+def lineage(uri: str) -> Node:
+    """The chain of a registered model. Raises InputError when the registry does not have it."""
+    version = registry.read_version(uri)
+    return _node(version.tags["stage"], version.tags["artifact.digest"], Workspace.current(), {})
+
+
+def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, str], Node]) -> Node:
+    if (stage, digest) in known:
+        return known[stage, digest]
+    node = known[stage, digest] = Node(stage, digest)
+    version = registry.version_of_digest(stage, digest)
+    directory = _directory(stage, digest, workspace, version)
+    if version is not None:
+        node.version = f"{version.name}/{version.version}"
+        node.aliases = registry.aliases_of(version)
+    if directory is None:
+        return node
+    manifest = read_manifest(directory)
+    record = records.read_record(workspace, stage, manifest["key"])
+    tags = version.tags if version is not None else {}
+    node.key = manifest["key"]
+    node.made, node.host = record.get("started", ""), record.get("host", "")
+    node.commit = record.get("commit") or tags.get("git.commit", "")
+    node.command = record.get("command") or tags.get("command", "")
+    node.mlflow_run_id = record.get("mlflow_run_id") or (version.run_id if version is not None else "")
+    node.flow_run_id = record.get("flow_run_id") or tags.get("prefect.flow_run_id", "")
+    node.dvc_md5 = tags.get("dvc.md5", "")
+    node.cost = recorded_cost(record)
+    node.figures = registry.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
+    node.sources = _sources(directory / "data_card.json")
+    node.inputs = [_node(name, its_digest, workspace, known) for name, its_digest in manifest["inputs"].items()
+                   if name in STAGE_KINDS]
+    return node
+
+
+def _directory(stage: str, digest: str, workspace: Workspace, version: Any) -> Path | None:
+    """Where the artifact lies here, or a copy out of the registry; None where there is neither."""
+    folder = getattr(workspace, STAGE_KINDS[stage]) / stage
+    for manifest in folder.glob(f"*/{MANIFEST}"):
+        try:
+            if read_manifest(manifest.parent)["digest"] == digest:
+                return manifest.parent
+        except Damaged:
+            continue
+    return registry.resolve(f"models:/{version.name}/{version.version}") if version is not None else None
+
+
+def _sources(card: Path) -> list[dict[str, str]]:
+    if not card.is_file():
+        return []
+    entries = json.loads(card.read_text(encoding="utf-8"))
+    return [{"name": name, "licence": entry.get("licence", ""), "from": entry.get("attribution", "")}
+            for name, entry in entries.items()]

@@ -1,0 +1,262 @@
+"""The MLflow model registry: one registered model per stage, aliases instead of stages, no version twice."""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genai_core.errors import InputError
+from tasks.execution.cost import recorded_cost
+from tasks.execution.pipeline import PipelineRun
+from tasks.registered import KEY_FIGURES, STAGE_KINDS, USES
+from tasks.store import records
+from tasks.store.artifacts import Artifact, read_manifest
+from tasks.store.workspace import Workspace
+from tasks.tracking import client as tracking
+
+logger = logging.getLogger("tasks")
+
+REQUIREMENTS = ("torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml", "pyarrow", "matplotlib", "ftfy",
+                "beautifulsoup4")
+"""What a served model of any family imports."""
+ALIASES = ("champion", "candidate", "previous")
+
+
+def model_name(stage: str) -> str:
+    return f"genai-{stage.replace('_', '-')}"
+
+
+def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact) -> str:
+    """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
+    with run.store.lock("registry", stage):
+        found = _find(stage, artifact.key, artifact.digest)
+        version = str(found.version) if found else _register(run, stage, artifact)
+        set_alias(stage, "candidate", version)
+        return version
+
+
+def key_figures(stage: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {name: metrics[name] for name in KEY_FIGURES.get(stage, ()) if name in metrics}
+
+
+def figures_of(run: PipelineRun) -> dict[str, float]:
+    """The figures worth comparing of every stage of a run, as `stage/figure`."""
+    figures: dict[str, float] = {}
+    for stage, artifact in run.artifacts.items():
+        metrics = read_manifest(artifact.directory(run.workspace))["metrics"]
+        figures |= {f"{stage}/{name}": value for name, value in key_figures(stage, metrics).items()}
+    return figures
+
+
+def _find(stage: str, key: str, digest: str | None = None) -> Any:
+    return max(_versions(stage, key, digest), key=lambda version: int(version.version), default=None)
+
+
+def _versions(stage: str, key: str, digest: str | None) -> list[Any]:
+    query = f"name='{model_name(stage)}' and tags.`cache.key`='{key}'"
+    if digest:
+        query += f" and tags.`artifact.digest`='{digest}'"
+    return list(tracking.client().search_model_versions(query))
+
+
+def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
+    """Log the model and create its version, which has its tags from the first moment: it is whole or not there."""
+    import mlflow
+
+    directory = artifact.directory(run.workspace)
+    metrics = read_manifest(directory)["metrics"]
+    record = records.read_record(run.workspace, stage, artifact.key)
+    run_id = record.get("mlflow_run_id") or run.parent_run_id
+    tags = _tags(run, stage, artifact, record)
+    with _quiet(), mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name=stage, python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(directory)}, code_paths=[str(Path(__file__).parents[2] / "genai_core")],
+            pip_requirements=list(REQUIREMENTS),
+            input_example=None, signature=_signature(stage), tags=tags)
+        created = mlflow.register_model(f"models:/{info.model_id}", model_name(stage), tags=tags)
+    client = tracking.client()
+    if run_id == run.parent_run_id:      # leaving the context ended it, and the flow still needs it
+        client.update_run(run_id, status="RUNNING")
+    version = _only_one(stage, artifact, str(created.version))
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in key_figures(stage, metrics).items())
+    client.update_model_version(model_name(stage), version, f"{stage} {artifact.key}: {figures}")
+    client.update_registered_model(model_name(stage), USES[stage])
+    return version
+
+
+def _tags(run: PipelineRun, stage: str, artifact: Artifact, record: dict[str, Any]) -> dict[str, str]:
+    inputs = read_manifest(artifact.directory(run.workspace))["inputs"]
+    parent = next((name for name in inputs if name in run.versions), None)      # the first: a judge comes after it
+    cost = recorded_cost(record)
+    return {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path,
+            "dvc.md5": record.get("dvc_md5") or run.dataset_md5,
+            "prefect.flow_run_id": record.get("flow_run_id", run.flow_run_id),
+            "git.commit": record.get("commit", run.commit), "command": record.get("command", run.command),
+            "parent": f"models:/{model_name(parent)}/{run.versions[parent]}" if parent else "",
+            "cost.seconds": f"{cost.seconds:.1f}", "cost.flops": f"{cost.flops:.4g}",
+            "cost.energy_watt_hours": f"{cost.energy_watt_hours:.3f}",
+            "cost.money": f"{cost.money:.4f} {cost.currency}".strip()}
+
+
+def _only_one(stage: str, artifact: Artifact, created: str) -> str:
+    """A request whose answer was lost is sent again, and the server may have carried out both: keep the first."""
+    versions = sorted(_versions(stage, artifact.key, artifact.digest), key=lambda version: int(version.version))
+    for doubled in versions[1:]:
+        tracking.client().delete_model_version(model_name(stage), doubled.version)
+    return str(versions[0].version) if versions else created
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow tells the terminal of each version it creates; the stage list says it already."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _signature(stage: str) -> Any:
+    from mlflow.models import infer_signature
+
+    output = [0.5] if stage == "reward" else ["I am well."]
+    return infer_signature(["How are you?"], output, params={"max_new_tokens": 64, "temperature": 0.0})
+
+
+def tag(stage: str, version: str, tags: dict[str, str]) -> None:
+    for name, value in tags.items():
+        _set(tracking.client().set_model_version_tag, model_name(stage), version, name, value)
+
+
+def set_alias(stage: str, alias: str, version: str) -> None:
+    _set(tracking.client().set_registered_model_alias, model_name(stage), alias, version)
+
+
+def _set(setter: Callable[..., None], *arguments: str) -> None:
+    """MLflow looks whether an entry is there and then adds or changes it: of two writers of a new one that meet, the
+    later is refused, and finds it there when it comes again."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        setter(*arguments)
+    except MlflowException:
+        setter(*arguments)
+
+
+def list_versions() -> list[dict[str, Any]]:
+    """Every registered version of this project, newest last: what `genai models` prints."""
+    client, workspace = tracking.client(), Workspace.current()
+    rows = []
+    for stage in KEY_FIGURES:
+        model = registered_model(stage)
+        if model is None:
+            continue
+        aliases: dict[str, list[str]] = {}
+        for alias, version in model.aliases.items():
+            aliases.setdefault(str(version), []).append(alias)
+        for version in sorted(client.search_model_versions(f"name='{model_name(stage)}'"),
+                              key=lambda version: int(version.version)):
+            path = workspace.root / version.tags.get("path", "")
+            figures = {}
+            if (path / "manifest.json").is_file():
+                figures = key_figures(stage, read_manifest(path)["metrics"])
+            rows.append({"stage": stage, "name": model_name(stage), "version": int(version.version),
+                         "aliases": sorted(aliases.get(str(version.version), []), key=ALIASES.index),
+                         "parent": version.tags.get("parent", ""), "dvc_md5": version.tags.get("dvc.md5", ""),
+                         "gates": version.tags.get("gates", ""), "commit": version.tags.get("git.commit", ""),
+                         "figures": figures, "path": str(path) if path.is_dir() else ""})
+    return rows
+
+
+def registered_model(stage: str) -> Any:
+    """MLflow's entry of the registered model of a stage, with its aliases and tags; None before its first version."""
+    return next(iter(tracking.client().search_registered_models(f"name='{model_name(stage)}'")), None)
+
+
+def read_version(uri: str) -> Any:
+    """MLflow's entry of `models:/NAME/VERSION` or `models:/NAME@ALIAS`; `models:/` may be left out.
+
+    Raises InputError when the registry does not have it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        if at:
+            return tracking.client().get_model_version_by_alias(name, alias)
+        name, _, number = name.partition("/")
+        return tracking.client().get_model_version(name, number)
+    except MlflowException:
+        raise InputError(f"{uri}: the registry has no such model; `genai models` lists what there is") from None
+
+
+def registered_digests() -> set[str]:
+    """The digest of every artifact that a version holds."""
+    return {version.tags.get("artifact.digest", "") for stage in KEY_FIGURES
+            for version in tracking.client().search_model_versions(f"name='{model_name(stage)}'")}
+
+
+def version_of_digest(stage: str, digest: str) -> Any:
+    """The newest version that holds an artifact with these bytes; None if none does, or the stage makes no models."""
+    if STAGE_KINDS[stage] != "models":
+        return None
+    found = tracking.client().search_model_versions(f"name='{model_name(stage)}' and tags.`artifact.digest`='{digest}'")
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+def aliases_of(version: Any) -> list[str]:
+    aliases = tracking.client().get_registered_model(version.name).aliases
+    return sorted((alias for alias, number in aliases.items() if str(number) == str(version.version)),
+                  key=lambda alias: ALIASES.index(alias) if alias in ALIASES else len(ALIASES))
+
+
+def champion(stage: str) -> Any:
+    """MLflow's entry of the version in service; None when there is none."""
+    model = registered_model(stage)
+    version = model.aliases.get("champion") if model else None
+    return tracking.client().get_model_version(model_name(stage), str(version)) if version else None
+
+
+def resolve(uri: str) -> Path:
+    """The local directory of a registered model, downloaded when it is not here. Raises InputError like above."""
+    version = read_version(uri)
+    path = Workspace.current().root / version.tags.get("path", "")
+    if version.tags.get("path") and path.is_dir():
+        return path
+    return Path(_download(version.name, version.version, tempfile.mkdtemp(prefix="genai-model-")))
+
+
+@contextmanager
+def downloaded(workspace: Workspace, stage: str, key: str) -> Iterator[Path | None]:
+    """A copy of the model with this key out of the registry, for as long as the context lasts; None if it has none."""
+    from mlflow.exceptions import MlflowException
+
+    version = _find(stage, key)
+    if version is None:
+        yield None
+        return
+    folder = workspace.scratch / f"download-{stage}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        try:
+            copy = Path(_download(model_name(stage), version.version, str(folder)))
+        except (MlflowException, OSError) as error:
+            logger.warning("%s version %s cannot be downloaded (%s)", model_name(stage), version.version, error)
+            yield None
+        else:
+            yield copy
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download(name: str, version: str, folder: str) -> Path:
+    import mlflow
+
+    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=folder))
+    return next(manifest.parent for manifest in root.rglob("manifest.json"))

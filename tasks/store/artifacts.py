@@ -1,0 +1,221 @@
+"""Artifacts: immutable directories with a manifest, whole or not there, never trusted without a look at their bytes."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.store.workspace import Workspace
+
+logger = logging.getLogger("tasks")
+
+MANIFEST = "manifest.json"
+KEY_LENGTH = 16
+
+
+class Artifact(BaseModel):
+    """What travels between tasks: where an artifact is and what its bytes are, never the bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    key: str
+    """Digest of everything that the artifact depends on."""
+    digest: str
+    """Digest of its files."""
+    path: str
+    """Relative to the workspace."""
+
+    def directory(self, workspace: Workspace) -> Path:
+        return workspace.root / self.path
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """What an artifact depends on, no more and no less."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    code: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        parts = [self.stage, self.config, self.inputs, self.code]
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+class Damaged(Exception):
+    """An artifact's bytes are not those that its manifest names."""
+
+
+class Store:
+    """The artifacts of a workspace, by stage and key."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self._verified: dict[Path, tuple[tuple[str, int, int], ...]] = {}
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> "Store":
+        """The one store of a workspace in this process, so that unchanged files are read once."""
+        return _stores.setdefault(workspace, cls(workspace))
+
+    def directory(self, stage: str, kind: str, key: str) -> Path:
+        return {"dataset": self.workspace.data, "model": self.workspace.models,
+                "report": self.workspace.reports}[kind] / stage / key
+
+    def find(self, directory: Path) -> Artifact | None:
+        """The artifact in a directory, its bytes compared with its manifest; None if there is none.
+
+        A damaged one is taken away, so that it is fetched or made again, and said in the log.
+        """
+        if not (directory / MANIFEST).is_file():
+            if directory.exists():
+                logger.warning("%s has no manifest: removing it", directory)
+                self.discard(directory)
+            return None
+        try:
+            manifest = self.verify(directory)
+        except Damaged as damage:
+            logger.warning("%s is damaged (%s): it will be fetched or made again", directory, damage)
+            self.discard(directory)
+            return None
+        return self._artifact(directory, manifest)
+
+    def verify(self, directory: Path) -> dict[str, Any]:
+        """The manifest, after every file was read and compared; each version of the files once in a process.
+
+        Raises Damaged, with the file's name.
+        """
+        manifest = read_manifest(directory)
+        parts = KeyParts(manifest["stage"], manifest["config"], manifest["inputs"], manifest["code"])
+        if parts.key != manifest["key"] or manifest["key"] != directory.name:
+            raise Damaged(f"{MANIFEST} does not belong to key {directory.name}")
+        state = _state(directory)
+        if self._verified.get(directory) == state:
+            return manifest
+        present = {path for path, _, _ in state} - {MANIFEST}
+        if present != set(manifest["files"]):
+            different = sorted(present ^ set(manifest["files"]))[0]
+            raise Damaged(f"{different} is missing or was added")
+        for name, entry in manifest["files"].items():
+            if file_digest(directory / name) != entry["sha256"]:
+                raise Damaged(f"{name} has other bytes than the manifest says")
+        self._verified[directory] = state
+        return manifest
+
+    @contextmanager
+    def new(self, directory: Path, parts: KeyParts) -> Iterator[Path]:
+        """A scratch directory to fill. `commit` makes it the artifact; on an error it is removed."""
+        scratch = self.workspace.scratch / f"{parts.stage}-{parts.key}-{os.getpid()}"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def commit(self, scratch: Path, directory: Path, parts: KeyParts, metrics: dict[str, float]) -> Artifact:
+        """Write the manifest last, then rename: the artifact is whole or it is not there."""
+        files = {}
+        for path in sorted(file for file in scratch.rglob("*") if file.is_file()):
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            files[path.relative_to(scratch).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        manifest = {"stage": parts.stage, "key": parts.key, "config": parts.config, "inputs": parts.inputs,
+                    "code": parts.code, "metrics": metrics, "files": files, "digest": _files_digest(files)}
+        with (scratch / MANIFEST).open("w", encoding="utf-8") as out:
+            json.dump(manifest, out, indent=1, ensure_ascii=False)
+            out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        self.discard(directory)
+        scratch.rename(directory)
+        return self._artifact(directory, manifest)
+
+    def adopt(self, fetched: Path, directory: Path) -> Artifact | None:
+        """Take a fetched copy as the artifact if its bytes are right; None otherwise."""
+        holder = self.workspace.scratch / f"fetched-{os.getpid()}" / directory.name
+        shutil.rmtree(holder.parent, ignore_errors=True)
+        shutil.copytree(fetched, holder)
+        try:
+            self.verify(holder)
+        except Damaged as damage:
+            logger.warning("the fetched copy of %s is damaged too (%s)", directory, damage)
+            return None
+        else:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            holder.rename(directory)
+            return self.find(directory)
+        finally:
+            shutil.rmtree(holder.parent, ignore_errors=True)
+
+    def discard(self, directory: Path) -> None:
+        """Take a directory away at once: renamed first, so that nobody sees half of it."""
+        if directory.exists():
+            self.workspace.scratch.mkdir(parents=True, exist_ok=True)
+            trash = self.workspace.scratch / f"trash-{directory.name}-{os.getpid()}"
+            shutil.rmtree(trash, ignore_errors=True)
+            directory.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """One process at a time for a key; the kernel releases it when the holder dies."""
+        folder = self.workspace.hidden / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{stage}-{key}.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def _artifact(self, directory: Path, manifest: dict[str, Any]) -> Artifact:
+        return Artifact(stage=manifest["stage"], key=manifest["key"], digest=manifest["digest"],
+                        path=directory.relative_to(self.workspace.root).as_posix())
+
+
+_stores: dict[Workspace, Store] = {}
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest as it is written. Raises Damaged when it is missing or not one."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        if not {"stage", "key", "config", "inputs", "code", "metrics", "files", "digest"} <= set(manifest):
+            raise ValueError("fields are missing")
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{MANIFEST} cannot be read: {error}") from None
+    return manifest
+
+
+def file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read: {error}") from None
+
+
+def _files_digest(files: dict[str, dict[str, Any]]) -> str:
+    lines = "".join(f"{name}\0{entry['sha256']}\n" for name, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _state(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and modification time of every file: what tells a changed directory from a verified one."""
+    entries = []
+    for path in sorted(file for file in directory.rglob("*") if file.is_file()):
+        status = path.stat()
+        entries.append((path.relative_to(directory).as_posix(), status.st_size, status.st_mtime_ns))
+    return tuple(entries)

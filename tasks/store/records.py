@@ -1,0 +1,67 @@
+"""Records of how artifacts were made: when, where, how long, by which commit and run.
+
+They lie beside the artifacts, not in them, so that equal inputs make equal artifacts.
+"""
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tasks.store.artifacts import Artifact
+from tasks.store.workspace import REPOSITORY, Workspace
+
+
+def _path(workspace: Workspace, stage: str, key: str) -> Path:
+    return workspace.hidden / "records" / stage / f"{key}.json"
+
+
+def write_record(workspace: Workspace, artifact: Artifact, values: dict[str, Any]) -> None:
+    """Add `values` to the record of an artifact."""
+    path = _path(workspace, artifact.stage, artifact.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = read_record(workspace, artifact.stage, artifact.key) | values
+    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def read_record(workspace: Workspace, stage: str, key: str) -> dict[str, Any]:
+    """The record, or an empty one for an artifact that was fetched or whose record is unreadable."""
+    try:
+        return json.loads(_path(workspace, stage, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def mark_used(workspace: Workspace, artifact: Artifact) -> None:
+    """Note that a run used the artifact now: what no recent run used may be collected as garbage."""
+    path = _path(workspace, artifact.stage, artifact.key)
+    if path.is_file():
+        os.utime(path)
+    else:
+        write_record(workspace, artifact, {"digest": artifact.digest})
+
+
+def last_used(workspace: Workspace, stage: str, key: str) -> float:
+    """Seconds since the epoch; 0 where no run is known to have used it."""
+    path = _path(workspace, stage, key)
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def host() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "cores": os.cpu_count()}
+
+
+def git_commit() -> str:
+    """Commit of the code, with `-dirty` when tracked files differ from it; `unknown` outside git."""
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False)
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit

@@ -1,0 +1,159 @@
+"""Two models side by side: their figures, how much of each difference is noise, and what they answer."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genai_core.errors import InputError
+from tasks.registered import STAGE_KINDS
+from tasks.registry import versions as registry
+from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.store.workspace import Workspace
+
+COLUMNS = {"pretrain": ("pretrain", "base"), "instruct": ("instruct", "instruct"), "rlhf": ("rlhf", "rlhf"),
+           "quantize": ("quantize", "int8")}
+"""Stage of a model to the input of evaluate by which its report is found, and its column there; both have the stage's
+name where none is given."""
+RESAMPLES = 2000
+NOISE = "within the noise"
+LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "bits_per_character", "loss", "distance", "error")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of both models; the interval holds the true difference in 95 % of the cases."""
+
+    figure: str
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    verdict: str
+    """Which one is better, or that the difference is within the noise."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    first: str
+    second: str
+    lines: list[Line]
+    samples: list[dict[str, str]]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A model's column of the report that evaluated it."""
+
+    name: str
+    figures: dict[str, float]
+    outcomes: dict[str, list[list[float]]]
+    samples: list[dict[str, str]]
+    asked_from: str
+    """Digest of the data that the questions come from."""
+    config: dict[str, Any]
+
+
+def compare(first: str, second: str) -> Comparison:
+    """Compare two registered models. Raises InputError for one that no run evaluated, or without a common
+    figure."""
+    a, b = _evaluated(first), _evaluated(second)
+    notes = []
+    paired = a.asked_from == b.asked_from and a.config == b.config
+    if not paired:
+        notes.append("the two were asked different questions (other data or another evaluate config): the intervals "
+                     "treat them as independent")
+    lines = [_line(name, a, b, paired) for name in a.figures if name in b.figures]
+    if not lines:
+        raise InputError(f"{a.name} is judged by {', '.join(a.figures)}, {b.name} by {', '.join(b.figures)}: "
+                         "there is nothing to compare")
+    by_question = {(row["task"], row["asked"]): row for row in b.samples}
+    samples = [{"task": row["task"], "asked": row["asked"], "expected": row["expected"], "first": row["answered"],
+                "second": by_question[row["task"], row["asked"]]["answered"]}
+               for row in a.samples if (row["task"], row["asked"]) in by_question]
+    return Comparison(a.name, b.name, lines, samples, notes)
+
+
+def _evaluated(uri: str) -> _Evaluated:
+    version = registry.read_version(uri)
+    stage, digest = version.tags["stage"], version.tags["artifact.digest"]
+    source, column = COLUMNS.get(stage, (stage, stage))
+    report = _report(Workspace.current(), source, digest)
+    if report is None:
+        raise InputError(f"{uri}: no report of this workspace evaluated it; run its pipeline until evaluate")
+    manifest = read_manifest(report)
+    evaluation = _read(report, "evaluation.json")
+    if column not in evaluation:
+        raise InputError(f"{uri}: a {stage} model is not in the table of evaluate; compare those that are: "
+                         f"{', '.join(evaluation)}")
+    return _Evaluated(f"{version.name}/{version.version}", evaluation[column],
+                      _read(report, "outcomes.json").get(column, {}), _read(report, "samples.json").get(column, []),
+                      _datasets(manifest["inputs"]), manifest["config"])
+
+
+def _datasets(inputs: dict[str, str]) -> str:
+    """What the questions come from."""
+    return " ".join(digest for name, digest in inputs.items() if STAGE_KINDS.get(name) == "data")
+
+
+def _report(workspace: Workspace, stage: str, digest: str) -> Path | None:
+    """The newest report of evaluate that has this model among its inputs."""
+    found = []
+    for path in (workspace.reports / "evaluate").glob(f"*/{MANIFEST}"):
+        try:
+            if read_manifest(path.parent)["inputs"].get(stage) == digest:
+                found.append(path.parent)
+        except Damaged:
+            continue
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _read(report: Path, name: str) -> Any:
+    path = report / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _line(name: str, a: _Evaluated, b: _Evaluated, paired: bool) -> Line:
+    first, second = a.figures[name], b.figures[name]
+    low = high = None
+    verdict = "no noise known"
+    if name in a.outcomes and name in b.outcomes:
+        low, high = difference_interval(a.outcomes[name], b.outcomes[name], paired, centre=second - first)
+        verdict = NOISE if low <= 0 <= high else f"{_better(name, low > 0, a, b)} is better"
+    return Line(name, first, second, second - first, low, high, verdict)
+
+
+def _better(name: str, second_is_higher: bool, a: _Evaluated, b: _Evaluated) -> str:
+    lower_wins = any(part in name for part in LOWER_IS_BETTER)
+    return b.name if second_is_higher != lower_wins else a.name
+
+
+def difference_interval(first: list[list[float]], second: list[list[float]], paired: bool, centre: float
+                        ) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (Efron 1979) of the second's figure minus the first's, around `centre`.
+
+    Each is a pair of lists, values and weights; the figure is the sum of the values over that of the weights, or near
+    it (chrF of a corpus is no mean over sentences), which is why the difference itself is given. Paired outcomes are
+    resampled together, which takes the difficulty of the questions out of the noise.
+    """
+    generator = np.random.default_rng(0)
+    a, b = np.array(first), np.array(second)
+    if paired and a.shape == b.shape:
+        picks = generator.integers(0, a.shape[1], (RESAMPLES, a.shape[1]))
+        differences = _figures(b, picks) - _figures(a, picks)
+    else:
+        differences = (_figures(b, generator.integers(0, b.shape[1], (RESAMPLES, b.shape[1])))
+                       - _figures(a, generator.integers(0, a.shape[1], (RESAMPLES, a.shape[1]))))
+    low, high = np.percentile(differences - differences.mean(), [2.5, 97.5])
+    return centre + float(low), centre + float(high)
+
+
+def _figures(outcomes: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    return outcomes[0][picks].sum(1) / outcomes[1][picks].sum(1)
