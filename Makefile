@@ -13,7 +13,7 @@ run: $(INSTALLED)
 
 # every family, one after the other, then the page of their figures; a gate that is not reached does not stop the others
 families: $(INSTALLED)
-	@for family in $$($(BIN)/python -c 'from genai_core.families.config import FAMILIES; print(*FAMILIES)'); do \
+	@for family in $$($(BIN)/python -c 'from tasks.catalog import FAMILIES; print(*FAMILIES)'); do \
 	  $(BIN)/genai run --family $$family || missed="$$missed $$family"; \
 	done; $(BIN)/genai families --page docs/families.md && $(BIN)/genai families; \
 	if [ -n "$$missed" ]; then echo "not passed:$$missed"; exit 1; fi

@@ -45,7 +45,7 @@ def eager(tokens_dir: Path, preset: str, tokens: int) -> dict[str, float]:
 
 def ours(tokens_dir: Path, preset: str) -> dict[str, float]:
     from genai_core.config.pipeline import load_pipeline
-    from genai_core.reporter import LogReporter
+    from genai_core.context import LogReporter
     from genai_core.stages import pretrain
     from genai_core.training.loop import Run
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from pydantic.fields import FieldInfo
 
 from genai_core.config.base import Config
-from genai_core.config.pipeline import load_pipeline, preset_names
+from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from genai_core.config.presets import preset_names
 from genai_core.errors import InputError
-from tasks.stages import STAGE_NAMES
 
 SHOWN_DEFAULTS = "laptop"
 

@@ -8,28 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
 from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 
+from flows.parameters import Fields, overrides_of
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
 from genai_core.errors import InputError
-from genai_core.families.config import FamilyConfig, load_family
+from genai_core.families.config import FamilyConfig
+from tasks.catalog import family_named, stages_of
 from tasks.execution import live_runs
-from tasks.execution.pipeline import PipelineRun
 from tasks.execution.plan import plan
-from tasks.families import FAMILIES
-from tasks.stage import LastStageDone, Stage
-from tasks.stages import STAGES
+from tasks.execution.task import LastStageDone
+from tasks.pipeline import PipelineRun
+from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.disk import require_space
 from tasks.store.workspace import Workspace
+from tasks.tables import flatten
 from tasks.tracking import client as tracking
 from tasks.views import prefect_artifacts
 from tasks.views.report import markdown_with_curves, plot_curves, write_report
-from tasks.views.tables import flatten
 
 logger = logging.getLogger("tasks")
 
@@ -51,11 +54,11 @@ class Request:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return FAMILIES[self.family].all_stages if self.family else STAGES
+        return stages_of(self.family)
 
     def config(self) -> PipelineConfig | FamilyConfig:
         """Raises InputError for anything that is not right."""
-        config = load_family(self.family, self.preset, self.overrides) if self.family else \
+        config = family_named(self.family).load(self.preset, self.overrides) if self.family else \
             load_pipeline(self.preset, self.overrides)
         names = [stage.name for stage in self.stages]
         for option, stages in (("force", self.force), ("until", (self.until,)), ("only", (self.only,))):
@@ -74,8 +77,28 @@ class Request:
         return shlex.join(parts)
 
 
+def run_name() -> str:
+    """What a flow run is called in Prefect: preset, what differs from it, and when it began."""
+    given = flow_run.parameters
+    fields = Fields.model_validate(given.get("fields") or {})
+    overrides = overrides_of(given.get("depth") or 0, fields, given.get("overrides") or {})
+    return describe(Request(given.get("preset_file") or given.get("preset", ""), overrides, given.get("force") or (),
+                            given.get("until") or "", given.get("only") or "", given.get("family") or ""))
+
+
+def describe(request: Request) -> str:
+    """What a run is, for people: `laptop · instruct.epochs=2 · 2026-11-25 00:05`."""
+    shown = [f"{name}={value}" for name, value in request.overrides.items()]
+    for option, value in (("until", request.until), ("only", request.only), ("force", ", ".join(request.force))):
+        shown += [f"{option} {value}"] if value else []
+    changes = ", ".join(shown)
+    parts = [request.family, Path(request.preset).name, changes if len(changes) <= 80 else f"{changes[:80]} …",
+             f"{datetime.now():%Y-%m-%d %H:%M}"]
+    return " · ".join(part for part in parts if part)
+
+
 @contextmanager
-def opened(request: Request, name: str) -> Iterator[PipelineRun]:
+def opened(request: Request) -> Iterator[PipelineRun]:
     """A run with its MLflow run open; it ends early, and well, after the stage that `until` or `only` names."""
     for logger_name in ("genai_core", "tasks"):      # Prefect hands their lines to the flow run's log from here on
         logging.getLogger(logger_name).setLevel(logging.INFO)
@@ -92,9 +115,9 @@ def opened(request: Request, name: str) -> Iterator[PipelineRun]:
         tags["mlflow.parentRunId"] = parent
     values = config.model_dump(mode="json")
     parameters = flatten(config.model_dump(mode="json", exclude={"collect": {"sources"}}))
-    run.parent_run_id = tracking.start_parent_run(f"{name} {request.preset}", parameters, tags)
+    run.parent_run_id = tracking.start_parent_run(describe(request), parameters, tags)
     tracking.log_text(run.parent_run_id, yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "config.yaml")
-    with live_runs.registered(run):
+    with live_runs.noted(run):
         try:
             yield run
         except LastStageDone:

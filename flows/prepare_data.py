@@ -5,15 +5,14 @@ from typing import Any
 from prefect import flow
 
 from flows.parameters import NOTHING_ELSE, NOTHING_SET, Fields, Preset, StageName, overrides_of
-from flows.pipeline_run import Request, opened
-from tasks.clean import clean
-from tasks.collect import collect
+from flows.pipeline_run import Request, opened, run_name
+from tasks import language_model as stages
 from tasks.data_checks import check_data
+from tasks.execution.task import make
 from tasks.execution.version_data import version_data
-from tasks.tokenize import tokenize
 
 
-@flow(name="prepare-data")
+@flow(name="prepare-data", flow_run_name=run_name)
 def prepare_data(preset: Preset = "laptop", force: tuple[StageName, ...] = (), preset_file: str = "",
                  overrides: dict[str, Any] = NOTHING_ELSE, fields: Fields = NOTHING_SET) -> str:
     """Collect, clean and tokenize the data of a preset, and version it with DVC; nothing is trained.
@@ -26,12 +25,12 @@ def prepare_data(preset: Preset = "laptop", force: tuple[StageName, ...] = (), p
         fields: Fields of single stages. What is left empty comes from the preset.
     """
     request = Request(preset_file or preset, overrides_of(0, fields, overrides), force)
-    with opened(request, "prepare-data") as run:
-        collected = collect(run)
-        cleaned = clean(run, collected)
-        check_data(run, cleaned)
-        tokens = tokenize(run, cleaned)
-        return version_data(run, collected, cleaned, tokens)
+    with opened(request) as run:
+        make(run, stages.collect)
+        make(run, stages.clean)
+        check_data(run)
+        make(run, stages.tokenize)
+        return version_data(run)
     raise AssertionError("a run without a last stage does not end early")
 
 

@@ -9,8 +9,8 @@ from prefect.runtime import flow_run
 from flows.parameters import preset_parameters
 from flows.pipeline_run import parent_of_runs
 from flows.train_llm import train_llm
+from tasks.tables import markdown_table
 from tasks.tracking import client as tracking
-from tasks.views.tables import markdown_table
 
 
 @flow(name="sweep")
@@ -30,9 +30,7 @@ def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, 
     rows: list[dict[str, Any]] = []
     try:
         for combination in combinations:
-            named = train_llm.with_options(flow_run_name=", ".join(f"{name}={value}"
-                                                                   for name, value in combination.items()))
-            figures = named(**preset_parameters(preset), overrides={**(overrides or {}), **combination}, until=until)
+            figures = train_llm(**preset_parameters(preset), overrides={**(overrides or {}), **combination}, until=until)
             rows.append({**combination, **figures})
     except BaseException:
         tracking.end_run(parent, "FAILED")

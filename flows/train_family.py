@@ -1,19 +1,16 @@
-"""Another generative family through the same stages: its definition in tasks/families.py is the list of them."""
+"""Another generative family through the same stages: its declaration in tasks/families.py is the list of them."""
 
-from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow
 
 from flows.parameters import NOTHING_ELSE
-from flows.pipeline_run import Request, opened
+from flows.pipeline_run import Request, opened, run_name
+from tasks.catalog import FAMILIES
+from tasks.execution.task import make
 from tasks.execution.version_data import version_data
-from tasks.families import FAMILIES
-from tasks.promote import act_on
+from tasks.registry.releases import conclude
 from tasks.registry.versions import figures_of
-from tasks.stage import stage_task
-from tasks.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     FamilyName = str
@@ -21,7 +18,7 @@ else:
     FamilyName = Literal[*FAMILIES]
 
 
-@flow(name="train-family")
+@flow(name="train-family", flow_run_name=run_name)
 def train_family(family: FamilyName, preset: Literal["laptop", "smoke"] = "laptop", force: tuple[str, ...] = (),
                  until: str = "", only: str = "", preset_file: str = "", overrides: dict[str, Any] = NOTHING_ELSE
                  ) -> dict[str, float]:
@@ -37,18 +34,11 @@ def train_family(family: FamilyName, preset: Literal["laptop", "smoke"] = "lapto
         overrides: Anything, as "stage.field" to value, for example "vae.latent_size" to 8.
     """
     request = Request(preset_file or preset, overrides, force, until, only, family)
-    with opened(request, f"train-family {family}") as run:
-        *stages, gates = request.stages
-        last_dataset = [stage.name for stage in stages if stage.kind == "dataset"][-1]
-        for stage in stages:
-            tasks_of(family)[stage.name](run, *(run.artifacts[name] for name in stage.inputs))
+    with opened(request) as run:
+        last_dataset = [stage.name for stage in request.stages if stage.kind == "dataset"][-1]
+        for stage in request.stages:
+            make(run, stage)
             if stage.name == last_dataset:
-                version_data(run, *run.artifacts.values())
-        act_on(run, tasks_of(family)[gates.name](run, *(run.artifacts[name] for name in gates.inputs)))
+                version_data(run)
+        conclude(run)
     return figures_of(run)
-
-
-@cache
-def tasks_of(family: str) -> dict[str, Callable[..., Artifact]]:
-    """The tasks of a family by the name of their stage."""
-    return {stage.name: stage_task(stage) for stage in FAMILIES[family].all_stages}

@@ -6,25 +6,18 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows.parameters import NOTHING_ELSE, NOTHING_SET, Depth, Fields, OptionalStage, Preset, StageName, overrides_of
-from flows.pipeline_run import Request, opened
+from flows.pipeline_run import Request, opened, run_name
 from genai_core.config.pipeline import load_pipeline
-from tasks.clean import clean
-from tasks.collect import collect
+from tasks import language_model as stages
 from tasks.data_checks import check_data
-from tasks.evaluate import evaluate
 from tasks.execution.freshness import champion_of_the_same_data
+from tasks.execution.task import make
 from tasks.execution.version_data import version_data
-from tasks.instruct import instruct
-from tasks.pretrain import pretrain
-from tasks.promote import promote
-from tasks.quantize import quantize
+from tasks.registry.releases import conclude
 from tasks.registry.versions import figures_of
-from tasks.reward import reward
-from tasks.rlhf import rlhf
-from tasks.tokenize import tokenize
 
 
-@flow(name="train-llm")
+@flow(name="train-llm", flow_run_name=run_name)
 def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageName, ...] = (),
               until: OptionalStage = "", only: OptionalStage = "", only_when_data_changed: bool = False,
               preset_file: str = "", overrides: dict[str, Any] = NOTHING_ELSE, fields: Fields = NOTHING_SET) -> Any:
@@ -32,7 +25,7 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
 
     Args:
         preset: Where every value comes from that is not set below.
-        depth: The one dial, up to 64; 0 is the preset's. Width, heads, batch, learning rates and token budget follow.
+        depth: The one dial, up to 64; 0 is the preset's. Width, heads, learning rates and token budget follow.
         force: Stages to execute although their results are there.
         until: The last stage to run; empty for all.
         only: Run this stage alone; what comes before it must be there.
@@ -46,19 +39,20 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
         champion = champion_of_the_same_data(load_pipeline(request.preset, request.overrides))
         if champion:
             return Completed(name="Skipped", message=f"{champion} was made from the same data")
-    with opened(request, "train-llm") as run:
-        collected = collect(run)
-        cleaned = clean(run, collected)
-        check_data(run, cleaned)
-        tokens = tokenize(run, cleaned)
-        version_data(run, collected, cleaned, tokens)
-        base = pretrain(run, tokens)
-        instructed = instruct(run, base, cleaned)
-        judge = reward(run, instructed, cleaned)
-        aligned = rlhf(run, instructed, judge, cleaned)
-        quantized = quantize(run, aligned, tokens)
-        figures = evaluate(run, base, instructed, judge, aligned, quantized, tokens, cleaned)
-        promote(run, figures, judge, aligned, quantized)
+    with opened(request) as run:
+        make(run, stages.collect)
+        make(run, stages.clean)
+        check_data(run)
+        make(run, stages.tokenize)
+        version_data(run)
+        make(run, stages.pretrain)
+        make(run, stages.instruct)
+        make(run, stages.reward)
+        make(run, stages.rlhf)
+        make(run, stages.quantize)
+        make(run, stages.evaluate)
+        make(run, stages.promote)
+        conclude(run)
     return figures_of(run)
 
 

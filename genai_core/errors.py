@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class TrainingDiverged(RuntimeError):
     """The loss stopped being a finite number and the policy says to stop; the last good checkpoint stays."""
+
+
+class GateFailed(RuntimeError):
+    """A release did not meet a gate; its versions stay registered, tagged as failed."""

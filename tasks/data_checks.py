@@ -3,13 +3,13 @@
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.training import INSTRUCTION_TASKS
 from genai_core.errors import InputError
-from tasks.execution.pipeline import PipelineRun
-from tasks.store.artifacts import Artifact, read_manifest
+from tasks.pipeline import PipelineRun
+from tasks.store.artifacts import read_manifest
 
 
-def check_data(run: PipelineRun, cleaned: Artifact) -> None:
+def check_data(run: PipelineRun) -> None:
     """Raises InputError that names the field which asks for data that the sources do not have."""
-    counts = read_manifest(cleaned.directory(run.workspace))["metrics"]
+    counts = read_manifest(run.artifacts["clean"].directory(run.workspace))["metrics"]
     config = run.config
     assert isinstance(config, PipelineConfig)
     for task in INSTRUCTION_TASKS:

@@ -1,226 +1,205 @@
-"""The other generative families: which stages each has, and what its models are judged by."""
+"""The other generative families: the stages of each, declared one below the other."""
 
-from dataclasses import dataclass
-
-from tasks.family_stages import (
-    CHARACTERS,
-    CLASSIFIER,
-    COLLECT,
-    CONDITIONAL_VAE,
-    DIGITS,
-    GATES,
-    PAIRS,
-    REVIEWS,
-    VAE,
-    dataset,
-    evaluation,
-    model,
-    pair_model,
-)
+from tasks.family import Family, dataset, evaluation, model
 from tasks.stage import Stage
 
 CELLS = ("rnn", "lstm", "gru")
+RECURRENT = "genai_core.families.recurrent"
+PAIR = "genai_core.families.encoder_decoder"
+REVIEW = "genai_core.families.classification"
+IMAGE = "genai_core.families.images"
+
+_MAKES_DIGITS = "It makes images of handwritten digits: `genai generate`."
+_CONTINUES_PLAYS = "A language model of characters: it continues text in the manner of Shakespeare's plays."
+_TRANSLATES = "A recurrent encoder-decoder that translates short English sentences into Spanish."
+_CLASSIFIES = "A classifier: it tells whether a film review is positive or negative."
+_TUNES = "A language model of fiddle tunes in ABC notation."
+
+_BITS = ("bits_per_byte/shakespeare", "parameters")
+_PAIR_FIGURES = ("validation_loss", "parameters")
+_VAE_FIGURES = ("elbo", "active_dimensions", "parameters")
+_GAN_FIGURES = ("frechet_distance", "classes_covered", "parameters")
+_VAE_CURVES = ("reconstruction", "divergence")
+_LENGTHS = {"source_tokens": "pairs.source_tokens", "target_tokens": "pairs.target_tokens"}
 
 
-@dataclass(frozen=True)
-class Family:
-    """A family of models that are trained and judged together."""
-
-    name: str
-    title: str
-    stages: tuple[Stage, ...]
-    """Between `collect` and `promote`, in the order in which they run; the evaluation is the last."""
-    figures: tuple[str, ...]
-    """Figures of the evaluation that tell how good a model is, the most telling one first."""
-    shown_model: str
-    """The model that `genai generate FAMILY` takes."""
-    curves: tuple[str, ...] = ("loss", "validation_loss", "validation_accuracy")
-    """Curves of each model's training that the report shows, where there are such."""
-
-    @property
-    def all_stages(self) -> tuple[Stage, ...]:
-        return (COLLECT, *self.stages, GATES)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return tuple(stage.name for stage in self.stages if stage.kind == "model")
+def _seq2seq_model(name: str, describe: str, use: str = _TRANSLATES) -> Stage:
+    return model(name, f"{PAIR}.train_recurrent", describe, use, _PAIR_FIGURES, settings=_LENGTHS, data="pairs")
 
 
-def _recurrent() -> Family:
-    judged = (*CELLS, "character_transformer")
-    return Family(
-        "recurrent", "Recurrent language models",
-        (CHARACTERS,
-         *(model(cell, "genai_core.families.recurrent.objective", f"train a language model of {cell.upper()} cells",
-                 tokens="characters") for cell in CELLS),
-         model("character_transformer", "genai_core.stages.pretrain", "train a transformer for about as many seconds",
-               tokens="characters"),
-         evaluation("genai_core.families.recurrent.evaluation", judged, tokens="characters")),
-        ("bits_per_character",), "lstm")
+characters = dataset("characters", "genai_core.stages.tokenize", "cut the text into characters", "cleaned")
+digits = dataset("digits", f"{IMAGE}.digits", "the images as tensors")
+pairs = dataset("pairs", f"{PAIR}.pairs", "pairs of texts, and their vocabulary")
+reviews = dataset("reviews", f"{REVIEW}.reviews", "labelled reviews, and their vocabulary")
+digit_classifier = model("digit_classifier", f"{IMAGE}.train_classifier", "train the judge of generated images",
+                         "A classifier of handwritten digits: the judge of the image families.", ("test_accuracy",),
+                         data="digits")
+vae = model("vae", "genai_core.families.vae.objective", "train a variational autoencoder",
+            f"A variational autoencoder. {_MAKES_DIGITS}", _VAE_FIGURES, _VAE_CURVES, data="digits")
+conditional_vae = model("conditional_vae", "genai_core.families.vae.objective",
+                        "train an autoencoder that is given the digit",
+                        f"A variational autoencoder that is told which digit to make. {_MAKES_DIGITS}", _VAE_FIGURES,
+                        _VAE_CURVES, data="digits")
 
+recurrent = Family(
+    "recurrent", "Recurrent language models", f"{RECURRENT}.config:RecurrentFamily",
+    (characters,
+     *(model(cell, f"{RECURRENT}.objective", f"train a language model of {cell.upper()} cells", _CONTINUES_PLAYS, _BITS,
+             tokens="characters") for cell in CELLS),
+     model("character_transformer", "genai_core.stages.pretrain", "train a transformer for about as many seconds",
+           _CONTINUES_PLAYS, _BITS, tokens="characters"),
+     evaluation(f"{RECURRENT}.evaluation", (*CELLS, "character_transformer"), tokens="characters")),
+    figures=("bits_per_character",), shown_model="lstm")
 
-def _many_to_one() -> Family:
-    judged = tuple(f"{cell}_classifier" for cell in CELLS)
-    return Family(
-        "many_to_one", "Many to one: recurrent cells from a text to its label",
-        (REVIEWS,
-         *(model(name, "genai_core.families.many_to_one.objective", "train a recurrent classifier", data="reviews")
-           for name in judged),
-         evaluation("genai_core.families.classification.evaluation", judged, data="reviews")),
-        ("accuracy", "majority_accuracy"), "gru_classifier")
+many_to_one = Family(
+    "many_to_one", "Many to one: recurrent cells from a text to its label",
+    "genai_core.families.many_to_one.config:ManyToOneFamily",
+    (reviews,
+     *(model(f"{cell}_classifier", "genai_core.families.many_to_one.objective", "train a recurrent classifier",
+             _CLASSIFIES, ("validation_accuracy", "parameters"), data="reviews") for cell in CELLS),
+     evaluation(f"{REVIEW}.evaluation", tuple(f"{cell}_classifier" for cell in CELLS), data="reviews")),
+    figures=("accuracy", "majority_accuracy"), shown_model="gru_classifier")
 
+one_to_many = Family(
+    "one_to_many", "One to many: recurrent cells from an image to its name",
+    "genai_core.families.one_to_many.config:OneToManyFamily",
+    (digits,
+     *(model(f"{cell}_namer", "genai_core.families.one_to_many.objective", "train a decoder that writes names",
+             "It writes the name of a handwritten digit.", ("validation_exact_match", "parameters"),
+             ("loss", "validation_exact_match"), data="digits") for cell in CELLS),
+     evaluation("genai_core.families.one_to_many.evaluation", tuple(f"{cell}_namer" for cell in CELLS), data="digits")),
+    figures=("exact_match",), shown_model="gru_namer")
 
-def _one_to_many() -> Family:
-    judged = tuple(f"{cell}_namer" for cell in CELLS)
-    return Family(
-        "one_to_many", "One to many: recurrent cells from an image to its name",
-        (DIGITS,
-         *(model(name, "genai_core.families.one_to_many.objective", "train a decoder that writes names", data="digits")
-           for name in judged),
-         evaluation("genai_core.families.one_to_many.evaluation", judged, data="digits")),
-        ("exact_match",), "gru_namer", ("loss", "validation_exact_match"))
+many_to_many = Family(
+    "many_to_many", "Many to many: recurrent cells from sentence to sentence", f"{PAIR}.config:ManyToManyFamily",
+    (pairs,
+     *(_seq2seq_model(f"{cell}_translator", "train a recurrent encoder and decoder") for cell in CELLS),
+     evaluation(f"{PAIR}.evaluation", tuple(f"{cell}_translator" for cell in CELLS), data="pairs")),
+    figures=("chrf", "bleu"), shown_model="gru_translator")
 
+_luong_use = f"{_TRANSLATES} Its decoder looks at the source by a multiplicative score."
+seq2seq = Family(
+    "seq2seq", "Sequence to sequence, without and with attention", f"{PAIR}.config:Seq2SeqFamily",
+    (pairs,
+     _seq2seq_model("no_attention", "train an encoder and decoder: no attention"),
+     _seq2seq_model("bahdanau", "train an encoder and decoder: bahdanau",
+                    f"{_TRANSLATES} Its decoder looks at the source by an additive score."),
+     _seq2seq_model("luong", "train an encoder and decoder: luong", _luong_use),
+     evaluation(f"{PAIR}.evaluation", ("no_attention", "bahdanau", "luong"), data="pairs")),
+    figures=("chrf", "bleu", "chrf_from_8_words"), shown_model="luong")
 
-def _many_to_many() -> Family:
-    judged = tuple(f"{cell}_translator" for cell in CELLS)
-    return Family(
-        "many_to_many", "Many to many: recurrent cells from sentence to sentence",
-        (PAIRS,
-         *(pair_model(name, "genai_core.families.encoder_decoder.train_recurrent", "train a recurrent encoder and decoder") for name in judged),
-         evaluation("genai_core.families.encoder_decoder.evaluation", judged, data="pairs")),
-        ("chrf", "bleu"), "gru_translator")
+t5 = Family(
+    "t5", "Encoder-decoder transformer: text to text", f"{PAIR}.config:T5Family",
+    (pairs,
+     model("t5", f"{PAIR}.train_transformer", "train an encoder-decoder transformer on every task",
+           "An encoder-decoder transformer: text to text, the task named by a prefix (`translate English to Spanish: `, "
+           "`sentiment: `, `title: `).", _PAIR_FIGURES, settings=_LENGTHS, data="pairs"),
+     _seq2seq_model("luong", "train a recurrent one for about as many seconds", _luong_use),
+     evaluation(f"{PAIR}.evaluation", ("t5", "luong"), data="pairs")),
+    figures=("chrf", "bleu", "sentiment_accuracy", "title_chrf"), shown_model="t5")
 
+_STARTS = ("fine_tuned", "frozen_features", "from_scratch")
+bert = Family(
+    "bert", "Bidirectional encoder: masked tokens, then few labels", "genai_core.families.bert.config:BertFamily",
+    (reviews,
+     model("masked_encoder", "genai_core.families.bert.masked_tokens", "train an encoder to fill in masked tokens",
+           "An encoder trained to fill in masked tokens of film reviews: others start from it.",
+           ("held_out_masked_accuracy", "parameters"), ("loss", "held_out_masked_accuracy"), data="reviews"),
+     *(model(name, "genai_core.families.bert.fine_tuning",
+             f"learn the sentiment of reviews: {name.replace('_', ' ')}", _CLASSIFIES,
+             ("accuracy_100_labels", "accuracy_10000_labels"), data="reviews", encoder="masked_encoder")
+       for name in _STARTS),
+     evaluation(f"{REVIEW}.evaluation", _STARTS, data="reviews")),
+    figures=("accuracy", "accuracy_100_labels", "accuracy_1000_labels", "accuracy_10000_labels"),
+    shown_model="fine_tuned")
 
-def _seq2seq() -> Family:
-    judged = ("no_attention", "bahdanau", "luong")
-    return Family(
-        "seq2seq", "Sequence to sequence, without and with attention",
-        (PAIRS,
-         *(pair_model(name, "genai_core.families.encoder_decoder.train_recurrent", f"train an encoder and decoder: {name.replace('_', ' ')}")
-           for name in judged),
-         evaluation("genai_core.families.encoder_decoder.evaluation", judged, data="pairs")),
-        ("chrf", "bleu", "chrf_from_8_words"), "luong")
+_POSITIONS = ("sinusoidal_positions", "learned_positions", "rotary_positions", "no_positions")
+positions = Family(
+    "positions", "How a transformer knows positions", "genai_core.families.positions.config:PositionsFamily",
+    (characters,
+     *(model(name, "genai_core.families.positions.objective", f"train with {name.replace('_', ' ')}", _CONTINUES_PLAYS,
+             _BITS, (), tokens="characters") for name in _POSITIONS),
+     evaluation("genai_core.families.positions.evaluation", _POSITIONS, tokens="characters")),
+    figures=("bits_per_character", "bits_per_character_longer"), shown_model="rotary_positions")
 
+_OPTIMIZERS = ("sgd_optimizer", "adam_optimizer", "muon_optimizer")
+optimizers = Family(
+    "optimizers", "SGD, Adam and Muon", "genai_core.families.positions.config:OptimizersFamily",
+    (characters,
+     *(model(name, "genai_core.families.positions.objective", f"train with the {name.replace('_', ' ')}",
+             _CONTINUES_PLAYS, _BITS, (), tokens="characters") for name in _OPTIMIZERS),
+     evaluation("genai_core.families.positions.evaluation", _OPTIMIZERS, tokens="characters")),
+    figures=("bits_per_character",), shown_model="muon_optimizer")
 
-def _t5() -> Family:
-    return Family(
-        "t5", "Encoder-decoder transformer: text to text",
-        (PAIRS,
-         pair_model("t5", "genai_core.families.encoder_decoder.train_transformer", "train an encoder-decoder transformer on every task"),
-         pair_model("luong", "genai_core.families.encoder_decoder.train_recurrent", "train a recurrent one for about as many seconds"),
-         evaluation("genai_core.families.encoder_decoder.evaluation", ("t5", "luong"), data="pairs")),
-        ("chrf", "bleu", "sentiment_accuracy", "title_chrf"), "t5")
+music = Family(
+    "music", "Folk music in ABC notation", "genai_core.families.music.config:MusicFamily",
+    (dataset("tune_characters", "genai_core.stages.tokenize", "cut the tunes into characters", "cleaned"),
+     model("tune_lstm", f"{RECURRENT}.objective", "train an LSTM on tunes", _TUNES,
+           ("bits_per_byte/tunes", "parameters"), tokens="tune_characters"),
+     model("tune_transformer", "genai_core.stages.pretrain", "train a transformer on tunes", _TUNES,
+           ("bits_per_byte/tunes", "parameters"), tokens="tune_characters"),
+     evaluation("genai_core.families.music.evaluation", ("tune_lstm", "tune_transformer"), tokens="tune_characters")),
+    figures=("bits_per_character", "parsed", "in_time"), shown_model="tune_transformer")
 
+code = Family(
+    "code", "Code completion", "genai_core.families.code.config:CodeFamily",
+    (dataset("code_tokens", "genai_core.stages.tokenize", "learn the words of code, cut it into them", "cleaned"),
+     model("code_model", "genai_core.stages.pretrain", "train a transformer on the standard library",
+           "A language model of Python: it continues code.", ("bits_per_byte/standard_library", "parameters"),
+           tokens="code_tokens"),
+     evaluation("genai_core.families.code.evaluation", ("code_model",), tokens="code_tokens", collected="collect")),
+    figures=("bits_per_character", "line_exact_match", "line_similarity", "parsed", "pass_at_1"),
+    shown_model="code_model")
 
-def _bert() -> Family:
-    judged = ("fine_tuned", "frozen_features", "from_scratch")
-    return Family(
-        "bert", "Bidirectional encoder: masked tokens, then few labels",
-        (REVIEWS,
-         model("masked_encoder", "genai_core.families.bert.masked_tokens", "train an encoder to fill in masked tokens",
-               data="reviews"),
-         *(model(name, "genai_core.families.bert.fine_tuning", f"learn the sentiment of reviews: {name.replace('_', ' ')}",
-                 data="reviews", encoder="masked_encoder") for name in judged),
-         evaluation("genai_core.families.classification.evaluation", judged, data="reviews")),
-        ("accuracy", "accuracy_100_labels", "accuracy_1000_labels", "accuracy_10000_labels"), "fine_tuned",
-        ("loss", "held_out_masked_accuracy"))
+vaes = Family(
+    "vae", "Variational autoencoders", "genai_core.families.vae.config:VaeFamily",
+    (digits, digit_classifier, vae, conditional_vae,
+     model("collapsed_vae", "genai_core.families.vae.objective", "train one whose prior is too strong: its code dies",
+           "A variational autoencoder with too strong a prior, kept to show posterior collapse.", _VAE_FIGURES,
+           _VAE_CURVES, data="digits"),
+     evaluation("genai_core.families.vae.evaluation", ("vae", "conditional_vae", "collapsed_vae"), data="digits",
+                classifier="digit_classifier")),
+    figures=("frechet_distance", "squared_error", "elbo", "active_dimensions"), shown_model="conditional_vae")
 
+_GANS = {
+    "dcgan": f"A generative adversarial network. {_MAKES_DIGITS}",
+    "wgan": f"A generative adversarial network trained with the Wasserstein distance. {_MAKES_DIGITS}",
+    "collapsed_gan": "A generative adversarial network out of balance, kept to show mode collapse.",
+}
+gan = Family(
+    "gan", "Generative adversarial networks", "genai_core.families.gan.config:GanFamily",
+    (digits, digit_classifier, vae,
+     *(model(name, "genai_core.families.gan.objective", "train a generator against a discriminator", use, _GAN_FIGURES,
+             ("discriminator_loss", "generator_loss"), data="digits", classifier="digit_classifier")
+       for name, use in _GANS.items()),
+     evaluation("genai_core.families.gan.evaluation", (*_GANS, "vae"), data="digits", classifier="digit_classifier")),
+    figures=("frechet_distance", "classes_covered", "confidence"), shown_model="dcgan")
 
-def _positions() -> Family:
-    judged = ("sinusoidal_positions", "learned_positions", "rotary_positions", "no_positions")
-    return Family(
-        "positions", "How a transformer knows positions",
-        (CHARACTERS,
-         *(model(name, "genai_core.families.positions.objective", f"train with {name.replace('_', ' ')}", tokens="characters")
-           for name in judged),
-         evaluation("genai_core.families.positions.evaluation", judged, tokens="characters")),
-        ("bits_per_character", "bits_per_character_longer"), "rotary_positions", ())
+diffusion = Family(
+    "diffusion", "Diffusion", "genai_core.families.diffusion.config:DiffusionFamily",
+    (digits, digit_classifier, conditional_vae,
+     model("diffusion", "genai_core.families.diffusion.objective", "train a network to take noise away",
+           f"A diffusion model that is told which digit to make. {_MAKES_DIGITS}", ("held_out_loss", "parameters"),
+           ("loss", "held_out_loss"), data="digits"),
+     evaluation("genai_core.families.diffusion.evaluation", ("diffusion", "conditional_vae"), data="digits",
+                classifier="digit_classifier")),
+    figures=("frechet_distance", "label_agreement", "classes_covered"), shown_model="diffusion")
 
+augmentation = Family(
+    "augmentation", "Data augmentation with made digits",
+    "genai_core.families.augmentation.config:AugmentationFamily",
+    (dataset("few_digits", f"{IMAGE}.digits", "a few digits as tensors"),
+     model("few_vae", "genai_core.families.vae.objective", "train an autoencoder on the few digits",
+           f"A conditional variational autoencoder of few digits. {_MAKES_DIGITS}", _VAE_FIGURES,
+           ("loss", "validation_accuracy"), data="few_digits"),
+     model("few_classifier", f"{IMAGE}.train_classifier", "train a classifier on the few digits",
+           "A classifier of handwritten digits that learned from few.", ("test_accuracy",), data="few_digits"),
+     model("augmented_classifier", "genai_core.families.augmentation.objective", "train it on made digits as well",
+           "A classifier of handwritten digits that learned from few real and many made ones.", ("test_accuracy",),
+           data="few_digits", maker="few_vae"),
+     evaluation("genai_core.families.augmentation.evaluation", ("few_classifier", "augmented_classifier"),
+                data="few_digits", maker="few_vae")),
+    figures=("accuracy", "standard_error"), shown_model="few_vae")
 
-def _optimizers() -> Family:
-    judged = ("sgd_optimizer", "adam_optimizer", "muon_optimizer")
-    return Family(
-        "optimizers", "SGD, Adam and Muon",
-        (CHARACTERS,
-         *(model(name, "genai_core.families.positions.objective", f"train with the {name.replace('_', ' ')}",
-                 tokens="characters") for name in judged),
-         evaluation("genai_core.families.positions.evaluation", judged, tokens="characters")),
-        ("bits_per_character",), "muon_optimizer", ())
-
-
-def _music() -> Family:
-    tunes = dataset("tune_characters", "genai_core.stages.tokenize", "cut the tunes into characters", argument="cleaned")
-    judged = ("tune_lstm", "tune_transformer")
-    return Family(
-        "music", "Folk music in ABC notation",
-        (tunes,
-         model("tune_lstm", "genai_core.families.recurrent.objective", "train an LSTM on tunes", tokens="tune_characters"),
-         model("tune_transformer", "genai_core.stages.pretrain", "train a transformer on tunes",
-               tokens="tune_characters"),
-         evaluation("genai_core.families.music.evaluation", judged, tokens="tune_characters")),
-        ("bits_per_character", "parsed", "in_time"), "tune_transformer")
-
-
-def _code() -> Family:
-    tokens = dataset("code_tokens", "genai_core.stages.tokenize", "learn the words of code, cut it into them",
-                     argument="cleaned")
-    return Family(
-        "code", "Code completion",
-        (tokens,
-         model("code_model", "genai_core.stages.pretrain", "train a transformer on the standard library",
-               tokens="code_tokens"),
-         evaluation("genai_core.families.code.evaluation", ("code_model",), tokens="code_tokens", collected="collect")),
-        ("bits_per_character", "line_exact_match", "line_similarity", "parsed", "pass_at_1"), "code_model")
-
-
-def _vae() -> Family:
-    judged = ("vae", "conditional_vae", "collapsed_vae")
-    return Family(
-        "vae", "Variational autoencoders",
-        (DIGITS, CLASSIFIER, VAE, CONDITIONAL_VAE,
-         model("collapsed_vae", "genai_core.families.vae.objective", "train one whose prior is too strong: its code dies",
-               data="digits"),
-         evaluation("genai_core.families.vae.evaluation", judged, data="digits", classifier="digit_classifier")),
-        ("frechet_distance", "squared_error", "elbo", "active_dimensions"), "conditional_vae",
-        ("reconstruction", "divergence"))
-
-
-def _gan() -> Family:
-    judged = ("dcgan", "wgan", "collapsed_gan")
-    return Family(
-        "gan", "Generative adversarial networks",
-        (DIGITS, CLASSIFIER, VAE,
-         *(model(name, "genai_core.families.gan.objective", "train a generator against a discriminator", data="digits",
-                 classifier="digit_classifier") for name in judged),
-         evaluation("genai_core.families.gan.evaluation", (*judged, "vae"), data="digits", classifier="digit_classifier")),
-        ("frechet_distance", "classes_covered", "confidence"), "dcgan", ("discriminator_loss", "generator_loss"))
-
-
-def _diffusion() -> Family:
-    return Family(
-        "diffusion", "Diffusion",
-        (DIGITS, CLASSIFIER, CONDITIONAL_VAE,
-         model("diffusion", "genai_core.families.diffusion.objective", "train a network to take noise away", data="digits"),
-         evaluation("genai_core.families.diffusion.evaluation", ("diffusion", "conditional_vae"), data="digits",
-                    classifier="digit_classifier")),
-        ("frechet_distance", "label_agreement", "classes_covered"), "diffusion", ("loss", "held_out_loss"))
-
-
-def _augmentation() -> Family:
-    few = dataset("few_digits", "genai_core.families.images.digits", "a few digits as tensors")
-    judged = ("few_classifier", "augmented_classifier")
-    return Family(
-        "augmentation", "Data augmentation with made digits",
-        (few,
-         model("few_vae", "genai_core.families.vae.objective", "train an autoencoder on the few digits", data="few_digits"),
-         model("few_classifier", "genai_core.families.images.train_classifier", "train a classifier on the few digits",
-               data="few_digits"),
-         model("augmented_classifier", "genai_core.families.augmentation.objective", "train it on made digits as well",
-               data="few_digits", maker="few_vae"),
-         evaluation("genai_core.families.augmentation.evaluation", judged, data="few_digits", maker="few_vae")),
-        ("accuracy", "standard_error"), "few_vae", ("loss", "validation_accuracy"))
-
-
-FAMILIES = {family.name: family for family in (
-    _recurrent(), _many_to_one(), _one_to_many(), _many_to_many(), _seq2seq(), _t5(), _bert(), _positions(),
-    _optimizers(), _music(), _code(), _vae(), _gan(), _diffusion(), _augmentation())}
+ALL = (recurrent, many_to_one, one_to_many, many_to_many, seq2seq, t5, bert, positions, optimizers, music, code, vaes,
+       gan, diffusion, augmentation)

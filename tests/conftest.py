@@ -7,9 +7,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from genai_core.context import LogReporter
 from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
 from genai_core.models.transformer import Transformer, TransformerConfig
-from genai_core.reporter import LogReporter
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ from rich.console import Console
 
 from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
-from genai_core.families.config import load_family
-from tasks.registered import STAGE_KINDS
+from tasks.catalog import family_named, lasting_stages
 from tasks.registry.lineage import Node, lineage
 from tasks.store import dvc as versioning
 from tasks.store.artifacts import MANIFEST, read_manifest
@@ -97,7 +96,7 @@ def _worktree(commit: str, keep: Path | None) -> Iterator[Path]:
 def _copy_own_files(preset: Path, workspace: Workspace, made_in: Workspace) -> None:
     """The user's own source files: no commit and no registry holds them."""
     family = yaml.safe_load(preset.read_text(encoding="utf-8")).get("family", "")
-    config = load_family(family, str(preset)) if family else load_pipeline(str(preset))
+    config = family_named(family).load(str(preset)) if family else load_pipeline(str(preset))
     for source in config.collect.sources.values():
         for pattern in source.paths if source.kind == "files" and source.enabled else ():
             for file in workspace.root.glob(pattern) if not Path(pattern).is_absolute() else ():
@@ -113,7 +112,7 @@ def _pull(root: Node, workspace: Workspace, made_in: Workspace) -> None:
     entry = {"outs": [{"md5": root.dvc_md5, "hash": "md5", "path": "data"}]}
     (made_in.root / "data.dvc").write_text(yaml.safe_dump(entry), encoding="utf-8")
     versioning.use_remote(made_in, versioning.remote_url(workspace))
-    if versioning.pull(made_in, made_in.data, anything=True):
+    if versioning.pull_all(made_in):
         console.print(f"dvc pull: data {root.dvc_md5}", highlight=False)
     else:
         console.print("the remote does not have the data: it is collected again", highlight=False)
@@ -124,13 +123,18 @@ def _run(made_in: Workspace, arguments: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_")) or name == "GENAI_CACHE"}
     environment |= {"GENAI_HOME": str(made_in.root), "PYTHONPATH": str(made_in.root)}
-    done = subprocess.run([sys.executable, "-m", "flows.cli.command", *arguments], cwd=made_in.root, env=environment,
+    done = subprocess.run([sys.executable, "-m", _command_of(made_in), *arguments], cwd=made_in.root, env=environment,
                           stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise InputError("the run in the worktree failed; its messages are above")
 
 
+def _command_of(made_in: Workspace) -> str:
+    """The module of the command at the commit of the worktree; before it had a folder, it was `flows.command`."""
+    return "flows.command" if (made_in.root / "flows" / "command.py").is_file() else "flows.cli.command"
+
+
 def _digest(made_in: Workspace, node: Node) -> str:
-    directory = getattr(made_in, STAGE_KINDS[node.stage]) / node.stage
+    directory = made_in.root / lasting_stages()[node.stage].folder / node.stage
     digests = [read_manifest(path.parent)["digest"] for path in directory.glob(f"*/{MANIFEST}")]
     return node.digest if node.digest in digests else next(iter(digests), "")

@@ -17,8 +17,6 @@ from rich.text import Text
 
 from tasks.tracking.events import listen
 
-ALL = ("collect", "clean", "tokenize", "version_data", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate",
-       "promote")
 MARKS = {"waiting": ("·", "dim"), "running": ("▶", "bold cyan"), "Completed": ("✔", "green"), "Cached": ("✔", "blue"),
          "Fetched": ("✔", "magenta")}
 PLAIN_SECONDS = 10.0
@@ -28,7 +26,7 @@ LOGGERS = ("tasks", "genai_core")
 class View:
     """Listens to the events of a run and draws them."""
 
-    def __init__(self, console: Console, stages: Sequence[str] = ALL):
+    def __init__(self, console: Console, stages: Sequence[str]):
         self.console = console
         self.states = dict.fromkeys(stages, "waiting")
         self.details = dict.fromkeys(stages, "")

@@ -1,17 +1,14 @@
 """The config of a whole run, and how a preset becomes one."""
 
-import difflib
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from genai_core.config.base import Config
-from genai_core.config.data import SOURCE_KINDS, CleanConfig, CollectConfig, TokenizeConfig
+from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig
 from genai_core.config.dial import dial
+from genai_core.config.presets import PRESETS, explain, merged, preset_names, read_preset, read_yaml, set_value
 from genai_core.config.release import EvaluateConfig, PromoteConfig, QuantizeConfig
 from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
 from genai_core.errors import InputError
@@ -71,13 +68,6 @@ class PipelineConfig(Config):
 STAGE_NAMES = tuple(name for name in PipelineConfig.model_fields if name not in ("depth", "runtime"))
 """The stages, each with a section of its own, in the order in which they run."""
 
-PRESETS = Path(__file__).parents[2] / "configs"
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
 def load_pipeline(preset: str, overrides: dict[str, Any] | None = None) -> PipelineConfig:
     """The config of a preset: `dial(depth)`, then the preset's own values, then `overrides` (`stage.field` to value).
 
@@ -95,93 +85,3 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None) -> Pipel
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, preset, PipelineConfig)) from None
-
-
-def parse_overrides(assignments: list[str]) -> dict[str, Any]:
-    """`["instruct.epochs=2"]` to `{"instruct.epochs": 2}`; values are read as YAML."""
-    overrides = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"--set {assignment!r}: write it as stage.field=value")
-        try:
-            overrides[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {assignment!r}: the value is not valid YAML") from None
-    return overrides
-
-
-def read_preset(preset: str, shipped: dict[str, Callable[[], dict[str, Any]]], seen: tuple[str, ...] = ()
-                ) -> dict[str, Any]:
-    """The values of a shipped preset, or of a YAML file, over those of the preset or file that it `extends`."""
-    if preset not in shipped and not str(preset).endswith((".yaml", ".yml")):
-        raise InputError(f"unknown preset {preset!r}: take one of {', '.join(shipped)}, or the path of a YAML file")
-    if preset in seen:
-        raise InputError(f"{preset}: presets extend each other in a circle ({' -> '.join((*seen, preset))})")
-    values = shipped[preset]() if preset in shipped else read_yaml(preset)
-    parent = values.pop("extends", None)
-    return merged(read_preset(parent, shipped, (*seen, preset)), values) if parent else values
-
-
-def read_yaml(name: str) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises InputError when it cannot be read or is none."""
-    path = Path(name).expanduser()
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError:
-        raise InputError(f"{path}: there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a preset is a mapping of stages to their fields")
-    return values
-
-
-def merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """`high` over `low`, mapping by mapping; null removes what `low` says."""
-    result = dict(low)
-    for key, value in high.items():
-        if value is None and isinstance(result.get(key), dict):
-            del result[key]
-            continue
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise InputError(f"{dotted}: {parent} holds a value, not fields")
-    both = merged({last: values.get(last)}, {last: value})
-    values.pop(last, None)
-    values.update(both)
-
-
-def explain(error: ValidationError, preset: str, root: type[Config]) -> str:
-    """What was wrong with a config, in one line that names each field; `root` is the model of the whole config."""
-    lines = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if part not in SOURCE_KINDS)
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"no such field{_nearest(problem['loc'], root)}"
-        given = problem.get("input")
-        shown = f" (got {given!r})" if isinstance(given, str | int | float) and problem["type"] != "missing" else ""
-        lines.append(f"{place or preset}: {message}{shown}")
-    return "; ".join(lines)
-
-
-def _nearest(location: tuple[int | str, ...], root: type[Config]) -> str:
-    """The field names of the model that `location` points into, nearest first."""
-    model: Any = root
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
-    names = list(getattr(model, "model_fields", {}))
-    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(names)}" if names else ""

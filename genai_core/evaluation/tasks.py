@@ -25,8 +25,8 @@ from genai_core.data.instructions import (
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
 from genai_core.inference.generate import Sampling, generate
+from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
-from genai_core.models.reward import Judge
 
 BATCH = 64
 
@@ -134,7 +134,7 @@ def trivia(subject: Subject, rows: list[dict[str, Any]]) -> Answered:
     return Answered(sum(right) / len(rows), samples, right)
 
 
-def reward(subject: Subject, judge: Judge, openings: list[str], tokens: int, seed: int) -> Answered:
+def reward(subject: Subject, judge: OpenedRewardModel, openings: list[str], tokens: int, seed: int) -> Answered:
     """Mean reward of continuations sampled at temperature 1."""
     torch.manual_seed(seed)
     prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]

@@ -13,6 +13,7 @@ from torch import nn
 from genai_core.data.chat import END_OF_TEXT, TURN_END, token_id
 from genai_core.data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from genai_core.errors import InputError
+from genai_core.models.kinds import read_json
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.transformer import Transformer, TransformerConfig
 
@@ -21,17 +22,17 @@ _FIELDS = tuple(TransformerConfig.__dataclass_fields__)
 
 def save_model(model: LanguageModel, tokenizer_dir: Path, out_dir: Path) -> None:
     """Write the directory of a language model; the tokenizer is copied from `tokenizer_dir`."""
-    save_config(model.config, tokenizer_dir, out_dir)
+    save_config(model.config, "language_model", tokenizer_dir, out_dir)
     weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
 
 
-def save_config(config: TransformerConfig, tokenizer_dir: Path, out_dir: Path) -> None:
-    """Everything of a model directory but the weights."""
+def save_config(config: TransformerConfig, kind: str, tokenizer_dir: Path, out_dir: Path) -> None:
+    """Write everything of a model directory but the weights; `kind` is the one by which it is opened."""
     tokenizer = load_tokenizer(tokenizer_dir)
     ends = {"eos_token_id": token_id(tokenizer, TURN_END), "pad_token_id": token_id(tokenizer, END_OF_TEXT)}
     _write_json(out_dir / "config.json", {
-        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **config.to_dict(),
+        "kind": kind, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **config.to_dict(),
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "tie_word_embeddings": True,
         "use_sliding_window": False, "dtype": "float32", "bos_token_id": None, **ends})
@@ -65,15 +66,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: the weights do not fit config.json ({reason})") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{path} is missing: not a model directory") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -12,16 +12,15 @@ from torch import nn
 
 from genai_core.data.tokenizer import TOKENIZER_FILES
 from genai_core.errors import InputError
-from genai_core.export.model_directory import load_weights, read_json
+from genai_core.export.model_directory import load_weights
+from genai_core.models.kinds import read_json
 
-PREFIX = "genai-"
 
-
-def save_family_model(model: nn.Module, model_type: str, shape: Any, out_dir: Path,
+def save_family_model(model: nn.Module, kind: str, shape: Any, out_dir: Path,
                       tokenizer_dir: Path | None = None, **more: Any) -> None:
     """Write the directory. `shape` is the dataclass that the model is built from, `more` what generation needs beside
     it; the tokenizer's files are copied where the model has one."""
-    config = {"model_type": f"{PREFIX}{model_type}", **asdict(shape), **more}
+    config = {"kind": kind, **asdict(shape), **more}
     (out_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     seen: set[int] = set()
     weights = {}
@@ -32,12 +31,6 @@ def save_family_model(model: nn.Module, model_type: str, shape: Any, out_dir: Pa
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
     for name in TOKENIZER_FILES if tokenizer_dir else ():
         shutil.copyfile(Path(str(tokenizer_dir)) / name, out_dir / name)
-
-
-def model_type_of(directory: Path) -> str:
-    """`vae`, `lstm` and so on for a directory of this kind; empty for any other."""
-    kind = str(read_json(directory / "config.json").get("model_type", ""))
-    return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""
 
 
 def read_shape(directory: Path, shape: Any) -> Any:

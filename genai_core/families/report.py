@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from genai_core.result import Result
+from genai_core.context import Result
 
 Columns = dict[str, dict[str, float]]
 """Model or baseline to its figures."""

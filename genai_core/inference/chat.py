@@ -1,4 +1,4 @@
-"""Chat with a model directory: load it, render the conversation, stream the answer."""
+"""Chatting with a language model, in full precision or quantized: render the conversation, stream the answer."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,26 +6,24 @@ from pathlib import Path
 import torch
 
 from genai_core.data.chat import Message, end_ids, render_prompt
-from genai_core.data.tokenizer import load_tokenizer
-from genai_core.export.model_directory import load_model, read_json
-from genai_core.inference.generate import Sampling, stream
-from genai_core.quantization.directory import is_quantized, load_quantized
+from genai_core.export.model_directory import load_model
+from genai_core.inference.generate import Sampling, stream, text_pieces
+from genai_core.inference.text import OpenedTextModel
+from genai_core.models.language_model import LanguageModel
+from genai_core.quantization.directory import load_quantized
 
 
-class ChatModel:
-    """A language model of this project, in full precision or quantized, with its tokenizer."""
+class OpenedChatModel(OpenedTextModel):
+    """A language model that knows the chat format."""
 
-    def __init__(self, directory: Path, device: torch.device | None = None):
-        """Raises InputError, naming the file, when the directory is not a whole model."""
-        device = device or torch.device("cpu")
-        read_json(directory / "config.json")
-        self.tokenizer = load_tokenizer(directory)
-        load = load_quantized if is_quantized(directory) else load_model
-        self.model = load(directory, device)
+    produces = "chat"
+
+    def __init__(self, directory: Path, model: LanguageModel, device: torch.device):
+        super().__init__(directory, model, device)
         self.end_ids = end_ids(self.tokenizer)
 
-    def answer(self, messages: list[Message], max_new_tokens: int = 128, sampling: Sampling | None = None,
-               seed: int | None = None) -> Iterator[str]:
+    def chat(self, messages: list[Message], max_new_tokens: int = 128, sampling: Sampling | None = None,
+             seed: int | None = None) -> Iterator[str]:
         """Pieces of the assistant's answer to a conversation, as they are made.
 
         The conversation's beginning is dropped when it and the answer do not fit into the model's context.
@@ -33,14 +31,16 @@ class ChatModel:
         prompt = self.tokenizer.encode(render_prompt(messages), add_special_tokens=False).ids
         context = self.model.context_length
         prompt = prompt[-max(1, context - max_new_tokens):]
-        generator = None
-        if seed is not None:
-            generator = torch.Generator(device=next(self.model.parameters()).device).manual_seed(seed)
-        ids: list[int] = []
-        shown = ""
-        for token in stream(self.model, prompt, min(max_new_tokens, context - 1), self.end_ids, sampling, generator):
-            ids.append(token)
-            text = self.tokenizer.decode(ids)
-            if not text.endswith("\ufffd"):       # a character may be spread over several tokens
-                yield text[len(shown):]
-                shown = text
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        tokens = stream(self.model, prompt, min(max_new_tokens, context - 1), self.end_ids, sampling, generator)
+        return text_pieces(self.tokenizer, tokens)
+
+
+def open_language_model(directory: Path, device: torch.device) -> OpenedChatModel:
+    return OpenedChatModel(directory, load_model(directory, device), device)
+
+
+def open_quantized(directory: Path, device: torch.device) -> OpenedChatModel:
+    """The quantized model of a directory, on the CPU, where it is meant to run."""
+    cpu = torch.device("cpu")
+    return OpenedChatModel(directory, load_quantized(directory, cpu), cpu)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from genai_core.models.language_model import LanguageModel
@@ -80,6 +82,15 @@ def stream(model: LanguageModel, prompt: list[int], max_new_tokens: int, end_ids
         yield token
         if position + 1 < max_new_tokens:
             logits = steps.next(chosen)
+
+
+def text_pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
+    """The text of tokens, piece by piece as it becomes whole: a character may take several tokens."""
+    decoder = DecodeStream(skip_special_tokens=True)
+    for token in tokens:
+        piece = decoder.step(tokenizer, token)
+        if piece:
+            yield piece
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

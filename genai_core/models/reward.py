@@ -1,20 +1,11 @@
-"""The reward model: the decoder with a scalar head on the last token.
+"""The reward model: the decoder with a scalar head on the last token."""
 
-Its directory has the layout of `Qwen3ForSequenceClassification`, so that `transformers` reads it.
-"""
-
-import json
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from genai_core.data.chat import TURN_END, plain, token_id
-from genai_core.data.tokenizer import load_tokenizer
-from genai_core.export.model_directory import load_config, load_weights, read_json, save_config
 from genai_core.models.transformer import Decoder, Transformer, TransformerConfig
 
 
@@ -63,32 +54,3 @@ def score_texts(model: RewardModel, tokenizer: Tokenizer, texts: list[str], leng
         ids, last = encode_texts(tokenizer, texts[first:first + batch_size], length)
         scores.append(model(ids.to(device), last.to(device)).cpu())
     return torch.cat(scores)
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The reward model with what it needs to score text."""
-
-    model: RewardModel
-    tokenizer: Tokenizer
-    length: int
-
-    def score(self, texts: list[str]) -> Tensor:
-        return score_texts(self.model, self.tokenizer, texts, self.length)
-
-
-def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:
-    save_config(model.config, tokenizer_dir, out_dir)
-    config = read_json(out_dir / "config.json")
-    config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1, "reward_length": length}
-    (out_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
-    save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
-
-
-def load_judge(directory: Path, device: torch.device) -> Judge:
-    """The reward model of a directory. Raises InputError, naming the file, when it is damaged."""
-    model = RewardModel(load_config(directory))
-    load_weights(model, directory / "model.safetensors")
-    length = read_json(directory / "config.json")["reward_length"]
-    return Judge(model.to(device).eval(), load_tokenizer(directory), length)

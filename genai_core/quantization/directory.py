@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genai_core.errors import InputError
-from genai_core.export.model_directory import load_config, read_json, save_config
+from genai_core.export.model_directory import load_config, save_config
+from genai_core.models.kinds import read_json
 from genai_core.models.transformer import Transformer
 from genai_core.quantization.weights import (
     Bits,
@@ -37,14 +38,10 @@ def quantize_to_directory(model: Transformer, bits: Bits, group_size: int, token
             packed, scale, minimum = quantize_int4(weight, group_size)
             tensors |= {f"{module}.weight_int4": packed, f"{module}.weight_scale": scale,
                         f"{module}.weight_minimum": minimum}
-    save_config(model.config, tokenizer_dir, out_dir)
+    save_config(model.config, "quantized_language_model", tokenizer_dir, out_dir)
     save_file(tensors, out_dir / "model.safetensors", metadata={"format": "pt"})
     description = {"bits": bits, "group_size": group_size if bits == 4 else None, "embedding_bits": 8}
     (out_dir / "quantization.json").write_text(json.dumps(description) + "\n", encoding="utf-8")
-
-
-def is_quantized(directory: Path) -> bool:
-    return (directory / "quantization.json").is_file()
 
 
 def load_quantized(directory: Path, device: torch.device) -> Transformer:

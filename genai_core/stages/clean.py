@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genai_core.config.data import CleanConfig
+from genai_core.context import Context, Reporter, Result
 from genai_core.data.clean.decontaminate import HeldOut
 from genai_core.data.clean.deduplicate import near_duplicates
 from genai_core.data.clean.normalize import detokenize_wikitext, normalize
@@ -15,8 +16,6 @@ from genai_core.data.clean.quality import reason_to_remove
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import TEXT_COLUMNS, Rows, read_table, write_table
 from genai_core.errors import InputError
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 PAIRED = ("chats", "ratings", "translations", "titles")
 """Tables whose rows are a text and what belongs to it."""
@@ -39,12 +38,13 @@ class Removals:
                                 "text": text[:500]})
 
 
-def run(config: CleanConfig, *, collected: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: CleanConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Clean all tables of `collected` into `out_dir`, with `removed.json` (counts) and `removed_sample.jsonl`.
 
     Held-out text is normalised like the rest but never filtered, so that figures stay comparable with published ones.
     Raises InputError when no training document is left.
     """
+    reporter = context.reporter
     removals = Removals(config.removed_sample)
     tables = {name: read_table(collected, name) for name in ("documents", *PAIRED)}
     masked = sum(_normalize_row(row, config) for row in _with_progress(tables, reporter))

@@ -15,6 +15,7 @@ from genai_core.config.data import (
     RandomTextSource,
     StandardLibrarySource,
 )
+from genai_core.context import Context, Result
 from genai_core.data.sources.archives import fetch
 from genai_core.data.sources.hub import read_hub
 from genai_core.data.sources.random_text import draw_text
@@ -24,22 +25,21 @@ from genai_core.data.sources.text_files import find_files, read_files
 from genai_core.data.splits import split_of
 from genai_core.data.tables import SCHEMAS, TEXT_COLUMNS, Rows, write_table
 from genai_core.errors import InputError
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
-def run(config: CollectConfig, *, root: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     """Write the tables (see tables.py) and the data card to `out_dir`.
 
-    Relative paths of file sources start at `root`. Raises InputError for a source that is missing, empty, unreadable,
+    Relative paths of file sources start at `context.root`. Raises InputError for a source that is missing, empty, unreadable,
     of the wrong schema or with another hash.
     """
+    reporter = context.reporter
     tables: dict[str, Rows] = {name: [] for name in SCHEMAS}
     card = {}
     enabled = {name: source for name, source in config.sources.items() if source.enabled}
     for done, (name, source) in enumerate(enabled.items()):
         reporter.progress(done, len(enabled), "sources")
-        rows = _rows_of(source, name, config, root)
+        rows = _rows_of(source, name, config, context.root)
         if not any(rows.values()):
             raise InputError(f"collect.sources.{name}: no record in the source; remove it or set enabled: false")
         for table, added in rows.items():

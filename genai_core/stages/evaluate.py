@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from genai_core.config.release import EvaluateConfig
+from genai_core.context import Context, Reporter, Result
 from genai_core.data.instructions import review_openings
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
@@ -17,12 +18,9 @@ from genai_core.data.token_files import TokenFile, read_tokens
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.evaluation import baselines, tasks
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
-from genai_core.export.model_directory import load_model
 from genai_core.hardware import choose_device, choose_precision
-from genai_core.models.reward import Judge, load_judge
-from genai_core.quantization.directory import is_quantized, load_quantized
-from genai_core.reporter import Reporter
-from genai_core.result import Result
+from genai_core.inference.reward import OpenedRewardModel, open_reward_model
+from genai_core.inference.text import open_text_model
 
 NGRAM_ORDER = 6
 LEAD_WORDS = 3
@@ -45,15 +43,16 @@ class Questions:
     openings: list[str]
 
 
-def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens: Path, cleaned: Path,
-        completion_tokens: int, opening_words: int, out_dir: Path, reporter: Reporter, device: str = "auto") -> Result:
+def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quantized: Path, reward: Path, tokens: Path,
+        cleaned: Path, completion_tokens: int, opening_words: int, out_dir: Path, context: Context) -> Result:
     """Write `evaluation.json` (model to figure to value, and the baselines), `samples.json` and `outcomes.json`.
 
     The outcomes of single questions and windows of text tell how much of a difference between two models is noise.
-    `models` maps the name of a column to its model directory; `base` is asked in plain text, all others in chats.
+    The base model is asked in plain text, all others in chats.
     """
-    where = choose_device(device)
-    judge = load_judge(reward, where)
+    models = {"base": base, "instruct": instruct, "rlhf": rlhf, "int8": quantized / "int8", "int4": quantized / "int4"}
+    reporter, device = context.reporter, choose_device(context.device)
+    judge = open_reward_model(reward, device)
     questions = _choose(config, tokens, cleaned, opening_words)
     table: dict[str, Figures] = {}
     samples: dict[str, list[tasks.Sample]] = {}
@@ -61,7 +60,7 @@ def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens
     for done, (name, directory) in enumerate(models.items()):
         reporter.progress(done, len(models) + 1, "models")
         table[name], samples[name], outcomes[name] = _judge(config, name, directory, questions, judge,
-                                                            completion_tokens, where)
+                                                            completion_tokens, device)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
@@ -86,13 +85,12 @@ def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: 
         openings=review_openings(cleaned, "test", opening_words, config.seed)[:config.reward_prompts])
 
 
-def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questions, judge: Judge,
+def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questions, judge: OpenedRewardModel,
            completion_tokens: int, device: torch.device) -> tuple[Figures, list[tasks.Sample], Outcomes]:
-    quantized = is_quantized(directory)
-    device = torch.device("cpu") if quantized else device
-    model = load_quantized(directory, device) if quantized else load_model(directory, device)
+    opened = open_text_model(directory, device)
+    model, device = opened.model, opened.device
     precision = choose_precision(device)
-    subject = tasks.Subject(model, load_tokenizer(directory), chats=name != "base")
+    subject = tasks.Subject(model, opened.tokenizer, chats=name != "base")
     figures: Figures = {}
     outcomes: Outcomes = {}
     for file_name, file in questions.files.items():

@@ -3,22 +3,22 @@
 from pathlib import Path
 
 from genai_core.config.training import InstructConfig
+from genai_core.context import Context, Result
 from genai_core.data.chat import END_OF_TEXT, encode_chat, token_id
 from genai_core.data.instructions import build_mixture
 from genai_core.data.packing import PackedRows, pack
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.hardware import choose_device
-from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.assistant_tokens import AssistantTokens
 
 
 def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int, out_dir: Path,
-        training: Run) -> Result:
+        context: Context) -> Result:
     """Fine-tune the model directory `base` on the mixture from `cleaned`; write the new one to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     model = load_model(base, device)
     tokenizer = load_tokenizer(base)
     pad_id = token_id(tokenizer, END_OF_TEXT)
@@ -31,9 +31,9 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
 
     train_rows, validation_rows = rows("train"), rows("validation")
     filled = float((train_rows.segments > 0).mean())
-    training.reporter.note(f"{len(train_rows.ids):,} packed rows, {filled:.1%} of their tokens used")
+    context.reporter.note(f"{len(train_rows.ids):,} packed rows, {filled:.1%} of their tokens used")
     objective = AssistantTokens(model, train_rows, validation_rows, config, device)
-    trained = train(model, objective, config, training)
+    trained = train(model, objective, config, context)
     save_model(model, base, out_dir)
     save_curves(trained.curves, out_dir)
     return Result(trained.metrics | last_values(trained.curves, "validation_loss")

@@ -5,23 +5,23 @@ from pathlib import Path
 import torch
 
 from genai_core.config.training import PretrainConfig
+from genai_core.context import Context, Result
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import save_model
 from genai_core.hardware import choose_device
 from genai_core.models.registry import build
-from genai_core.result import Result
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.next_token import NextToken
 from genai_core.training.outcome import outcome
 
 
-def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, training: Run) -> Result:
+def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, context: Context) -> Result:
     """Train a new model on `tokens` and write its model directory to `out_dir`."""
     tokenizer = load_tokenizer(tokens)
     torch.manual_seed(config.seed)
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     model = build(config, tokenizer.get_vocab_size()).to(device)
     objective = NextToken(model, tokens, config, device)
-    trained = train(model, objective, config, training)
+    trained = train(model, objective, config, context)
     save_model(model, tokens, out_dir)
     return outcome(trained, model, out_dir, "bits_per_byte/")

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from genai_core.config.release import Gate, PromoteConfig
+from genai_core.context import Context, Result, read_metrics
 from genai_core.errors import InputError
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,17 @@ class Verdict:
         return f"{state}: {self.gate}: {self.figure} is {self.value:.4f}, wanted {self.comparison} {self.bound:.4f}"
 
 
-def run(config: PromoteConfig, *, figures: dict[str, float], out_dir: Path, reporter: Reporter) -> Result:
-    """Write `gates.json` with every verdict. Raises InputError for a gate on a figure that does not exist."""
+def run(config: PromoteConfig, *, evaluate: Path, out_dir: Path, context: Context, **others: Path) -> Result:
+    """Write `gates.json` with the verdict of each gate. Raises InputError for a gate on a figure that does not exist.
+
+    The figures are those of the artifact `evaluate` by their names, and those of `others` as `stage/figure`.
+    """
+    figures = read_metrics(evaluate)
+    for stage, artifact in others.items():
+        figures |= {f"{stage}/{name}": value for name, value in read_metrics(artifact).items()}
     verdicts = judge(config, figures)
     for verdict in verdicts:
-        reporter.note(str(verdict))
+        context.reporter.note(str(verdict))
     text = json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
     (out_dir / "gates.json").write_text(text, encoding="utf-8")
     return Result({"gates": len(verdicts), "failed_gates": sum(not verdict.passed for verdict in verdicts)})

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from genai_core.config.release import QuantizeConfig
+from genai_core.context import Context, Result
 from genai_core.data.chat import render_prompt
 from genai_core.data.instructions import translation_prompt, user_asks
 from genai_core.data.token_files import read_tokens, validation_names
@@ -17,17 +18,16 @@ from genai_core.inference.generate import generate
 from genai_core.models.language_model import LanguageModel
 from genai_core.quantization.directory import load_quantized, quantize_to_directory
 from genai_core.quantization.weights import Bits
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 FORMATS: dict[str, Bits] = {"int8": 8, "int4": 4}
 
 
-def run(config: QuantizeConfig, *, model: Path, tokens: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: QuantizeConfig, *, model: Path, tokens: Path, out_dir: Path, context: Context) -> Result:
     """Write `int8/` and `int4/` model directories; sizes and bits per byte as metrics, speeds as measurements.
 
     Everything is compared in float32 on the CPU, where quantized models are meant to run.
     """
+    reporter = context.reporter
     cpu = torch.device("cpu")
     _check_groups(model, config.int4_group_size)
     full = load_model(model, cpu)

@@ -7,20 +7,21 @@ import numpy as np
 import torch
 
 from genai_core.config.training import RewardConfig
+from genai_core.context import Context, Result
 from genai_core.data.tables import Rows, read_table
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy, tfidf_ridge_scores
 from genai_core.export.model_directory import load_model
 from genai_core.hardware import choose_device
-from genai_core.models.reward import RewardModel, save_reward_model, score_texts
-from genai_core.result import Result
+from genai_core.inference.reward import save_reward_model
+from genai_core.models.reward import RewardModel, score_texts
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 
 
-def run(config: RewardConfig, *, instruct: Path, cleaned: Path, out_dir: Path, training: Run) -> Result:
+def run(config: RewardConfig, *, instruct: Path, cleaned: Path, out_dir: Path, context: Context) -> Result:
     """Train a reward model from the model directory `instruct` on the ratings in `cleaned`.
 
     The figures are of texts that no training pair contains. Raises InputError when there are no ratings.
@@ -30,16 +31,16 @@ def run(config: RewardConfig, *, instruct: Path, cleaned: Path, out_dir: Path, t
     if len(rows["train"]) < config.batch_size or len(rows["test"]) < 2:
         raise InputError(f"reward.sources: {len(rows['train'])} rated texts to train on and {len(rows['test'])} to "
                          f"test on from {', '.join(config.sources)}; a batch needs {config.batch_size}")
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     model = RewardModel.from_language_model(load_model(instruct, device))
     tokenizer = load_tokenizer(instruct)
     objective = BradleyTerry(model, tokenizer, rows["train"], rows["validation"], config, device)
-    trained = train(model, objective, config, training)
+    trained = train(model, objective, config, context)
     save_reward_model(model, instruct, config.context_length, out_dir)
     save_curves(trained.curves, out_dir)
     figures = _test_figures(model, tokenizer, rows, config)
-    training.reporter.note(f"pairs of unseen texts ordered right: {figures['accuracy_margin_1']:.1%}, TF-IDF ridge "
+    context.reporter.note(f"pairs of unseen texts ordered right: {figures['accuracy_margin_1']:.1%}, TF-IDF ridge "
                            f"regression: {figures['baseline_accuracy_margin_1']:.1%}")
     return Result(trained.metrics | last_values(trained.curves, "validation_accuracy") | figures, trained.measurements)
 

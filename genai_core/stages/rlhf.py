@@ -5,37 +5,37 @@ from pathlib import Path
 import torch
 
 from genai_core.config.training import RlhfConfig
+from genai_core.context import Context, Result
 from genai_core.data.instructions import review_openings
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.hardware import choose_device
-from genai_core.models.reward import load_judge
-from genai_core.result import Result
+from genai_core.inference.reward import open_reward_model
 from genai_core.training.curves import save_curves
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.grpo import Grpo, compare
 
 
-def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_dir: Path, training: Run) -> Result:
+def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_dir: Path, context: Context) -> Result:
     """Train a copy of the model directory `instruct` against the reward model `reward`; write it to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     policy, reference = load_model(instruct, device), load_model(instruct, device)
     reference.requires_grad_(False)
-    judge = load_judge(reward, device)
+    judge = open_reward_model(reward, device)
     tokenizer = load_tokenizer(instruct)
     openings = review_openings(cleaned, "train", config.prompt_words, config.seed)
     held_out = review_openings(cleaned, "test", config.prompt_words, config.seed)[:config.evaluation_prompts]
     objective = Grpo(policy, reference, judge, tokenizer, openings, held_out, config, device)
     torch.manual_seed(config.seed + 1)
     before = compare(reference, reference, judge, tokenizer, held_out, config)
-    trained = train(policy, objective, config, training)
+    trained = train(policy, objective, config, context)
     torch.manual_seed(config.seed + 1)
     after = compare(policy, reference, judge, tokenizer, held_out, config)
     save_model(policy, instruct, out_dir)
     save_curves(trained.curves, out_dir)
     gain = after["held_out_reward"] - before["held_out_reward"]
     deviations = gain / max(before["held_out_reward_deviation"], 1e-9)
-    training.reporter.note(f"held-out reward {before['held_out_reward']:.3f} to {after['held_out_reward']:.3f}: "
+    context.reporter.note(f"held-out reward {before['held_out_reward']:.3f} to {after['held_out_reward']:.3f}: "
                            f"{deviations:+.2f} standard deviations, KL {after['held_out_kl']:.2f} nats")
     return Result(trained.metrics | after | {f"instruct_{name}": value for name, value in before.items()}
                   | {"reward_gain_deviations": deviations}, trained.measurements)

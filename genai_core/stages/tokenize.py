@@ -7,22 +7,22 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from genai_core.config.data import TokenizeConfig
+from genai_core.context import Context, Result
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
 from genai_core.data.tables import Rows, read_table
 from genai_core.data.token_files import write_tokens
 from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 _BATCH = 1000
 
 
-def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Context) -> Result:
     """Write the tokenizer, `train.bin`, and one `validation.SOURCE.bin` and `test.SOURCE.bin` for each source.
 
     Raises InputError when the vocabulary is larger than the text supports or no text is held out.
     """
+    reporter = context.reporter
     documents = read_table(cleaned, "documents")
     train = [plain(row["text"]) for row in documents if row["split"] == "train"]
     held_out = {(row["split"], _family(row)) for row in documents if row["split"] != "train"}

@@ -7,16 +7,15 @@ step itself and a resumed run sees exactly what an uninterrupted one would have 
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
+from genai_core.context import Context, Reporter
 from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
-from genai_core.reporter import Reporter
 from genai_core.training import checkpoints
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
@@ -30,17 +29,6 @@ MAX_SKIPPED_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Run:
-    """How to train, as opposed to what: where checkpoints go and what the machine is asked to do."""
-
-    checkpoint_dir: Path
-    reporter: Reporter
-    device: str = "auto"
-    compile: str = "auto"
-    checkpoint_seconds: float = 30.0
-
-
-@dataclass(frozen=True)
 class Trained:
     """What a run of the loop leaves beside the weights."""
 
@@ -51,12 +39,12 @@ class Trained:
     """Seconds, speed and hardware of this run."""
 
 
-def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run) -> Trained:
-    """Train `model` in place, from the newest checkpoint of `run.checkpoint_dir` if there is one.
+def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:
+    """Train `model` in place, from the newest checkpoint of `context.checkpoint_dir` if there is one.
 
     Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop.
     """
-    device = choose_device(run.device)
+    device = choose_device(context.device)
     prepare(device)
     precision = choose_precision(device)
     torch.manual_seed(config.seed)
@@ -66,16 +54,16 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
     peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
     curves: dict[str, list[tuple[int, float]]] = {}
     start, done_before, skipped = 0, 0, 0
-    restored = checkpoints.restore(run.checkpoint_dir, model, optimizers)
+    restored = checkpoints.restore(context.checkpoint_dir, model, optimizers)
     if restored:
         state, _ = restored
         start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
-        run.reporter.note(f"continuing from the checkpoint at step {start} of {objective.steps}")
-        _replay(curves, run.reporter)
-    use_compile = run.compile == "on" or (
-        run.compile == "auto" and objective.fixed_shapes and objective.flops > COMPILE_FLOPS[device.type])
+        context.reporter.note(f"continuing from the checkpoint at step {start} of {objective.steps}")
+        _replay(curves, context.reporter)
+    use_compile = context.compile == "on" or (
+        context.compile == "auto" and objective.fixed_shapes and objective.flops > COMPILE_FLOPS[device.type])
     loss_function = torch.compile(objective.loss, dynamic=False) if use_compile else objective.loss
-    run.reporter.note(f"{objective.steps} steps on {device} ({describe(device)}), {str(precision)[6:]}, "
+    context.reporter.note(f"{objective.steps} steps on {device} ({describe(device)}), {str(precision)[6:]}, "
                       f"{'compiled' if use_compile else 'eager'}")
     model.train()
     done, skipped_in_a_row = done_before, 0
@@ -99,19 +87,19 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
                 skipped_in_a_row = 0
             else:
                 skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
-                run.reporter.note(f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: "
+                context.reporter.note(f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: "
                                   "skipped")
                 if config.on_non_finite == "stop" or skipped_in_a_row >= MAX_SKIPPED_STEPS:
                     raise TrainingDiverged(f"the loss is not finite at step {step} of {objective.steps} "
                                            f"({skipped_in_a_row} in a row); the last good state is the checkpoint in "
-                                           f"{run.checkpoint_dir}; lower the learning rate")
+                                           f"{context.checkpoint_dir}; lower the learning rate")
             model.zero_grad(set_to_none=True)
             done += objective.size(batch)
             speed = (done - done_before) / (time.monotonic() - began - evaluating)
             _record(curves, step + 1, {**values, **objective.figures(batch), "learning_rate_factor": factor},
-                    run.reporter)
+                    context.reporter)
             shown = values["loss"] if math.isfinite(values["loss"]) else 0.0
-            run.reporter.progress(done, done / (step + 1) * objective.steps, objective.unit, loss=shown,
+            context.reporter.progress(done, done / (step + 1) * objective.steps, objective.unit, loss=shown,
                                   per_second=speed)
             if step + 1 in objective.evaluation_steps or step + 1 == objective.steps:
                 before = time.monotonic()
@@ -119,16 +107,16 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
                 figures = objective.evaluate(step + 1)
                 model.train()
                 evaluating += time.monotonic() - before
-                _record(curves, step + 1, figures, run.reporter)
+                _record(curves, step + 1, figures, context.reporter)
                 if figures:
-                    run.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
+                    context.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
                                                                       for name, value in figures.items()))
-            due = time.monotonic() - last_saved > run.checkpoint_seconds
+            due = time.monotonic() - last_saved > context.checkpoint_seconds
             if (due and step + 1 < objective.steps) or interruption.requested:
-                _save(run, step + 1, model, optimizers, done, skipped, curves)
+                _save(context, step + 1, model, optimizers, done, skipped, curves)
                 last_saved = time.monotonic()
                 if interruption.requested:
-                    run.reporter.note(f"{interruption.requested.name}: saved a checkpoint at step {step + 1} of "
+                    context.reporter.note(f"{interruption.requested.name}: saved a checkpoint at step {step + 1} of "
                                       f"{objective.steps}; the same run continues from it")
                     interruption.deliver()
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
@@ -177,7 +165,7 @@ def _replay(curves: dict[str, list[tuple[int, float]]], reporter: Reporter) -> N
         reporter.metrics(step, **values)
 
 
-def _save(run: Run, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int, skipped: int,
+def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int, skipped: int,
           curves: dict[str, list[tuple[int, float]]]) -> None:
-    checkpoints.save(run.checkpoint_dir, step, model, optimizers, {},
+    checkpoints.save(context.checkpoint_dir, step, model, optimizers, {},
                      {"done": done, "skipped": skipped, "curves": curves})

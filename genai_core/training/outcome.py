@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from genai_core.result import Result
+from genai_core.context import Result
 from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import Trained
 

@@ -2,8 +2,8 @@
 
 from genai_core.config.pipeline import PipelineConfig
 from tasks.execution.plan import plan
+from tasks.language_model import STAGES
 from tasks.registry import versions as registry
-from tasks.stages import STAGES
 from tasks.store.artifacts import MANIFEST, read_manifest
 from tasks.store.workspace import Workspace
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from tasks.execution.pipeline import PipelineRun
 from tasks.execution.processes import is_alive, process_identity
+from tasks.pipeline import PipelineRun
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("tasks")
 
 
 @contextmanager
-def registered(run: PipelineRun) -> Iterator[None]:
+def noted(run: PipelineRun) -> Iterator[None]:
     """Note the run, and this process, for as long as the context lasts."""
     path = _folder(run.workspace) / f"{run.parent_run_id}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

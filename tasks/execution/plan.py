@@ -7,12 +7,13 @@ from typing import Any
 
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.families.config import FamilyConfig
+from tasks.language_model import STAGES
 from tasks.stage import Stage
-from tasks.stages import STAGES
 from tasks.store import records
 from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store, read_manifest
+from tasks.store.key import key_parts
 from tasks.store.workspace import Workspace
-from tasks.views.tables import flatten
+from tasks.tables import flatten
 
 ASSUMED_UTILISATION = 0.3
 """Share of the matrix-product speed that training reaches, where no earlier run of the stage tells."""
@@ -37,22 +38,22 @@ class PlannedStage:
 
 def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: frozenset[str] = frozenset(),
          stages: Sequence[Stage] = STAGES) -> list[PlannedStage]:
-    """The plan of a run. Nothing is executed or written, but a damaged artifact is taken away."""
-    store = Store(workspace)
+    """The plan of a run. Nothing is executed, written or taken away."""
+    store = Store.of(workspace)
     known: dict[str, Artifact] = {}
     lines = []
     for stage in stages:
-        missing = [name for name in stage.inputs if name not in known]
+        missing = [name for name in stage.input_stages if name not in known]
         if missing:
             lines.append(_costed(PlannedStage(stage.name, "unknown", f"depends on what {missing[0]} makes"), config,
                                  workspace, known))
             continue
-        parts = stage.key_parts(config, {name: known[name].digest for name in stage.inputs}, workspace)
+        parts = key_parts(stage, config, known, workspace)
         directory = store.directory(stage.name, stage.kind, parts.key)
         found = None if stage.name in force else store.find(directory)
         if found:
             known[stage.name] = found
-            lines.append(PlannedStage(stage.name, "hit", "made before from the same inputs", parts.key))
+            lines.append(PlannedStage(stage.name, "hit", _why_hit(workspace, found), parts.key))
         else:
             why = "forced" if stage.name in force else explain_miss(stage, parts, directory.parent)
             lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key), config, workspace, known))
@@ -75,14 +76,31 @@ def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
     return "; ".join(sorted(differences, key=len)[0]) or "its files are gone"
 
 
+def _why_hit(workspace: Workspace, artifact: Artifact) -> str:
+    other = records.environment_difference(records.read_record(workspace, artifact.stage, artifact.key))
+    return "made before from the same inputs" + (f", with other versions: {other}" if other else "")
+
+
 def _differences(parts: KeyParts, manifest: dict[str, Any]) -> list[str]:
-    now, before = flatten(parts.config), flatten(manifest["config"])
-    found = [f"{name} was {before.get(name, 'not there')}, is {now.get(name, 'not there')}"
-             for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
-    found += [f"input {name} changed" for name in sorted(parts.inputs.keys() | manifest["inputs"].keys())
-              if parts.inputs.get(name) != manifest["inputs"].get(name)]
-    return found + [f"code of {name} changed" for name in sorted(parts.code.keys() | manifest["code"].keys())
-                    if parts.code.get(name) != manifest["code"].get(name)]
+    """Which fields, inputs and functions differ, old → new, in this order."""
+    found = _changes(flatten(manifest["config"]), flatten(parts.config), "{}")
+    found += _changes({name: digest[:12] for name, digest in manifest["inputs"].items()},
+                      {name: digest[:12] for name, digest in parts.inputs.items()}, "input {}")
+    return found + _changes(_functions(manifest["code"]), _functions(parts.code), "code of {}")
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], named: str) -> list[str]:
+    return [f"{named.format(name)}: {before.get(name, 'not there')} → {now.get(name, 'not there')}"
+            for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+
+
+def _functions(code: dict[str, Any]) -> dict[str, str]:
+    """Digests by `module.function`; manifests of before knew whole modules."""
+    functions: dict[str, str] = {}
+    for module, digests in code.items():
+        whole = {"": digests} if isinstance(digests, str) else digests
+        functions |= {f"{module}.{name}".rstrip("."): digest[:8] for name, digest in whole.items()}
+    return functions
 
 
 def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace: Workspace, known: dict[str, Artifact]

@@ -1,52 +1,41 @@
 """Versioning the datasets: `data.dvc` follows what is in `data/`, and the configured remote gets it."""
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 from prefect import task
-from prefect.cache_policies import CacheKeyFnPolicy
-from prefect.serializers import Serializer
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
 
-from tasks.execution.pipeline import PipelineRun
-from tasks.store import dvc as versioning
+from tasks.pipeline import PipelineRun
+from tasks.store import dvc
 from tasks.store.artifacts import Artifact
 from tasks.store.workspace import Workspace
 from tasks.tracking.events import announce
 
 
-class VersionSerializer(Serializer):
-    """Reading the stored version fails once `data.dvc` names another, so that the task then runs again."""
-
-    type: Literal["genai-data-version"] = "genai-data-version"
-
-    def dumps(self, obj: dict[str, Any]) -> bytes:
-        return json.dumps(obj).encode()
-
-    def loads(self, blob: bytes) -> dict[str, Any]:
-        version = json.loads(blob)
-        if versioning.current_md5(Workspace.current()) != version["md5"]:
-            raise FileNotFoundError("data.dvc names another version")
-        return version
-
-
-def _cache_key(_: Any, parameters: dict[str, Any]) -> str:
-    return "version-data/" + "-".join(artifact.key for artifact in parameters["datasets"])
-
-
 @task(name="version_data", description="follow the datasets with DVC and push them to the remote",
-      cache_policy=CacheKeyFnPolicy(cache_key_fn=_cache_key), result_serializer=VersionSerializer(),
-      persist_result=True)
-def _version(run: PipelineRun, datasets: list[Artifact]) -> dict[str, Any]:
-    return versioning.add_and_push(run.workspace)
+      cache_policy=NO_CACHE, persist_result=False)
+def _version(workspace: Workspace, datasets: list[Artifact]) -> Any:
+    """The md5 of the datasets; nothing is done when `data.dvc` still names the version that was made with all of them.
+    """
+    record = workspace.hidden / "records" / "version_data" / f"{'-'.join(artifact.key for artifact in datasets)}.json"
+    known = json.loads(record.read_text(encoding="utf-8"))["md5"] if record.is_file() else None
+    if known and known == dvc.current_md5(workspace):
+        return Completed(name="Cached", data=known)
+    md5 = dvc.add_and_push(workspace)["md5"]
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"md5": md5}) + "\n", encoding="utf-8")
+    return md5
 
 
-def version_data(run: PipelineRun, *datasets: Artifact) -> str:
-    """The md5 by which `data.dvc` knows the datasets from now on."""
+def version_data(run: PipelineRun) -> str:
+    """The md5 by which `data.dvc` knows the datasets of the run from now on."""
     announce("started", "version_data")
-    state = _version(run, list(datasets), return_state=True)
+    datasets = [artifact for artifact in run.artifacts.values() if artifact.path.startswith("data/")]
+    state = _version(run.workspace, datasets, return_state=True)
     if not state.is_completed():
         announce("finished", "version_data", state=state.name)
-    version = state.result()
-    run.dataset_md5, run.states["version_data"] = version["md5"], state.name or ""
+    run.dataset_md5, run.states["version_data"] = state.result(), state.name or ""
     announce("finished", "version_data", state=state.name)
-    return version["md5"]
+    return run.dataset_md5

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.execution.cost import Cost, recorded_cost
-from tasks.registered import STAGE_KINDS
+from tasks.catalog import lasting_stages
 from tasks.registry import versions as registry
 from tasks.store import records
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.store.cost import Cost, recorded_cost
 from tasks.store.workspace import Workspace
 
 
@@ -84,13 +84,13 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     node.figures = registry.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
     node.sources = _sources(directory / "data_card.json")
     node.inputs = [_node(name, its_digest, workspace, known) for name, its_digest in manifest["inputs"].items()
-                   if name in STAGE_KINDS]
+                   if name in lasting_stages()]
     return node
 
 
 def _directory(stage: str, digest: str, workspace: Workspace, version: Any) -> Path | None:
     """Where the artifact lies here, or a copy out of the registry; None where there is neither."""
-    folder = getattr(workspace, STAGE_KINDS[stage]) / stage
+    folder = workspace.root / lasting_stages()[stage].folder / stage
     for manifest in folder.glob(f"*/{MANIFEST}"):
         try:
             if read_manifest(manifest.parent)["digest"] == digest:

@@ -1,26 +1,28 @@
 """The model card in each model directory: what made the model, and how good it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.registered import USES
-from tasks.registry.versions import key_figures
-from tasks.store.artifacts import Artifact, KeyParts
-from tasks.views.tables import flatten, markdown_table
+from tasks.stage import Stage
+from tasks.store import records
+from tasks.store.artifacts import CARD, Artifact, KeyParts
+from tasks.tables import flatten, markdown_table
 
 
-def write_model_card(directory: Path, stage: str, parts: KeyParts, inputs: dict[str, Artifact],
+def write_model_card(directory: Path, stage: Stage, parts: KeyParts, inputs: Mapping[str, Artifact],
                      metrics: dict[str, float]) -> str:
-    """Write `README.md`. It holds only what the key determines, so that equal models have equal cards; its text."""
-    lines = [f"# {stage} {parts.key}", "", USES[stage], "", "## Made from", ""]
+    """Write `README.md`; its text. It is outside the artifact's digest, so it may name what made the model here."""
+    lines = [f"# {stage.name} {parts.key}", "", stage.use, "", "## Made from", ""]
     lines += [f"- {name}: `{artifact.key}` (digest `{artifact.digest[:16]}`)" for name, artifact in inputs.items()]
-    lines += ["", "## Key figures", "", *_rows(key_figures(stage, metrics)), "", "## All figures", "",
+    lines += ["", "## Key figures", "", *_rows({name: metrics[name] for name in stage.figures if name in metrics}), "", "## All figures", "",
               *_rows(metrics), "", "## Parameters", "", *_rows(flatten(parts.config)), "",
               "## Limits", "", "Trained on a small public corpus; it makes things up and repeats the biases of film "
               "reviews and encyclopedia articles. The licences of the data are in the data card of the collected "
               "dataset.", ""]
+    lines += ["## Made with", "", *_rows(records.environment()), ""]
     text = "\n".join(lines)
-    (directory / "README.md").write_text(text, encoding="utf-8")
+    (directory / CARD).write_text(text, encoding="utf-8")
     return text
 
 

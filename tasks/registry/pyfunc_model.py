@@ -1,4 +1,4 @@
-"""The code that MLflow stores with each model: it loads the model directory and answers.
+"""The code that MLflow stores with each model: it opens the model directory and answers.
 
 Logged from this file as it is ("models from code"): nothing is pickled.
 """
@@ -15,54 +15,33 @@ class GenaiModel(PythonModel):
     continues, translates or labels a text, or draws the digit that the text names, as a PNG in base64."""
 
     def load_context(self, context):
-        directory = Path(context.artifacts["model"])
-        self.reward = self.family = None
-        if (directory / "int8").is_dir():
-            directory = directory / "int8"
-        if '"model_type": "genai-' in (directory / "config.json").read_text(encoding="utf-8"):
-            self.family = directory
-        elif "SequenceClassification" in (directory / "config.json").read_text(encoding="utf-8"):
-            import torch
+        import torch
 
-            from genai_core.models.reward import load_judge
+        from genai_core.models.kinds import open_model
 
-            self.reward = load_judge(directory, torch.device("cpu"))
-        else:
-            from genai_core.inference.chat import ChatModel
-
-            self.chat = ChatModel(directory)
+        self.opened = open_model(Path(context.artifacts["model"]), torch.device("cpu"))
 
     def predict(self, context, model_input, params=None):       # type hints would make MLflow ignore `params`
         """One answer, or one reward, for each text; a text that is a JSON list of messages is a conversation."""
-        asked = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
-        if self.reward:
-            return self.reward.score([str(text) for text in asked]).tolist()
+        items = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
+        if self.opened.produces == "scores":
+            return self.opened.score([str(text) for text in items]).tolist()
+        if self.opened.produces == "images":
+            return [_drawn(self.opened, str(item)) for item in items]
         from genai_core.inference.generate import Sampling
 
         wanted = params or {}
-        sampling = Sampling(temperature=float(wanted.get("temperature", 0.0)))
-        if self.family:
-            longest = int(wanted.get("max_new_tokens", 64))
-            return [_of_family(self.family, str(item), longest, sampling) for item in asked]
-        answers = []
-        for item in asked:
-            pieces = self.chat.answer(_messages(item), int(wanted.get("max_new_tokens", 64)), sampling)
-            answers.append("".join(pieces))
-        return answers
+        longest, sampling = int(wanted.get("max_new_tokens", 64)), Sampling(float(wanted.get("temperature", 0.0)))
+        if self.opened.produces == "chat":
+            return ["".join(self.opened.chat(_messages(item), longest, sampling)) for item in items]
+        return ["".join(self.opened.complete(str(item), longest, sampling, 0)) for item in items]
 
 
-def _of_family(directory, text, max_new_tokens, sampling):
-    import torch
-
-    from genai_core.families.images.generation import is_image_model, make_images
-    from genai_core.inference.text import respond
+def _drawn(opened, text):
     from genai_core.pictures import grid_as_base64
 
-    device = torch.device("cpu")
-    if is_image_model(directory):
-        label = int(text) if text.strip().isdigit() else None
-        return grid_as_base64(make_images(directory, 1, label, 0, device))
-    return "".join(respond(directory, text, max_new_tokens, sampling, 0, device))
+    label = int(text) if text.strip().isdigit() else None
+    return grid_as_base64(opened.make_images(1, label, 0))
 
 
 def _messages(item):

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from genai_core.errors import InputError
+from genai_core.errors import GateFailed, InputError
+from tasks.pipeline import PipelineRun
 from tasks.registry.versions import ALIASES, key_figures, model_name, read_version, registered_model, set_alias, tag
 from tasks.store.artifacts import Store, read_manifest
 from tasks.store.workspace import Workspace
@@ -35,9 +36,20 @@ class Move:
     figures: dict[str, float]
 
 
-def promote_run(versions: dict[str, str]) -> None:
-    """Move `champion` of every stage to the versions of a run that passed its gates."""
-    for stage, version in versions.items():
+def conclude(run: PipelineRun) -> None:
+    """Do what the judged gates of a run say: move `champion` to its versions, or tag them as failed.
+
+    Raises GateFailed with the gate, the figure and the bound.
+    """
+    verdicts = run.artifacts["promote"].directory(run.workspace) / "gates.json"
+    failed = [verdict for verdict in json.loads(verdicts.read_text(encoding="utf-8")) if not verdict["passed"]]
+    if failed:
+        reason = "; ".join(f"gate {verdict['gate']}: {verdict['figure']} is {verdict['value']:.4f}, wanted "
+                           f"{verdict['comparison']} {verdict['bound']:.4f}" for verdict in failed)
+        for stage, version in run.versions.items():
+            tag(stage, version, {"gates": "failed", "gates.reason": reason})
+        raise GateFailed(reason)
+    for stage, version in run.versions.items():
         tag(stage, version, {"gates": "passed"})
         _move(stage, "champion", version, "every gate passed")
 

@@ -2,29 +2,32 @@
 
 import contextlib
 import io
+import json
 import logging
-import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
 
 from genai_core.errors import InputError
-from tasks.execution.cost import recorded_cost
-from tasks.execution.pipeline import PipelineRun
-from tasks.registered import KEY_FIGURES, STAGE_KINDS, USES
+from genai_core.models.kinds import kind_of, served
+from tasks.catalog import lasting_stages, model_stages
+from tasks.pipeline import PipelineRun
+from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.artifacts import Artifact, read_manifest
+from tasks.store.cost import recorded_cost
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
 
-REQUIREMENTS = ("torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml", "pyarrow", "matplotlib", "ftfy",
-                "beautifulsoup4")
+SERVED = ("torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml", "pyarrow", "matplotlib", "ftfy",
+          "beautifulsoup4")
 """What a served model of any family imports."""
 ALIASES = ("champion", "candidate", "previous")
 
@@ -33,17 +36,19 @@ def model_name(stage: str) -> str:
     return f"genai-{stage.replace('_', '-')}"
 
 
-def ensure_registered(run: PipelineRun, stage: str, artifact: Artifact) -> str:
+def ensure_registered(run: PipelineRun, stage: Stage, artifact: Artifact) -> str:
     """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
-    with run.store.lock("registry", stage):
-        found = _find(stage, artifact.key, artifact.digest)
+    with run.store.lock("registry", stage.name):
+        found = _find(stage.name, artifact.key, artifact.digest)
         version = str(found.version) if found else _register(run, stage, artifact)
-        set_alias(stage, "candidate", version)
+        set_alias(stage.name, "candidate", version)
         return version
 
 
 def key_figures(stage: str, metrics: dict[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in KEY_FIGURES.get(stage, ()) if name in metrics}
+    """Of a stage's metrics those that lists show."""
+    declared = lasting_stages().get(stage)
+    return {name: metrics[name] for name in declared.figures if name in metrics} if declared else {}
 
 
 def figures_of(run: PipelineRun) -> dict[str, float]:
@@ -66,10 +71,11 @@ def _versions(stage: str, key: str, digest: str | None) -> list[Any]:
     return list(tracking.client().search_model_versions(query))
 
 
-def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
+def _register(run: PipelineRun, declared: Stage, artifact: Artifact) -> str:
     """Log the model and create its version, which has its tags from the first moment: it is whole or not there."""
     import mlflow
 
+    stage = declared.name
     directory = artifact.directory(run.workspace)
     metrics = read_manifest(directory)["metrics"]
     record = records.read_record(run.workspace, stage, artifact.key)
@@ -79,8 +85,8 @@ def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
         info = mlflow.pyfunc.log_model(
             name=stage, python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(directory)}, code_paths=[str(Path(__file__).parents[2] / "genai_core")],
-            pip_requirements=list(REQUIREMENTS),
-            input_example=None, signature=_signature(stage), tags=tags)
+            pip_requirements=_requirements(declared, record),
+            input_example=None, signature=_signature(directory), tags=tags)
         created = mlflow.register_model(f"models:/{info.model_id}", model_name(stage), tags=tags)
     client = tracking.client()
     if run_id == run.parent_run_id:      # leaving the context ended it, and the flow still needs it
@@ -88,7 +94,7 @@ def _register(run: PipelineRun, stage: str, artifact: Artifact) -> str:
     version = _only_one(stage, artifact, str(created.version))
     figures = ", ".join(f"{name} {value:.4g}" for name, value in key_figures(stage, metrics).items())
     client.update_model_version(model_name(stage), version, f"{stage} {artifact.key}: {figures}")
-    client.update_registered_model(model_name(stage), USES[stage])
+    client.update_registered_model(model_name(stage), declared.use)
     return version
 
 
@@ -101,6 +107,7 @@ def _tags(run: PipelineRun, stage: str, artifact: Artifact, record: dict[str, An
             "prefect.flow_run_id": record.get("flow_run_id", run.flow_run_id),
             "git.commit": record.get("commit", run.commit), "command": record.get("command", run.command),
             "parent": f"models:/{model_name(parent)}/{run.versions[parent]}" if parent else "",
+            "environment": json.dumps(record.get("environment", {})),
             "cost.seconds": f"{cost.seconds:.1f}", "cost.flops": f"{cost.flops:.4g}",
             "cost.energy_watt_hours": f"{cost.energy_watt_hours:.3f}",
             "cost.money": f"{cost.money:.4f} {cost.currency}".strip()}
@@ -122,11 +129,22 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _signature(stage: str) -> Any:
+def _signature(directory: Path) -> Any:
     from mlflow.models import infer_signature
 
-    output = [0.5] if stage == "reward" else ["I am well."]
-    return infer_signature(["How are you?"], output, params={"max_new_tokens": 64, "temperature": 0.0})
+    scores = kind_of(served(directory)) == "reward_model"
+    return infer_signature(["How are you?"], [0.5] if scores else ["I am well."],
+                           params={"max_new_tokens": 64, "temperature": 0.0})
+
+
+def _requirements(stage: Stage, record: dict[str, Any]) -> list[str]:
+    """What the served model imports, in the versions that made it, and the package that brought a stage from outside."""
+    made_with: dict[str, str] = record.get("environment", {})
+    pinned = [f"{name}=={made_with[name]}" if name in made_with else name for name in SERVED]
+    package = stage.core.split(".")[0]
+    if package == "genai_core":
+        return pinned
+    return pinned + [f"{name}=={distribution_version(name)}" for name in packages_distributions().get(package, ())]
 
 
 def tag(stage: str, version: str, tags: dict[str, str]) -> None:
@@ -153,7 +171,7 @@ def list_versions() -> list[dict[str, Any]]:
     """Every registered version of this project, newest last: what `genai models` prints."""
     client, workspace = tracking.client(), Workspace.current()
     rows = []
-    for stage in KEY_FIGURES:
+    for stage in model_stages():
         model = registered_model(stage)
         if model is None:
             continue
@@ -198,13 +216,13 @@ def read_version(uri: str) -> Any:
 
 def registered_digests() -> set[str]:
     """The digest of every artifact that a version holds."""
-    return {version.tags.get("artifact.digest", "") for stage in KEY_FIGURES
+    return {version.tags.get("artifact.digest", "") for stage in model_stages()
             for version in tracking.client().search_model_versions(f"name='{model_name(stage)}'")}
 
 
 def version_of_digest(stage: str, digest: str) -> Any:
     """The newest version that holds an artifact with these bytes; None if none does, or the stage makes no models."""
-    if STAGE_KINDS[stage] != "models":
+    if stage not in model_stages():
         return None
     found = tracking.client().search_model_versions(f"name='{model_name(stage)}' and tags.`artifact.digest`='{digest}'")
     return max(found, key=lambda version: int(version.version), default=None)
@@ -232,31 +250,25 @@ def resolve(uri: str) -> Path:
     return Path(_download(version.name, version.version, tempfile.mkdtemp(prefix="genai-model-")))
 
 
-@contextmanager
-def downloaded(workspace: Workspace, stage: str, key: str) -> Iterator[Path | None]:
-    """A copy of the model with this key out of the registry, for as long as the context lasts; None if it has none."""
+def downloaded(stage: str, key: str, target: Path) -> bool:
+    """Copy the model with this key out of the registry to `target`, which is not there yet; False if it has none."""
     from mlflow.exceptions import MlflowException
 
     version = _find(stage, key)
     if version is None:
-        yield None
-        return
-    folder = workspace.scratch / f"download-{stage}-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
+        return False
     try:
-        try:
-            copy = Path(_download(model_name(stage), version.version, str(folder)))
-        except (MlflowException, OSError) as error:
-            logger.warning("%s version %s cannot be downloaded (%s)", model_name(stage), version.version, error)
-            yield None
-        else:
-            yield copy
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        copy = Path(_download(model_name(stage), version.version, str(target.with_name("download"))))
+    except (MlflowException, OSError) as error:
+        logger.warning("%s version %s cannot be downloaded (%s)", model_name(stage), version.version, error)
+        return False
+    copy.rename(target)
+    return True
 
 
 def _download(name: str, version: str, folder: str) -> Path:
     import mlflow
 
+    Path(folder).mkdir(parents=True, exist_ok=True)
     root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=folder))
     return next(manifest.parent for manifest in root.rglob("manifest.json"))

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from tasks.store.workspace import Workspace
 logger = logging.getLogger("tasks")
 
 MANIFEST = "manifest.json"
+CARD = "README.md"
+"""A model card: kept whole like every file, but outside the digest, so that its words change no identity."""
 KEY_LENGTH = 16
 
 
@@ -46,13 +49,33 @@ class KeyParts:
     stage: str
     config: dict[str, Any]
     inputs: dict[str, str]
-    code: dict[str, str]
+    code: dict[str, Any]
+    """Module to the digest of each of its functions and classes."""
 
     @property
     def key(self) -> str:
+        """Raises TypeError for a value that is not the same in every process, such as a set."""
         parts = [self.stage, self.config, self.inputs, self.code]
+        _require_stable(parts, self.stage)
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def _require_stable(value: Any, place: str) -> None:
+    """Raises TypeError unless a value is made of texts, numbers, lists and mappings by text: what JSON writes the same
+    way in every process. NaN equals nothing, itself included."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"{place}: {name!r} is no text, so it cannot name a part of a key")
+            _require_stable(inner, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_stable(inner, place)
+    elif not (value is None or isinstance(value, str | bool | int) or (isinstance(value, float)
+                                                                       and math.isfinite(value))):
+        raise TypeError(f"{place}: {value!r} has no identity that lasts; a key is made of texts, finite numbers, lists "
+                        "and mappings")
 
 
 class Damaged(Exception):
@@ -76,20 +99,16 @@ class Store:
                 "report": self.workspace.reports}[kind] / stage / key
 
     def find(self, directory: Path) -> Artifact | None:
-        """The artifact in a directory, its bytes compared with its manifest; None if there is none.
+        """The artifact in a directory, its bytes compared with its manifest; None where there is no whole one.
 
-        A damaged one is taken away, so that it is fetched or made again, and said in the log.
+        It only looks. What is damaged or half made is taken away by whoever holds the key's lock and makes it again.
         """
         if not (directory / MANIFEST).is_file():
-            if directory.exists():
-                logger.warning("%s has no manifest: removing it", directory)
-                self.discard(directory)
             return None
         try:
             manifest = self.verify(directory)
         except Damaged as damage:
             logger.warning("%s is damaged (%s): it will be fetched or made again", directory, damage)
-            self.discard(directory)
             return None
         return self._artifact(directory, manifest)
 
@@ -145,25 +164,31 @@ class Store:
         scratch.rename(directory)
         return self._artifact(directory, manifest)
 
-    def adopt(self, fetched: Path, directory: Path) -> Artifact | None:
-        """Take a fetched copy as the artifact if its bytes are right; None otherwise."""
-        holder = self.workspace.scratch / f"fetched-{os.getpid()}" / directory.name
-        shutil.rmtree(holder.parent, ignore_errors=True)
-        shutil.copytree(fetched, holder)
+    @contextmanager
+    def fetching(self, directory: Path) -> Iterator[Path]:
+        """A scratch directory of the artifact's name, to fetch a copy into; what is left of it is removed."""
+        holder = self.workspace.scratch / f"fetched-{directory.name}-{os.getpid()}"
+        shutil.rmtree(holder, ignore_errors=True)
+        holder.mkdir(parents=True)
         try:
-            self.verify(holder)
+            yield holder / directory.name
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
+
+    def adopt(self, fetched: Path, directory: Path) -> Artifact | None:
+        """Take a fetched copy as the artifact if its bytes are right; None otherwise. Call it under the key's lock."""
+        try:
+            self.verify(fetched)
         except Damaged as damage:
             logger.warning("the fetched copy of %s is damaged too (%s)", directory, damage)
             return None
-        else:
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            holder.rename(directory)
-            return self.find(directory)
-        finally:
-            shutil.rmtree(holder.parent, ignore_errors=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        self.discard(directory)
+        fetched.rename(directory)
+        return self.find(directory)
 
     def discard(self, directory: Path) -> None:
-        """Take a directory away at once: renamed first, so that nobody sees half of it."""
+        """Take a directory away at once: renamed first, so that nobody sees half of it. Call it under the key's lock."""
         if directory.exists():
             self.workspace.scratch.mkdir(parents=True, exist_ok=True)
             trash = self.workspace.scratch / f"trash-{directory.name}-{os.getpid()}"
@@ -208,7 +233,7 @@ def file_digest(path: Path) -> str:
 
 
 def _files_digest(files: dict[str, dict[str, Any]]) -> str:
-    lines = "".join(f"{name}\0{entry['sha256']}\n" for name, entry in sorted(files.items()))
+    lines = "".join(f"{name}\0{entry['sha256']}\n" for name, entry in sorted(files.items()) if name != CARD)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -76,22 +76,38 @@ def use_remote(workspace: Workspace, url: str) -> None:
         _set_remote(repository, url)
 
 
-def pull(workspace: Workspace, directory: Path, anything: bool = False) -> bool:
-    """Fetch what `data.dvc` names from the cache or the remote: one dataset, or `anything` below a directory.
+def fetch(workspace: Workspace, directory: Path, target: Path) -> bool:
+    """Copy a dataset that `data.dvc` names out of the cache or the remote to `target`, which is not there yet.
 
-    False when neither has it.
+    False when neither has it. Nothing of the workspace is touched, so that nobody sees half of it.
     """
     if not (workspace.root / "data.dvc").is_file():
         return False
     from dvc.exceptions import DvcException
 
+    name = directory.relative_to(workspace.root).as_posix()
     try:
         with Store(workspace).lock("dvc", "repository"), _repository(workspace) as repository:
-            repository.pull(targets=[str(directory)], force=True)
+            if not repository.dvcfs.isdir(name):
+                return False
+            repository.dvcfs.get(name, str(target), recursive=True)
     except (DvcException, OSError) as error:
-        logger.info("%s is not in the DVC remote (%s)", directory.name, str(error).splitlines()[0])
+        logger.info("%s is not in the DVC remote (%s)", directory.name, (str(error) or "no reason").splitlines()[0])
         return False
-    return any(directory.iterdir()) if anything else (directory / "manifest.json").is_file()
+    return (target / "manifest.json").is_file()
+
+
+def pull_all(workspace: Workspace) -> bool:
+    """Fetch everything that `data.dvc` names into a workspace that has none of it; False when nobody has it."""
+    from dvc.exceptions import DvcException
+
+    try:
+        with Store(workspace).lock("dvc", "repository"), _repository(workspace) as repository:
+            repository.pull(targets=[str(workspace.data)], force=True)
+    except (DvcException, OSError) as error:
+        logger.info("the data is not in the DVC remote (%s)", str(error).splitlines()[0])
+        return False
+    return any(workspace.data.iterdir())
 
 
 def directories_of(workspace: Workspace, md5: str) -> set[tuple[str, str]] | None:

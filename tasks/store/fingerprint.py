@@ -1,40 +1,54 @@
-"""A digest of the code that a stage runs: the modules of the core that its own module reaches by imports.
+"""The code that a stage runs, as digests: of every function and class of the modules that its own module reaches.
 
 Source is compared as syntax trees without docstrings, so that a comment or a line break changes nothing and a formula
-does. `genai_core.config` is left out: the values of a config are part of the key already. `genai_core.reporter` is left
-out because what it is told reaches no artifact.
+does; the digests are the same on every version of Python. Of a config only the functions that compute count: the values
+of its fields are part of the key already, and validators accept or refuse but change no value.
 """
 
 import ast
 import hashlib
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGE = "genai_core"
+CORE = "genai_core"
 ROOT = Path(__file__).parents[2]
-IGNORED = ("genai_core.config", "genai_core.reporter")
+REST = "(module)"
+"""What a module says outside its functions and classes."""
+_NOT_CODE = ("type_comment", "type_ignores", "type_params", "kind", "ctx")
+"""Fields of syntax trees that say nothing of what is computed, or that some versions of Python do not have."""
+
+Digests = dict[str, dict[str, str]]
 
 
-def code_fingerprint(module: str) -> dict[str, str]:
-    """Digest of each module that `module` reaches, itself included."""
-    reached: dict[str, str] = {}
+def code_fingerprint(module: str) -> Digests:
+    """For each module that `module` reaches, itself included: the digest of each of its functions, classes and the rest.
+
+    Modules count that belong to the core or to the package of `module`.
+    """
+    reached: Digests = {}
+    seen: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in reached or _ignored(name):
+        if name in seen:
             continue
-        digest, imports = _read(name)
-        reached[name] = digest
+        seen.add(name)
+        digests, imports = _read(name)
+        if digests:
+            reached[name] = digests
         waiting.extend(imports)
     return dict(sorted(reached.items()))
 
 
-def _ignored(name: str) -> bool:
-    return any(name == ignored or name.startswith(f"{ignored}.") for ignored in IGNORED)
-
-
 def _path(name: str) -> Path | None:
     base = ROOT.joinpath(*name.split("."))
+    if name.split(".")[0] != CORE:
+        package, *rest = name.split(".")
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.is_file():
             return candidate
@@ -42,33 +56,105 @@ def _path(name: str) -> Path | None:
 
 
 @cache
-def _read(name: str) -> tuple[str, tuple[str, ...]]:
+def _read(name: str) -> tuple[dict[str, str], tuple[str, ...]]:
     path = _path(name)
     if path is None:
         raise ModuleNotFoundError(f"{name} has no source under {ROOT}")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = tuple(sorted(_imports(tree)))
-    _drop_docstrings(tree)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], imports
+    source = path.read_text(encoding="utf-8")
+    config = name.startswith(f"{CORE}.config") or name.endswith(".config")
+    return module_digests(source, config), tuple(sorted(_imports(ast.parse(source), {CORE, name.split(".")[0]})))
 
 
-def _imports(tree: ast.Module) -> set[str]:
-    """Modules of the core that are imported anywhere in a module, inside functions too."""
+def module_digests(source: str, config: bool = False) -> dict[str, str]:
+    """Digest of each function and class of a module, and of the rest; of a config only of functions that compute."""
+    found: dict[str, str] = {}
+    rest = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not config:
+            found[node.name] = _digest(_dump(node))
+        elif config:
+            found |= _computing(node)
+        elif not isinstance(node, ast.Import | ast.ImportFrom) and not _is_docstring(node):
+            rest.append(_dump(node))
+    if rest:
+        found[REST] = _digest("\n".join(rest))
+    return found
+
+
+def _computing(node: ast.stmt) -> dict[str, str]:
+    """Functions of a config module, and methods of its classes that are no validators."""
+    if isinstance(node, ast.FunctionDef):
+        return {node.name: _digest(_dump(node))}
+    if isinstance(node, ast.ClassDef):
+        return {f"{node.name}.{part.name}": _digest(_dump(part)) for part in node.body
+                if isinstance(part, ast.FunctionDef)
+                and not any("validator" in ast.unparse(decorator) for decorator in part.decorator_list)}
+    return {}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _dump(node: object) -> str:
+    """A syntax tree as text. `ast.dump` differs between versions of Python: fields come and go, empty ones are shown or
+    not, and texts that stand side by side in an f-string are one constant or several."""
+    if isinstance(node, ast.Constant):
+        return repr(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return f"JoinedStr({_joined(node.values)})"
+    if isinstance(node, ast.AST):
+        fields = [(name, _without_docstring(node, name, value)) for name, value in ast.iter_fields(node)
+                  if name not in _NOT_CODE]
+        inside = ", ".join(f"{name}={_dump(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({inside})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    return repr(node)
+
+
+def _joined(values: list[ast.expr]) -> str:
+    parts: list[str] = []
+    text = ""
+    for value in values:
+        if isinstance(value, ast.Constant):
+            text += str(value.value)
+            continue
+        if text:
+            parts.append(repr(text))
+        text = ""
+        parts.append(_dump(value))
+    return ", ".join([*parts, repr(text)] if text else parts)
+
+
+def _without_docstring(node: ast.AST, field: str, value: object) -> object:
+    """The body of a function or class without texts that stand by themselves."""
+    if field == "body" and isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return [part for part in node.body if not _is_docstring(part)]
+    return value
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imports(tree: ast.Module, packages: set[str]) -> set[str]:
+    """Modules of `packages` that are imported anywhere in a module, inside functions too, but not for type checkers."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _running(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
-            if _path(f"{node.module}.{node.names[0].name}"):
-                found.update(f"{node.module}.{alias.name}" for alias in node.names)
-            else:
+            found.update(alias.name for alias in node.names if alias.name.split(".")[0] in packages)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in packages:
+            inner = {alias.name: _path(f"{node.module}.{alias.name}") for alias in node.names}
+            found.update(f"{node.module}.{name}" for name, path in inner.items() if path)
+            if not all(inner.values()):
                 found.add(node.module)
     return found
 
 
-def _drop_docstrings(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [part for part in node.body
-                         if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
-                                 and isinstance(part.value.value, str))] or [ast.Pass()]
+def _running(node: ast.AST) -> list[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING`."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return []
+    return [node, *(inner for child in ast.iter_child_nodes(node) for inner in _running(child))]
+

@@ -5,8 +5,12 @@ They lie beside the artifacts, not in them, so that equal inputs make equal arti
 
 import json
 import os
+import platform
 import socket
 import subprocess
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +59,34 @@ def host() -> dict[str, Any]:
     return {"host": socket.gethostname(), "cores": os.cpu_count()}
 
 
+LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "scikit-learn", "sacrebleu", "ftfy",
+             "beautifulsoup4", "datasketch", "pydantic", "pyyaml", "matplotlib", "zstandard")
+"""What stages compute with, and what a registered model imports."""
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Versions of Python and of the libraries that stages compute with: no part of any key, recorded beside it."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
+
+
+def environment_difference(record: dict[str, Any]) -> str:
+    """How the environment of a record differs from the one here, in words; empty where it does not or is not known."""
+    here = environment()
+    then: dict[str, str] = record.get("environment", {})
+    return ", ".join(f"{name} {then[name]} → {here.get(name, 'not installed')}" for name in then
+                     if then[name] != here.get(name))
+
+
 def git_commit() -> str:
-    """Commit of the code, with `-dirty` when tracked files differ from it; `unknown` outside git."""
+    """Commit of the code, with `-dirty` when tracked files differ from it; `unknown` outside git.
+
+    `data.dvc` is left out: every run that makes new data rewrites it.
+    """
     def git(*arguments: str) -> str:
         result = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False)
         return result.stdout.strip() if result.returncode == 0 else ""
@@ -64,4 +94,4 @@ def git_commit() -> str:
     commit = git("rev-parse", "HEAD")
     if not commit:
         return "unknown"
-    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
+    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!data.dvc") else commit

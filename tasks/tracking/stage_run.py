@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from genai_core.result import Result
-from tasks.execution.pipeline import PipelineRun
-from tasks.store.artifacts import KeyParts
+from genai_core.context import Result
+from tasks.pipeline import RunIdentity, StageRequest
+from tasks.tables import flatten
 from tasks.tracking import client as tracking
 from tasks.tracking.curves import StageReporter
-from tasks.views.tables import flatten
 
 
 class TrackedStage:
@@ -28,14 +27,15 @@ class TrackedStage:
 
 
 @contextmanager
-def stage_run(run: PipelineRun, stage: str, parts: KeyParts) -> Iterator[TrackedStage]:
+def stage_run(request: StageRequest) -> Iterator[TrackedStage]:
     """A nested MLflow run around a stage's execution; an error marks it failed and goes on."""
-    tags = {"mlflow.parentRunId": run.parent_run_id, "stage": stage, "cache.key": parts.key,
-            "prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit}
+    stage, parts, identity = request.stage.name, request.parts, request.identity
+    tags = {"mlflow.parentRunId": identity.parent_run_id, "stage": stage, "cache.key": parts.key,
+            "prefect.flow_run_id": identity.flow_run_id, "git.commit": identity.commit}
     run_id = tracking.client().create_run(tracking.experiment_id(), run_name=stage, tags=tags).info.run_id
     tracking.log_parameters(run_id, flatten(parts.config))
-    if run.dataset_md5:
-        _log_dataset(run, run_id)
+    if identity.dataset_md5:
+        _log_dataset(identity, run_id)
     reporter = StageReporter(run_id, stage)
     try:
         yield TrackedStage(run_id, reporter)
@@ -47,11 +47,11 @@ def stage_run(run: PipelineRun, stage: str, parts: KeyParts) -> Iterator[Tracked
     tracking.end_run(run_id, "FINISHED")
 
 
-def _log_dataset(run: PipelineRun, run_id: str) -> None:
+def _log_dataset(identity: RunIdentity, run_id: str) -> None:
     """The datasets as an input of the run, under the md5 by which DVC knows them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = json.dumps({"uri": "data.dvc", "md5": run.dataset_md5, "git": run.commit})
-    dataset = Dataset(name="data", digest=run.dataset_md5[:8], source_type="dvc", source=source)
-    tags = [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", run.dataset_md5)]
+    source = json.dumps({"uri": "data.dvc", "md5": identity.dataset_md5, "git": identity.commit})
+    dataset = Dataset(name="data", digest=identity.dataset_md5[:8], source_type="dvc", source=source)
+    tags = [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", identity.dataset_md5)]
     tracking.client().log_inputs(run_id, [DatasetInput(dataset, tags)])

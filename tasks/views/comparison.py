@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 
 from genai_core.errors import InputError
-from tasks.registered import STAGE_KINDS
+from tasks.catalog import lasting_stages, model_stages
 from tasks.registry import versions as registry
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.store.workspace import Workspace
 
-COLUMNS = {"pretrain": ("pretrain", "base"), "instruct": ("instruct", "instruct"), "rlhf": ("rlhf", "rlhf"),
-           "quantize": ("quantize", "int8")}
-"""Stage of a model to the input of evaluate by which its report is found, and its column there; both have the stage's
-name where none is given."""
 RESAMPLES = 2000
 NOISE = "within the noise"
 LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "bits_per_character", "loss", "distance", "error")
@@ -84,8 +80,8 @@ def compare(first: str, second: str) -> Comparison:
 def _evaluated(uri: str) -> _Evaluated:
     version = registry.read_version(uri)
     stage, digest = version.tags["stage"], version.tags["artifact.digest"]
-    source, column = COLUMNS.get(stage, (stage, stage))
-    report = _report(Workspace.current(), source, digest)
+    column = model_stages()[stage].column or stage
+    report = _report(Workspace.current(), stage, digest)
     if report is None:
         raise InputError(f"{uri}: no report of this workspace evaluated it; run its pipeline until evaluate")
     manifest = read_manifest(report)
@@ -100,7 +96,8 @@ def _evaluated(uri: str) -> _Evaluated:
 
 def _datasets(inputs: dict[str, str]) -> str:
     """What the questions come from."""
-    return " ".join(digest for name, digest in inputs.items() if STAGE_KINDS.get(name) == "data")
+    return " ".join(digest for name, digest in inputs.items()
+                    if name in lasting_stages() and name not in model_stages())
 
 
 def _report(workspace: Workspace, stage: str, digest: str) -> Path | None:

@@ -6,8 +6,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from genai_core.pictures import as_base64, figure_and_axes
+from tasks.tables import shown
 from tasks.views.comparison import NOISE, Comparison
-from tasks.views.tables import shown
 
 
 def write_page(comparison: Comparison, path: Path) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from genai_core.families.report import DATA
 from tasks.store import records
+from tasks.tables import markdown_table, shown
 from tasks.views.family_table import FamilyRow
-from tasks.views.tables import markdown_table, shown
 
 
 def write_page(rows: list[FamilyRow], path: Path) -> Path:

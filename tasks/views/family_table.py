@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.execution.cost import Cost, recorded_cost
-from tasks.families import FAMILIES, Family
-from tasks.registered import STAGE_KINDS
+from tasks.catalog import FAMILIES, lasting_stages
+from tasks.family import Family
 from tasks.registry import versions as registry
 from tasks.store import records
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.store.cost import Cost, recorded_cost
 from tasks.store.workspace import Workspace
 
 
@@ -21,7 +21,7 @@ class FamilyLine:
     column: str
     figures: dict[str, float]
     seconds: float = 0.0
-    """To train it; 0 for a baseline."""
+    """Training time in seconds; 0 for a baseline."""
     version: str = ""
 
 
@@ -63,7 +63,7 @@ def _newest_evaluation(workspace: Workspace, family: Family) -> tuple[Path, dict
             manifest = read_manifest(path.parent)
         except Damaged:
             continue
-        if evaluation.core in manifest["code"] and tuple(manifest["inputs"]) == evaluation.inputs:
+        if evaluation.core in manifest["code"] and tuple(manifest["inputs"]) == evaluation.input_stages:
             found.append((records.last_used(workspace, "evaluate", path.parent.name), path.parent, manifest))
     if not found:
         return None
@@ -97,11 +97,11 @@ def _all_records(workspace: Workspace, inputs: dict[str, str]) -> dict[tuple[str
     waiting = list(inputs.items())
     while waiting:
         stage, digest = waiting.pop()
-        if (stage, digest) in found or stage not in STAGE_KINDS:
+        if (stage, digest) in found or stage not in lasting_stages():
             continue
         record = found[stage, digest] = _record_of(workspace, stage, digest)
         if record:
-            directory = getattr(workspace, STAGE_KINDS[stage]) / stage / record["key"]
+            directory = workspace.root / lasting_stages()[stage].folder / stage / record["key"]
             if (directory / MANIFEST).is_file():
                 waiting.extend(read_manifest(directory)["inputs"].items())
     return found

@@ -5,7 +5,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tasks.registry.lineage import Node
-from tasks.views.tables import shown
+from tasks.tables import shown
 
 
 def as_tree(root: Node) -> Tree:

@@ -1,13 +1,13 @@
 """What people look at in the Prefect UI beside the states: model cards, the stage table, the report."""
 
-from genai_core.reporter import logger
-from tasks.execution.cost import recorded_cost
-from tasks.execution.pipeline import PipelineRun
+from genai_core.context import logger
+from tasks.pipeline import PipelineRun
 from tasks.registry.versions import model_name
 from tasks.store import records
+from tasks.store.cost import recorded_cost
 from tasks.store.workspace import Workspace
+from tasks.tables import markdown_table
 from tasks.tracking import client as tracking
-from tasks.views.tables import markdown_table
 
 
 def show_model_card(text: str, stage: str) -> None:

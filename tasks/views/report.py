@@ -9,23 +9,16 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from genai_core.families.config import FamilyConfig
+from genai_core.config.pipeline import PipelineConfig
 from genai_core.pictures import as_base64, figure_and_axes
-from tasks.execution.cost import Cost, recorded_cost
-from tasks.execution.pipeline import PipelineRun
-from tasks.families import FAMILIES
+from tasks.catalog import family_named, stages_of
+from tasks.pipeline import PipelineRun
 from tasks.registry.versions import key_figures
 from tasks.store import records
 from tasks.store.artifacts import read_manifest
+from tasks.store.cost import Cost, recorded_cost
+from tasks.tables import markdown_table, shown
 from tasks.tracking import client as tracking
-from tasks.views.tables import markdown_table, shown
-
-CURVES = {
-    "pretrain": ("loss", "bits_per_byte/wikitext-2", "bits_per_byte/reviews"),
-    "instruct": ("loss", "validation_loss"),
-    "reward": ("accuracy", "validation_accuracy"),
-    "rlhf": ("reward", "held_out_reward"),
-}
 
 
 @dataclass(frozen=True)
@@ -101,9 +94,9 @@ def _first_figures(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _title(run: PipelineRun) -> str:
-    if isinstance(run.config, FamilyConfig):
-        return FAMILIES[run.config.family].title
-    return f"Language model of depth {run.config.depth}"
+    if isinstance(run.config, PipelineConfig):
+        return f"Language model of depth {run.config.depth}"
+    return family_named(run.family).title
 
 
 def _markdown(content: dict[str, Any]) -> str:
@@ -141,12 +134,10 @@ def _json(run: PipelineRun, stage: str, name: str) -> Any:
 
 def _curves(run: PipelineRun) -> dict[str, dict[str, list[tuple[int, float]]]]:
     found = {}
-    family = FAMILIES[run.config.family] if isinstance(run.config, FamilyConfig) else None
-    shown_curves = dict.fromkeys(family.models, family.curves) if family else CURVES
-    for stage, wanted in shown_curves.items():
-        curves = _json(run, stage, "curves.json") or {}
-        if chosen := {name: curves[name] for name in wanted if name in curves}:
-            found[stage] = chosen
+    for stage in stages_of(run.family):
+        curves = _json(run, stage.name, "curves.json") or {}
+        if chosen := {name: curves[name] for name in stage.curves if name in curves}:
+            found[stage.name] = chosen
     return found
 
 

@@ -1,11 +1,11 @@
 """The default data is byte for byte what `data.dvc` names, made from nothing but the package registry."""
 
 import pytest
+from tasks.stages import STAGES
 
 from genai_core.config.pipeline import load_pipeline
-from genai_core.reporter import LogReporter
+from genai_core.context import LogReporter
 from tasks.stage import Context
-from tasks.stages import STAGES
 from tasks.store import dvc as versioning
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import REPOSITORY, Workspace

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource, TokenizeConfig
-from genai_core.config.pipeline import PRESETS, read_yaml
+from genai_core.config.presets import PRESETS, read_yaml
 from genai_core.data.sources.archives import fetch
 from genai_core.data.sources.readers import READERS
 from genai_core.data.tables import read_table, write_table

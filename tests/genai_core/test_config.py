@@ -3,7 +3,8 @@
 import pytest
 
 from genai_core.config.dial import dial, heads_for_keys
-from genai_core.config.pipeline import load_pipeline, parse_overrides, preset_names
+from genai_core.config.pipeline import load_pipeline
+from genai_core.config.presets import parse_overrides, preset_names
 from genai_core.errors import InputError
 from genai_core.models.registry import transformer_config
 from genai_core.models.transformer import parameter_count

@@ -9,16 +9,19 @@ from torch.distributions import Normal, kl_divergence
 
 from genai_core.errors import InputError
 from genai_core.families.diffusion import objective as diffusion
+from genai_core.families.diffusion.config import DiffusionConfig
 from genai_core.families.diffusion.model import Diffusion, DiffusionShape, noise_schedule
 from genai_core.families.gan import objective as gan
+from genai_core.families.gan.config import GanConfig
 from genai_core.families.gan.model import Gan, GanShape
 from genai_core.families.gan.objective import Adversarial
 from genai_core.families.images import train_classifier as classify_digits
-from genai_core.families.images.config import ClassifierConfig, DiffusionConfig, GanConfig, VaeConfig
+from genai_core.families.images.config import ClassifierConfig
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.evaluation import asked_labels, evenly, frechet_distance
 from genai_core.families.images.generation import load_image_model, make_images
 from genai_core.families.vae import objective as vae
+from genai_core.families.vae.config import VaeConfig
 from genai_core.families.vae.model import divergence
 from genai_core.training import loop
 from genai_core.training.loop import Run, train

@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 
 from genai_core.config.pipeline import load_pipeline
+from genai_core.context import LogReporter
 from genai_core.data.instructions import TITLE_WORDS, build_mixture, title_prompt
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
 from genai_core.evaluation.tasks import held_out
-from genai_core.reporter import LogReporter
 from genai_core.stages import clean, collect
 
 STARTS = {"Translate to Spanish: ": "translation", "Is this review positive": "sentiment",

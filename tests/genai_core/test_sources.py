@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from genai_core.config.data import ArchiveSource, CollectConfig, FileSource, HubSource
-from genai_core.config.pipeline import PRESETS, read_yaml
+from genai_core.config.presets import PRESETS, read_yaml
 from genai_core.data.sources import archives
 from genai_core.data.sources.archives import Archive, fetch
 from genai_core.data.sources.hub import read_hub

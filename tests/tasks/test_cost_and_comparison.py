@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genai_core.config.pipeline import Runtime
-from tasks.execution.cost import Cost, measured_cost, recorded_cost
+from tasks.store.cost import Cost, measured_cost, recorded_cost
 from tasks.views.comparison import difference_interval
 
 

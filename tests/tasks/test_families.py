@@ -3,13 +3,13 @@
 import json
 
 import pytest
+from tasks.registered import DATASETS, KEY_FIGURES, STAGE_KINDS, USES
 
+from genai_core.context import LogReporter
 from genai_core.errors import InputError
 from genai_core.families.config import FAMILIES as CONFIGS
 from genai_core.families.config import load_family, section_names
-from genai_core.reporter import LogReporter
 from tasks.families import FAMILIES
-from tasks.registered import DATASETS, KEY_FIGURES, STAGE_KINDS, USES
 from tasks.stage import Context
 from tasks.store.workspace import Workspace
 

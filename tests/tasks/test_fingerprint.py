@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-
 from tasks.stages import STAGES
+
 from tasks.store import fingerprint
 from tasks.store.workspace import REPOSITORY
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from tasks.stages import STAGES
 
 from genai_core.config.pipeline import load_pipeline
 from tasks.execution.plan import plan
-from tasks.stages import STAGES
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from tasks.execution.cost import Cost
+from tasks.store.cost import Cost
+from tasks.tables import flatten, markdown_table, shown
 from tasks.views.report import _markdown
-from tasks.views.tables import flatten, markdown_table, shown
 
 ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} | `code` <img src=x onerror=alert(1)>"
 

@@ -4,9 +4,9 @@ import ast
 import inspect
 
 import pytest
+from tasks.stages import STAGE_NAMES, STAGES
 
 from genai_core.config.pipeline import STAGE_NAMES as SECTIONS
-from tasks.stages import STAGE_NAMES, STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.cli.commands.shared import AsJson, console, opened_workspace
 from genai_core.errors import InputError
+from tasks.catalog import FAMILIES
 
 MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, a model directory, or a family: its newest model."
 
@@ -19,9 +20,8 @@ def families(as_json: AsJson = False,
                                                             "folder of the same name beside it.")] = None) -> None:
     """List the generative families: the figures of their newest run, the baselines', and what it cost."""
     workspace = opened_workspace()
-    from tasks.families import FAMILIES
+    from tasks.tables import shown
     from tasks.views.family_table import family_table
-    from tasks.views.tables import shown
 
     table = family_table(workspace)
     if as_json:
@@ -65,41 +65,33 @@ def generate(subject: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_
         raise InputError(f"generate needs one model: {MODEL_HELP}")
     model = subject or model
     directory = _directory(model)
-    import torch
-
-    from genai_core.families.images.generation import is_image_model
     from genai_core.hardware import choose_device
+    from genai_core.models.kinds import open_model
 
-    device = choose_device("auto")
-    if is_image_model(directory):
-        from genai_core.families.images.generation import make_images
+    opened = open_model(directory, choose_device("auto"))
+    if opened.produces == "images":
         from genai_core.pictures import save_grid
 
-        with torch.no_grad():
-            images = make_images(directory, count, label, seed, device)
+        images = opened.make_images(count, label, seed)
         out.parent.mkdir(parents=True, exist_ok=True)
         save_grid(images, out, columns=min(10, count))
         return console.print(f"{count} images: {out.resolve()}", highlight=False, soft_wrap=True)
     if label is not None:
         raise InputError(f"--class {label}: {model} makes text; give it a --prompt")
     from genai_core.inference.generate import Sampling
-    from genai_core.inference.text import respond
 
-    for piece in respond(directory, prompt, tokens, Sampling(temperature), seed, device):
+    for piece in opened.complete(prompt, tokens, Sampling(temperature), seed):
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
 
 
 def _directory(model: str) -> Path:
-    from genai_core.families.config import FAMILIES
-
     if model in FAMILIES:
         opened_workspace()
-        from tasks.families import FAMILIES as DEFINED
         from tasks.registry.versions import model_name, resolve
 
-        return resolve(f"models:/{model_name(DEFINED[model].shown_model)}@candidate")
+        return resolve(f"models:/{model_name(FAMILIES[model].shown_model)}@candidate")
     if not model.startswith("models:/"):
         if not Path(model).is_dir():
             raise InputError(f"{model}: neither a family ({', '.join(FAMILIES)}), nor a model directory, nor "

@@ -15,7 +15,7 @@ def gc(yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")
     What a registered version, a data.dvc in the history of git, or a run of the last days refers to is never touched.
     """
     workspace = opened_workspace()
-    from tasks.store.garbage import find_garbage, remove
+    from tasks.execution.garbage import find_garbage, remove
 
     found = find_garbage(workspace, days)
     if not found:

@@ -22,10 +22,12 @@ def chat(model: Annotated[str, typer.Argument(help="A model directory, or models
          seed: Annotated[int | None, typer.Option(help="Repeatable sampling.")] = None) -> None:
     """Talk to a model; answers appear as they are made. An empty line or Ctrl-D ends the conversation."""
     directory = _model_directory(model)
-    from genai_core.inference.chat import ChatModel
-    from genai_core.inference.generate import Sampling
+    import torch
 
-    loaded = ChatModel(directory)
+    from genai_core.inference.generate import Sampling
+    from genai_core.models.kinds import open_model
+
+    opened = open_model(directory, torch.device("cpu"))
     messages: list[dict[str, str]] = []
     while True:
         asked = question if question is not None else _ask()
@@ -33,7 +35,7 @@ def chat(model: Annotated[str, typer.Argument(help="A model directory, or models
             return
         messages.append({"role": "user", "content": asked})
         answer = ""
-        for piece in loaded.answer(messages, tokens, Sampling(temperature), seed):
+        for piece in opened.chat(messages, tokens, Sampling(temperature), seed):
             answer += piece
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -49,7 +51,7 @@ def models(as_json: AsJson = False,
     """List the registry: stage, version, aliases, parent, key figures, local path."""
     opened_workspace()
     from tasks.registry.versions import list_versions
-    from tasks.views.tables import shown
+    from tasks.tables import shown
 
     if history:
         return _history(as_json)
@@ -89,8 +91,8 @@ def compare(model: Model, other: Annotated[str, typer.Argument(help="The model t
             ) -> None:
     """Compare two models: figures with their difference and its noise, and samples side by side."""
     opened_workspace()
+    from tasks.tables import shown
     from tasks.views.comparison import compare as compare_models
-    from tasks.views.tables import shown
 
     result = compare_models(model, other)
     if as_json:
@@ -117,6 +119,7 @@ def _history(as_json: bool) -> None:
     from dataclasses import asdict
 
     from tasks.registered import KEY_FIGURES
+
     from tasks.registry.releases import history
 
     moves = [move for stage in KEY_FIGURES for move in history(stage)]
@@ -130,14 +133,11 @@ def _history(as_json: bool) -> None:
 
 def _model_directory(model: str) -> Path:
     if not model.startswith("models:/"):
-        path = Path(model).expanduser()
-        inner = path / "int8"
-        return inner if inner.is_dir() else path
+        return Path(model).expanduser()
     opened_workspace()
     from tasks.registry.versions import resolve
 
-    path = resolve(model)
-    return path / "int8" if (path / "int8").is_dir() else path
+    return resolve(model)
 
 
 def _ask() -> str:

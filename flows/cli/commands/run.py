@@ -11,9 +11,10 @@ import typer
 from rich.table import Table
 
 from flows.cli.commands.shared import AsJson, Family, Force, Preset, Settings, Until, console, opened_workspace
-from genai_core.config.pipeline import STAGE_NAMES, load_pipeline, parse_overrides
+from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from genai_core.config.presets import parse_overrides
 from genai_core.errors import InputError
-from genai_core.families.config import load_family, section_names
+from tasks.catalog import family_named, stages_of
 from tasks.store.disk import require_space
 from tasks.store.workspace import Workspace
 
@@ -39,7 +40,7 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
     began = time.monotonic()
     require_space(Workspace.current(), "run")      # before Prefect, which has no words for it
     workspace = opened_workspace()
-    with _prefect_and_view(_shown_stages(names) if family else ()) as view:
+    with _prefect_and_view(_shown_stages(family)) as view:
         from flows.parameters import preset_parameters
         from flows.train_family import train_family
         from flows.train_llm import train_llm
@@ -105,12 +106,12 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
         load_pipeline(preset, overrides | combination)
     _require_stages("--until", [until], STAGE_NAMES)
     opened_workspace()
-    with _prefect_and_view():
+    with _prefect_and_view(_shown_stages("")):
         from flows.sweep import sweep as sweep_flow
 
         rows = sweep_flow(preset, combined, overrides, until)
     table = Table(*(name for name in rows[0]))
-    from tasks.views.tables import shown
+    from tasks.tables import shown
 
     for row in rows:
         table.add_row(*(shown(value) for value in row.values()))
@@ -118,9 +119,9 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
 
 
 @contextmanager
-def _prefect_and_view(stages: Sequence[str] = ()) -> Iterator["View"]:
-    """A Prefect API to run against, and the live view of what runs: `stages`, or those of the language model."""
-    from flows.cli.terminal import ALL, View
+def _prefect_and_view(stages: Sequence[str]) -> Iterator["View"]:
+    """A Prefect API to run against, and the live view of the `stages` that run."""
+    from flows.cli.terminal import View
     from flows.services.environment import prefect_api
     from tasks.tracking import client as tracking
 
@@ -131,7 +132,7 @@ def _prefect_and_view(stages: Sequence[str] = ()) -> Iterator["View"]:
         tracking.experiment_id()
         if server:
             server.wait()
-        view = View(console, stages or ALL)
+        view = View(console, stages)
         with view.shown():
             yield view
 
@@ -141,13 +142,15 @@ def _stage_names(preset: str, family: str, overrides: dict[str, Any]) -> tuple[s
     if not family:
         load_pipeline(preset, overrides)
         return STAGE_NAMES
-    load_family(family, preset, overrides)
-    return section_names(family)
+    family_named(family).load(preset, overrides)
+    return tuple(stage.name for stage in stages_of(family))
 
 
-def _shown_stages(names: Sequence[str]) -> list[str]:
+def _shown_stages(family: str) -> list[str]:
     """With the versioning of the data after the datasets, which come first."""
-    return [*names[:2], "version_data", *names[2:]]
+    stages = stages_of(family)
+    datasets = [stage.name for stage in stages if stage.kind == "dataset"]
+    return [*datasets, "version_data", *(stage.name for stage in stages if stage.kind != "dataset")]
 
 
 def _forced(force: list[str] | None, from_stage: str, names: Sequence[str]) -> list[str]:

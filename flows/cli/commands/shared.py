@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from genai_core.config.pipeline import preset_names
-from genai_core.families.config import FAMILIES
+from genai_core.config.presets import preset_names
+from tasks.catalog import FAMILIES
 from tasks.store.workspace import Workspace
 
 console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))

@@ -4,38 +4,35 @@ from pathlib import Path
 
 import torch
 
-from genai_core.families.directory import load_into, read_shape
-from genai_core.families.images.classifier import ClassifierShape, DigitClassifier
+from genai_core.context import Context, Result
 from genai_core.families.images.config import ImageEvaluationConfig
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.evaluation import asked_labels, evenly
-from genai_core.families.images.generation import load_image_model
+from genai_core.families.images.evaluation import asked_labels, evenly, load_classifier
+from genai_core.families.images.generation import open_image_model
 from genai_core.families.report import DATA, Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import save_grid
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
 def run(config: ImageEvaluationConfig, *, data: Path, maker: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the accuracy of each classifier on held-out digits with its standard error, and that of logistic regression
     on the pixels of the real ones."""
+    reporter = context.reporter
     from sklearn.linear_model import LogisticRegression
 
-    where = choose_device(device)
+    where = choose_device(context.device)
     train, labels = load_digits(data, "train")
     test, truth = load_digits(data, "test")
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     for name, directory in models.items():
-        classifier = DigitClassifier(read_shape(directory, ClassifierShape))
-        load_into(classifier, directory, where)
+        classifier = load_classifier(directory, where)
         with torch.no_grad():
             columns[name] = _accuracy(classifier(test.to(where)).argmax(1).cpu(), truth)
         reporter.note(f"{name}: accuracy {columns[name]['accuracy']:.3f} ± {columns[name]['standard_error']:.3f}")
     fitted = LogisticRegression(max_iter=1000).fit(train.flatten(1).numpy(), labels.numpy())
     columns["baseline"] = _accuracy(torch.from_numpy(fitted.predict(test.flatten(1).numpy())), truth)
-    made = load_image_model(maker, where).generate(asked_labels(20).to(where),
+    made = open_image_model(maker, where).generate(asked_labels(20).to(where),
                                                    torch.Generator().manual_seed(config.seed)).cpu()
     real = evenly(train[labels.argsort()], 20)
     save_grid(made, pictures.add("made", f"digits that the model made of {len(train)} real ones"), 10)

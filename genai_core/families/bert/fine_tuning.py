@@ -6,21 +6,21 @@ from pathlib import Path
 
 import torch
 
+from genai_core.context import Context, Result
+from genai_core.families.bert.config import FineTuneConfig
 from genai_core.families.bert.masked_tokens import flops_per_text
 from genai_core.families.bert.model import Bert, BertClassifier, BertShape
-from genai_core.families.classification.config import FineTuneConfig
 from genai_core.families.classification.objective import EVALUATION_BATCH, ReviewLabels, predict
 from genai_core.families.classification.reviews import Reviews, load_reviews
 from genai_core.families.directory import load_into, read_shape, save_family_model
 from genai_core.hardware import choose_device
-from genai_core.result import Result
 from genai_core.training.curves import Curves, save_curves
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 
 
-def run(config: FineTuneConfig, *, data: Path, encoder: Path, out_dir: Path, training: Run) -> Result:
+def run(config: FineTuneConfig, *, data: Path, encoder: Path, out_dir: Path, context: Context) -> Result:
     """Train one classifier for each number of labels; write the last one's model directory and all accuracies."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     reviews, validation, test = (load_reviews(data, split) for split in ("train", "validation", "test"))
     curves: Curves = {}
     metrics: dict[str, float] = {"flops": 0.0}
@@ -35,14 +35,14 @@ def run(config: FineTuneConfig, *, data: Path, encoder: Path, out_dir: Path, tra
             steps = max(config.least_steps, round(count * config.epochs / config.batch_size))
             objective = ReviewLabels(model, chosen, validation, config, steps,
                                      flops_per_text(model.encoder, reviews.ids.shape[1]), device)
-            own = replace(training, checkpoint_dir=training.checkpoint_dir / str(labels))
+            own = replace(context, checkpoint_dir=context.checkpoint_dir / str(labels))
             trained = train(model, objective, config, own)
             curves |= {f"{name}/{labels}": points for name, points in trained.curves.items()}
             metrics["flops"] += trained.metrics["flops"]
             seconds += trained.measurements["training_seconds"]
         accuracy = (predict(model, test, device) == test.labels).float().mean().item()
         metrics[f"accuracy_{labels}_labels"] = accuracy
-        training.reporter.note(f"{config.start}, {count:,} labels: accuracy {accuracy:.3f}")
+        context.reporter.note(f"{config.start}, {count:,} labels: accuracy {accuracy:.3f}")
     save_family_model(model, "bert_classifier", model.encoder.shape, out_dir, data)
     save_curves(curves, out_dir)
     accuracies = {name: value for name, value in metrics.items() if name.startswith("accuracy")}

@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.data.chat import TURN_START, token_id
 from genai_core.data.packing import IGNORED
 from genai_core.data.tokenizer import load_tokenizer
+from genai_core.families.bert.config import MaskedConfig
 from genai_core.families.bert.model import Bert, BertShape
-from genai_core.families.classification.config import MaskedConfig
 from genai_core.families.classification.objective import ReviewLabels
 from genai_core.families.classification.reviews import Reviews, load_reviews
 from genai_core.families.directory import save_family_model
 from genai_core.hardware import choose_device
-from genai_core.result import Result
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
 
@@ -74,9 +74,9 @@ class MaskedTokens(ReviewLabels):
                 "held_out_masked_accuracy": totals["accuracy"] / totals["count"]}
 
 
-def run(config: MaskedConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
+def run(config: MaskedConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Pretrain an encoder on the reviews in `data`, their labels unseen; write the model directory to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     reviews, tokenizer = load_reviews(data, "train"), load_tokenizer(data)
     shape = BertShape(tokenizer.get_vocab_size(), config.hidden_size, config.heads, config.layers,
@@ -85,7 +85,7 @@ def run(config: MaskedConfig, *, data: Path, out_dir: Path, training: Run) -> Re
     steps = max(1, round(len(reviews.labels) * config.epochs / config.batch_size))
     objective = MaskedTokens(model, reviews, load_reviews(data, "validation"), config, steps,
                              flops_per_text(model, shape.text_tokens), token_id(tokenizer, TURN_START), device)
-    trained = train(model, objective, config, training)
+    trained = train(model, objective, config, context)
     save_family_model(model, "bert", shape, out_dir, data)
     return outcome(trained, model, out_dir, "held_out")
 

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import torch
 
+from genai_core.context import Context, Result
 from genai_core.evaluation.baselines import majority_accuracy, tfidf_sentiment_accuracy
 from genai_core.families.classification.config import ClassificationEvaluationConfig
-from genai_core.families.classification.generation import LABELS, load_classifier
+from genai_core.families.classification.generation import load_classifier
 from genai_core.families.classification.objective import predict
-from genai_core.families.classification.reviews import Reviews, load_reviews
+from genai_core.families.classification.reviews import LABELS, Reviews, load_reviews
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
 def run(config: ClassificationEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the accuracy of each model, of the majority, and of TF-IDF with logistic regression."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     train, test = load_reviews(data, "train"), load_reviews(data, "test")
     pictures, columns, samples = Pictures(out_dir), dict[str, dict[str, float]](), {}
     for name, directory in models.items():

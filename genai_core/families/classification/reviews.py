@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
 from genai_core.data.clean.normalize import normalize
 from genai_core.data.tables import read_table
@@ -16,8 +17,8 @@ from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_toke
 from genai_core.errors import InputError
 from genai_core.families.classification.config import ReviewsConfig
 from genai_core.families.images.digits import SPLITS
-from genai_core.reporter import Reporter
-from genai_core.result import Result
+
+LABELS = ("negative", "positive")
 
 
 class Reviews(NamedTuple):
@@ -30,11 +31,12 @@ class Reviews(NamedTuple):
     texts: list[str]
 
 
-def run(config: ReviewsConfig, *, collected: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: ReviewsConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Write the tokenizer and `SPLIT.parquet` with text and label.
 
     Raises InputError when a split has no labelled review of the source.
     """
+    reporter = context.reporter
     metrics: dict[str, float] = {}
     for split in SPLITS:
         rows = [row for row in read_table(collected, "documents", split=split, source=config.source)

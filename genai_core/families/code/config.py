@@ -3,6 +3,9 @@
 from pydantic import Field
 
 from genai_core.config.base import Config
+from genai_core.config.data import TokenizeConfig
+from genai_core.config.training import PretrainConfig
+from genai_core.families.config import FamilyConfig
 
 
 class CodeEvaluationConfig(Config):
@@ -24,3 +27,11 @@ class CodeEvaluationConfig(Config):
     """HumanEval problems to solve, whose tests are run."""
     seconds: float = Field(default=5.0, gt=0)
     """Longest run of a problem's tests."""
+
+
+class CodeFamily(FamilyConfig):
+    """Code completion."""
+
+    code_tokens: TokenizeConfig
+    code_model: PretrainConfig
+    evaluate: CodeEvaluationConfig = CodeEvaluationConfig()

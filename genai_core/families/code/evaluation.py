@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from genai_core.context import Context, Result
 from genai_core.data.chat import plain
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
@@ -29,16 +30,15 @@ from genai_core.families.code.sandbox import passes
 from genai_core.families.code.token_kinds import bits_by_kind
 from genai_core.families.report import Columns, Pictures, Samples, write_evaluation
 from genai_core.hardware import choose_device
-from genai_core.inference.text import load_language_model
+from genai_core.inference.text import open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
 def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the figures of each model, of n-grams and of looking lines up, and of what people wrote (`real`)."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     train, test = ([plain(row["text"]) for row in read_table(collected, "documents", split=split)]
                    for split in ("train", "test"))
@@ -52,7 +52,8 @@ def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: 
     pictures, columns, samples = Pictures(out_dir), Columns(), dict[str, Samples]()
     spent: dict[str, dict[str, tuple[float, int]]] = {}
     for name, directory in models.items():
-        model, tokenizer = load_language_model(directory, where)
+        opened = open_text_model(directory, where)
+        model, tokenizer = opened.model, opened.tokenizer
         said = complete(model, tokenizer, [line.before for line in lines], config.line_tokens)
         bodies = complete(model, tokenizer, [head.before for head in heads], config.function_tokens)
         solutions = complete(model, tokenizer, [problem["prompt"] for problem in problems], config.function_tokens)

@@ -6,24 +6,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genai_core.context import Context, Result
+from genai_core.families.diffusion.config import DiffusionEvaluationConfig
+from genai_core.families.diffusion.generation import load_diffusion
 from genai_core.families.diffusion.model import Diffusion
-from genai_core.families.images.config import DiffusionEvaluationConfig
 from genai_core.families.images.digits import CLASSES, load_digits
 from genai_core.families.images.evaluation import ImageJudge, asked_labels, evenly
-from genai_core.families.images.generation import load_diffusion, load_vae
 from genai_core.families.report import Pictures, write_evaluation
+from genai_core.families.vae.generation import load_vae
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_grid, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 STRIP_IMAGES = 10
 
 
 def run(config: DiffusionEvaluationConfig, *, data: Path, classifier: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the figures of `diffusion`, of the same without guidance, and of `conditional_vae`, and the pictures."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     judge = ImageJudge(classifier, load_digits(data, "test")[0], where)
     model, autoencoder = load_diffusion(models["diffusion"], where), load_vae(models["conditional_vae"], where)
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()

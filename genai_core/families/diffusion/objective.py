@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from genai_core.context import Context, Result
+from genai_core.families.diffusion.config import DiffusionConfig
 from genai_core.families.diffusion.model import NO_LABEL, Diffusion, DiffusionShape
 from genai_core.families.directory import save_family_model
-from genai_core.families.images.config import DiffusionConfig
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.objective import ImageObjective, multiplying_flops
 from genai_core.hardware import choose_device
-from genai_core.result import Result
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
 
@@ -59,12 +59,12 @@ class Denoising(ImageObjective):
         return {"held_out_loss": (predicted - held_out["noise"]).square().mean().item()}
 
 
-def run(config: DiffusionConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
+def run(config: DiffusionConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train a diffusion model on the digits in `data` and write its model directory to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     shape = DiffusionShape(config.channels, config.noise_steps, config.sampling_steps, config.guidance)
     model = Diffusion(shape).to(device)
-    trained = train(model, Denoising(model, data, config, device), config, training)
+    trained = train(model, Denoising(model, data, config, device), config, context)
     save_family_model(model, "diffusion", shape, out_dir)
     return outcome(trained, model.network, out_dir, "held_out")

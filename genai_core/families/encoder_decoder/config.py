@@ -6,6 +6,7 @@ from pydantic import Field
 
 from genai_core.config.base import Config
 from genai_core.config.training import TrainConfig
+from genai_core.families.config import FamilyConfig
 from genai_core.families.recurrent.config import Cell
 
 Task = Literal["translate", "sentiment", "title"]
@@ -77,3 +78,32 @@ class PairEvaluationConfig(Config):
     """Words of the source at which a new group of lengths begins."""
     samples: int = Field(default=6, ge=0)
     """Pairs of each task to print."""
+
+
+class ManyToManyFamily(FamilyConfig):
+    """Recurrent cells from sequence to sequence."""
+
+    pairs: PairsConfig = PairsConfig()
+    rnn_translator: Seq2SeqConfig
+    lstm_translator: Seq2SeqConfig
+    gru_translator: Seq2SeqConfig
+    evaluate: PairEvaluationConfig = PairEvaluationConfig()
+
+
+class Seq2SeqFamily(FamilyConfig):
+    """Sequence to sequence, without and with attention."""
+
+    pairs: PairsConfig = PairsConfig()
+    no_attention: Seq2SeqConfig
+    bahdanau: Seq2SeqConfig
+    luong: Seq2SeqConfig
+    evaluate: PairEvaluationConfig = PairEvaluationConfig()
+
+
+class T5Family(FamilyConfig):
+    """An encoder-decoder transformer, text to text."""
+
+    pairs: PairsConfig
+    t5: EncoderDecoderConfig
+    luong: Seq2SeqConfig
+    evaluate: PairEvaluationConfig = PairEvaluationConfig()

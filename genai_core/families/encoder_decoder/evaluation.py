@@ -6,30 +6,29 @@ from pathlib import Path
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from genai_core.context import Context, Result
 from genai_core.evaluation.baselines import majority_accuracy, tfidf_sentiment_accuracy
 from genai_core.families.encoder_decoder.config import PairEvaluationConfig
-from genai_core.families.encoder_decoder.generation import PairModel
+from genai_core.families.encoder_decoder.generation import PairModel, open_pair_model
 from genai_core.families.encoder_decoder.pairs import PREFIXES, SENTIMENTS, Pair, read_pairs
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 LOOKED_AT = "I don't know where he bought this old book."
 
 
-def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, reporter: Reporter,
-        device: str) -> Result:
+def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, context: Context) -> Result:
     """Write the figures of each model on each task, those of copying, TF-IDF and the majority, and the pictures."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     pairs: dict[str, list[Pair]] = {}
     for pair in read_pairs(data, "test"):
         pairs.setdefault(pair.task, []).append(pair)
     pairs = {task: rows[::-(-len(rows) // config.pairs)] for task, rows in pairs.items()}      # they may be sorted
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     samples: dict[str, list[dict[str, str]]] = {}
-    loaded = {name: PairModel(directory, where) for name, directory in models.items()}
+    loaded = {name: open_pair_model(directory, where) for name, directory in models.items()}
     for name, model in loaded.items():
         columns[name], samples[name] = {}, []
         for task, rows in pairs.items():

@@ -1,35 +1,36 @@
-"""Loading a model that turns one text into another, and letting it answer."""
+"""Opening a model that turns one text into another, and letting it answer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from genai_core.errors import InputError
-from genai_core.families.directory import load_into, model_type_of, read_shape
+from genai_core.families.directory import load_into, read_shape
 from genai_core.families.encoder_decoder.interface import EncoderDecoder, write
 from genai_core.families.encoder_decoder.pairs import PairCodec
 from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.families.encoder_decoder.transformer import T5, T5Shape
+from genai_core.inference.generate import Sampling
+from genai_core.models.kinds import Opened, kind_of, open_model
 
-MODELS = {"seq2seq": (RecurrentSeq2Seq, Seq2SeqShape), "t5": (T5, T5Shape)}
 BATCH = 64
 
 
-class PairModel:
+class PairModel(Opened):
     """An encoder-decoder and its vocabulary."""
 
-    def __init__(self, directory: Path, device: torch.device):
-        kind = model_type_of(directory)
-        if kind not in MODELS:
-            raise InputError(f"{directory}: a model of type {kind or 'language model'} does not turn one text into "
-                             "another")
-        architecture, shape_type = MODELS[kind]
-        shape = read_shape(directory, shape_type)
-        self.model: EncoderDecoder = architecture(shape)
-        load_into(self.model, directory, device)
-        self.codec = PairCodec.load(directory, shape.source_tokens, shape.target_tokens)
-        self.device = device
+    produces = "text"
+    model: EncoderDecoder
+
+    def __init__(self, directory: Path, model: RecurrentSeq2Seq | T5, device: torch.device):
+        super().__init__(directory, load_into(model, directory, device), device)
+        self.codec = PairCodec.load(directory, model.shape.source_tokens, model.shape.target_tokens)
+
+    def complete(self, prompt: str, max_new_tokens: int, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
+        """The likeliest target of `prompt` in one piece; its length is what the model was trained for."""
+        yield self.answer([prompt])[0]
 
     def answer(self, sources: list[str]) -> list[str]:
         """The likeliest target of each source, token by token."""
@@ -58,3 +59,19 @@ class PairModel:
 
     def _shown(self, token: int) -> str:
         return "end" if token == self.codec.end else self.codec.tokenizer.decode([token]) or "?"
+
+
+def open_recurrent(directory: Path, device: torch.device) -> PairModel:
+    return PairModel(directory, RecurrentSeq2Seq(read_shape(directory, Seq2SeqShape)), device)
+
+
+def open_transformer(directory: Path, device: torch.device) -> PairModel:
+    return PairModel(directory, T5(read_shape(directory, T5Shape)), device)
+
+
+def open_pair_model(directory: Path, device: torch.device) -> PairModel:
+    """The encoder-decoder of a directory, of whatever kind. Raises InputError for any other directory."""
+    opened = open_model(directory, device)
+    if not isinstance(opened, PairModel):
+        raise InputError(f"{directory}: a model of kind {kind_of(directory)} does not turn one text into another")
+    return opened

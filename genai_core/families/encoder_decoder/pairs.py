@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.data.chat import END_OF_TEXT, TURN_END, TURN_START, plain, token_id
 from genai_core.data.packing import epoch_order
 from genai_core.data.tables import read_table
@@ -17,8 +18,6 @@ from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_toke
 from genai_core.errors import InputError
 from genai_core.families.encoder_decoder.config import PairsConfig, Task
 from genai_core.families.images.digits import SPLITS
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 PREFIXES: dict[Task, str] = {"translate": "translate English to Spanish: ", "sentiment": "sentiment: ",
                              "title": "title: "}
@@ -33,11 +32,12 @@ class Pair(NamedTuple):
     target: str
 
 
-def run(config: PairsConfig, *, collected: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: PairsConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Write the tokenizer and `SPLIT.parquet` with task, source and target.
 
     Raises InputError when a task has no pair in a split.
     """
+    reporter = context.reporter
     metrics: dict[str, float] = {}
     by_split: dict[str, list[Pair]] = {}
     for split in SPLITS:

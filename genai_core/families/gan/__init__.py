@@ -1,1 +1,3 @@
 """Generative adversarial networks."""
+
+KINDS = {"gan": "genai_core.families.gan.generation:open_gan"}

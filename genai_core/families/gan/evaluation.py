@@ -6,27 +6,27 @@ from pathlib import Path
 
 import torch
 
+from genai_core.context import Context, Result
 from genai_core.families.images.config import ImageEvaluationConfig
 from genai_core.families.images.digits import CLASSES, load_digits
 from genai_core.families.images.evaluation import ImageJudge, asked_labels, evenly
-from genai_core.families.images.generation import load_image_model
+from genai_core.families.images.generation import open_image_model
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_grid, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
 def run(config: ImageEvaluationConfig, *, data: Path, classifier: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the figures of each generator and of the autoencoder `vae`, and the pictures."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     judge = ImageJudge(classifier, load_digits(data, "test")[0], where)
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     asked = asked_labels(config.images)
     counts = {}
     for name, directory in models.items():
-        model = load_image_model(directory, where)
+        model = open_image_model(directory, where)
         images = model.generate(asked.to(where), torch.Generator().manual_seed(config.seed)).cpu()
         columns[name] = {figure: value for figure, value in judge.judge(images, asked).items()
                          if figure != "label_agreement"}      # these models cannot be asked

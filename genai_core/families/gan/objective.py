@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.context import Context, Result
 from genai_core.families.directory import save_family_model
+from genai_core.families.gan.config import GanConfig
 from genai_core.families.gan.model import Gan, GanShape
-from genai_core.families.images.config import GanConfig
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.evaluation import ImageJudge, asked_labels
 from genai_core.families.images.objective import ImageObjective, multiplying_flops
 from genai_core.hardware import choose_device
-from genai_core.result import Result
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
 
@@ -87,12 +87,12 @@ class Adversarial(ImageObjective):
         return {name: judged[name] for name in ("classes_covered", "frechet_distance")}
 
 
-def run(config: GanConfig, *, data: Path, classifier: Path, out_dir: Path, training: Run) -> Result:
+def run(config: GanConfig, *, data: Path, classifier: Path, out_dir: Path, context: Context) -> Result:
     """Train both networks on the digits in `data`, watched by `classifier`; write the model directory to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     shape = GanShape(config.channels, config.latent_size, batch_norm=config.objective == "dcgan")
     model = Gan(shape).to(device)
-    trained = train(model, Adversarial(model, data, classifier, config, device), config, training)
+    trained = train(model, Adversarial(model, data, classifier, config, device), config, context)
     save_family_model(model, "gan", shape, out_dir)
     return outcome(trained, model.generator, out_dir, "classes", "frechet")

@@ -8,21 +8,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
 from genai_core.families.images.config import DigitsConfig
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 SPLITS = ("train", "validation", "test")
 CLASSES = 10
 
 
-def run(config: DigitsConfig, *, collected: Path, out_dir: Path, reporter: Reporter) -> Result:
+def run(config: DigitsConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Write `SPLIT.safetensors` with `images` (N, 1, H, W) uint8 and `labels` (N,) int64.
 
     Raises InputError when a split has no image or the sizes differ.
     """
+    reporter = context.reporter
     metrics = {}
     for split in SPLITS:
         rows = read_table(collected, "images", split=split)

@@ -14,6 +14,7 @@ from torch import Tensor
 from genai_core.families.directory import load_into, read_shape
 from genai_core.families.images.classifier import ClassifierShape, DigitClassifier
 from genai_core.families.images.digits import CLASSES
+from genai_core.models.kinds import Opened
 
 COVERED_SHARE = 0.1
 """A class counts as covered when it has at least this share of the images that it would have if all were equal."""
@@ -23,8 +24,7 @@ class ImageJudge:
     """A trained classifier, and the real images that generated ones are compared with."""
 
     def __init__(self, directory: Path, real: Tensor, device: torch.device):
-        self.classifier = DigitClassifier(read_shape(directory, ClassifierShape))
-        load_into(self.classifier, directory, device)
+        self.classifier = load_classifier(directory, device)
         self.device = device
         self.real = self._features(real)
 
@@ -52,6 +52,17 @@ class ImageJudge:
     def _features(self, images: Tensor) -> np.ndarray:
         parts = [self.classifier.features(part.to(self.device)).cpu() for part in images.split(500)]
         return torch.cat(parts).double().numpy()
+
+
+def load_classifier(directory: Path, device: torch.device) -> DigitClassifier:
+    """The classifier of a directory. Raises InputError, naming the file, when it is damaged or of another kind."""
+    model = DigitClassifier(read_shape(directory, ClassifierShape))
+    load_into(model, directory, device)
+    return model
+
+
+def open_classifier(directory: Path, device: torch.device) -> Opened:
+    return Opened(directory, load_classifier(directory, device), device)
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:

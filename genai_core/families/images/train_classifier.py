@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.families.directory import save_family_model
 from genai_core.families.images.classifier import ClassifierShape, DigitClassifier
 from genai_core.families.images.config import ClassifierConfig
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.objective import ImageObjective, multiplying_flops
 from genai_core.hardware import choose_device
-from genai_core.result import Result
 from genai_core.training.curves import last_values, save_curves
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 
 LARGEST_SHIFT = 2
@@ -48,19 +48,19 @@ def accuracy(model: DigitClassifier, images: Tensor, labels: Tensor) -> float:
     return (model(images).argmax(1) == labels).float().mean().item()
 
 
-def run(config: ClassifierConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
+def run(config: ClassifierConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train the classifier on the digits in `data` and write its model directory to `out_dir`."""
-    return train_on(*load_digits(data, "train"), config, data, out_dir, training)
+    return train_on(*load_digits(data, "train"), config, data, out_dir, context)
 
 
-def train_on(images: Tensor, labels: Tensor, config: ClassifierConfig, data: Path, out_dir: Path, training: Run
+def train_on(images: Tensor, labels: Tensor, config: ClassifierConfig, data: Path, out_dir: Path, context: Context
              ) -> Result:
     """Train a classifier on images (N, 1, H, W) and labels (N,); the held-out digits are those of `data`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     shape = ClassifierShape(config.channels, config.feature_size)
     model = DigitClassifier(shape).to(device)
-    trained = train(model, DigitLabels(model, images, labels, data, config, device), config, training)
+    trained = train(model, DigitLabels(model, images, labels, data, config, device), config, context)
     save_family_model(model, "digit_classifier", shape, out_dir)
     save_curves(trained.curves, out_dir)
     test = tuple(tensor.to(device) for tensor in load_digits(data, "test"))

@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from genai_core.context import Context, Result
 from genai_core.data.chat import END_OF_TEXT, token_id
 from genai_core.errors import InputError
 from genai_core.families.characters import HeldOutCharacters, read_documents
+from genai_core.families.music.config import TuneEvaluationConfig
 from genai_core.families.recurrent import evaluation as recurrent
-from genai_core.families.recurrent.config import CharacterEvaluationConfig, TuneEvaluationConfig
+from genai_core.families.recurrent.config import CharacterEvaluationConfig
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.inference.generate import Sampling, generate
-from genai_core.inference.text import load_language_model
+from genai_core.inference.text import open_text_model
 from genai_core.models.language_model import LanguageModel
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 WHOLE_BARS = 0.8
 """Share of a tune's inner bars that have to be as long as its metre says for the tune to count as in time."""
@@ -29,23 +29,24 @@ COMMON = {"C": "4/4", "C|": "2/2"}
 """What ABC notation calls its two commonest metres."""
 
 
-def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path, reporter: Reporter,
-        device: str) -> Result:
+def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path, context: Context) -> Result:
     """The evaluation of characters, and for each model and for held-out tunes the share that parses and is in time.
 
     Raises InputError without music21.
     """
+    reporter = context.reporter
     try:
         import music21  # noqa: F401
     except ImportError:
         raise InputError("reading tunes needs music21: pip install 'genai-core[music]'") from None
-    where = choose_device(device)
+    where = choose_device(context.device)
     shared = CharacterEvaluationConfig.model_validate(config.model_dump(exclude={"tunes"}))
     pictures = Pictures(out_dir)
     columns, samples = recurrent.judge(shared, tokens, models, pictures, reporter, where)
     read = {}
     for name, directory in models.items():
-        model, tokenizer = load_language_model(directory, where)
+        opened = open_text_model(directory, where)
+        model, tokenizer = opened.model, opened.tokenizer
         read[name] = list(map(_surplus, _write(model, tokenizer, config, where)))
         columns[name] |= _shares(read[name])
         reporter.note(f"{name}: {columns[name]['parsed']:.0%} of {config.tunes} tunes parse, "

@@ -4,31 +4,29 @@ from pathlib import Path
 
 import torch
 
-from genai_core.families.classification.config import NamesEvaluationConfig
+from genai_core.context import Context, Result
 from genai_core.families.directory import load_into, read_shape
 from genai_core.families.images.digits import CLASSES, load_digits
 from genai_core.families.images.evaluation import evenly
+from genai_core.families.one_to_many.config import NamesEvaluationConfig
 from genai_core.families.one_to_many.model import NAMES, OneToMany, OneToManyShape
 from genai_core.families.one_to_many.objective import exact_match
 from genai_core.families.report import DATA, Pictures, write_evaluation
 from genai_core.hardware import choose_device
+from genai_core.models.kinds import Opened
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 
-def run(config: NamesEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, reporter: Reporter,
-        device: str) -> Result:
+def run(config: NamesEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, context: Context) -> Result:
     """Write the share of held-out digits whose name each model writes right, and that of one name for all."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     images, labels = load_digits(data, "test")
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     shown = evenly(torch.arange(len(images)), config.samples)
     samples, written, loaded = {}, dict[str, list[str]](), dict[str, OneToMany]()
     for name, directory in models.items():
-        model = OneToMany(read_shape(directory, OneToManyShape))
-        load_into(model, directory, where)
-        loaded[name] = model
+        model = loaded[name] = load_one_to_many(directory, where)
         columns[name] = {"exact_match": exact_match(model, images, labels, where),
                          "parameters": sum(parameter.numel() for parameter in model.parameters())}
         reporter.note(f"{name}: {columns[name]['exact_match']:.1%} of the names right")
@@ -41,6 +39,18 @@ def run(config: NamesEvaluationConfig, *, data: Path, models: dict[str, Path], o
     _draw(images[shown], written, pictures)
     _draw_confusion(next(reversed(loaded.values())).write(images.to(where)), labels, next(reversed(loaded)), pictures)
     return write_evaluation(columns, pictures, out_dir, samples)
+
+
+def load_one_to_many(directory: Path, device: torch.device) -> OneToMany:
+    """The model of a directory. Raises InputError, naming the file, when it is damaged or of another kind."""
+    model = OneToMany(read_shape(directory, OneToManyShape))
+    load_into(model, directory, device)
+    return model
+
+
+def open_one_to_many(directory: Path, device: torch.device) -> Opened:
+    """The decoder of a directory; it writes of images, and nobody asks it by a text."""
+    return Opened(directory, load_one_to_many(directory, device), device)
 
 
 def _draw(images: torch.Tensor, written: dict[str, list[str]], pictures: Pictures) -> None:

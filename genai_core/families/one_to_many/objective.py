@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genai_core.families.classification.config import OneToManyConfig
+from genai_core.context import Context, Result
 from genai_core.families.directory import save_family_model
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.one_to_many.config import OneToManyConfig
 from genai_core.families.one_to_many.model import NAMES, OneToMany, OneToManyShape, spelled
 from genai_core.hardware import choose_device
-from genai_core.result import Result
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
 
@@ -48,12 +48,12 @@ def exact_match(model: OneToMany, images: Tensor, labels: Tensor, device: torch.
     return sum(name == NAMES[label] for name, label in zip(written, labels.tolist(), strict=True)) / len(written)
 
 
-def run(config: OneToManyConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
+def run(config: OneToManyConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train on the digits in `data` and write the model directory to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     shape = OneToManyShape(config.cell, config.embedding_size, config.hidden_size)
     model = OneToMany(shape).to(device)
-    trained = train(model, Letters(model, data, config, device), config, training)
+    trained = train(model, Letters(model, data, config, device), config, context)
     save_family_model(model, "one_to_many", shape, out_dir)
     return outcome(trained, model, out_dir, "validation")

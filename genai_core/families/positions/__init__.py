@@ -1,1 +1,3 @@
 """How a transformer knows positions."""
+
+KINDS = {"positional": "genai_core.families.positions.generation:open_positional"}

@@ -3,28 +3,28 @@
 import json
 from pathlib import Path
 
+from genai_core.context import Context, Result
 from genai_core.families.characters import HeldOutCharacters
-from genai_core.families.recurrent.config import ComparisonEvaluationConfig
+from genai_core.families.positions.config import ComparisonEvaluationConfig
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
-from genai_core.inference.text import load_language_model
+from genai_core.inference.text import open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 SMOOTHING = 0.95
 """Decay of the moving average that the curves are drawn as."""
 
 
 def run(config: ComparisonEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write bits per character of each model, in windows as long as in training and longer ones, and the chart."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
 
     for name, directory in models.items():
-        model, _ = load_language_model(directory, where)
+        model = open_text_model(directory, where).model
         columns[name] = {"bits_per_character": held_out.bits(model, where)}
         if config.stretch > 1:
             longer = int(model.context_length * config.stretch)

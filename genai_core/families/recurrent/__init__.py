@@ -1,1 +1,3 @@
 """Recurrent language models."""
+
+KINDS = {"recurrent": "genai_core.families.recurrent.generation:open_recurrent"}

@@ -5,7 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from genai_core.config.base import Config
-from genai_core.config.training import LanguageModelConfig
+from genai_core.config.data import TokenizeConfig
+from genai_core.config.training import LanguageModelConfig, PretrainConfig
+from genai_core.families.config import FamilyConfig
 
 Cell = Literal["rnn", "lstm", "gru"]
 
@@ -21,21 +23,6 @@ class RecurrentConfig(LanguageModelConfig):
     """Numbers in the hidden state of a layer."""
     embedding_size: int = Field(default=64, ge=4)
     """Numbers of a token's embedding."""
-
-
-class PositionalConfig(LanguageModelConfig):
-    """Train a small causal transformer, to compare how it knows positions or how it is optimised."""
-
-    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "rotary"
-    """How the model knows where a token stands."""
-    layers: int = Field(default=2, ge=1, le=16)
-    """Blocks."""
-    hidden_size: int = Field(default=128, ge=16)
-    """Width of the residual stream."""
-    heads: int = Field(default=4, ge=1)
-    """Attention heads; they divide the width."""
-    feed_forward_size: int = Field(default=512, ge=16)
-    """Inner width of the feed-forward network."""
 
 
 class CharacterEvaluationConfig(Config):
@@ -55,21 +42,12 @@ class CharacterEvaluationConfig(Config):
     """Of the samples."""
 
 
-class ComparisonEvaluationConfig(Config):
-    """Compare trainings that differ in one thing."""
+class RecurrentFamily(FamilyConfig):
+    """Language models of recurrent cells, on characters."""
 
-    held_out_tokens: int = Field(default=60_000, ge=1024)
-    """Most held-out tokens to score."""
-    stretch: float = Field(default=2.0, ge=1)
-    """Also score windows this many times as long as those of the training."""
-
-
-class TuneEvaluationConfig(CharacterEvaluationConfig):
-    """Judge models of music in ABC notation."""
-
-    prompt: str = "X:1\nT:"
-    """What the samples continue."""
-    tunes: int = Field(default=40, ge=1)
-    """Tunes to write, for the share that parses."""
-    sample_tokens: int = Field(default=500, ge=10)
-    """Longest tune."""
+    characters: TokenizeConfig
+    rnn: RecurrentConfig
+    lstm: RecurrentConfig
+    gru: RecurrentConfig
+    character_transformer: PretrainConfig
+    evaluate: CharacterEvaluationConfig = CharacterEvaluationConfig()

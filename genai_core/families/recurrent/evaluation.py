@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from genai_core.context import Context, Reporter, Result
 from genai_core.data.token_files import TokenFile
 from genai_core.families.characters import HeldOutCharacters
 from genai_core.families.recurrent.config import CharacterEvaluationConfig
@@ -13,19 +14,18 @@ from genai_core.families.recurrent.model import RecurrentLanguageModel
 from genai_core.families.report import Columns, Pictures, Samples, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.inference.generate import Sampling
-from genai_core.inference.text import continue_text, load_language_model
+from genai_core.inference.text import continue_text, open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 GRADIENT_WINDOWS = 64
 
 
 def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the figures of each model and of n-grams over the same text, a sample of each, and the pictures."""
+    reporter = context.reporter
     pictures = Pictures(out_dir)
-    columns, samples = judge(config, tokens, models, pictures, reporter, choose_device(device))
+    columns, samples = judge(config, tokens, models, pictures, reporter, choose_device(context.device))
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
@@ -36,7 +36,7 @@ def judge(config: CharacterEvaluationConfig, tokens: Path, models: dict[str, Pat
     columns, samples = Columns(), dict[str, Samples]()
     recurrent = {}
     for model_name, directory in models.items():
-        model, _ = load_language_model(directory, where)
+        model = open_text_model(directory, where).model
         bits = held_out.bits(model, where, overlap=True)
         columns[model_name] = {"bits_per_character": bits,
                                "parameters": sum(parameter.numel() for parameter in model.parameters())}

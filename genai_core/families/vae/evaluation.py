@@ -6,25 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.families.images.config import ImageEvaluationConfig
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.evaluation import ImageJudge, asked_labels, evenly
-from genai_core.families.images.generation import load_vae
 from genai_core.families.report import DATA, Columns, Pictures, write_evaluation
+from genai_core.families.vae.generation import load_vae
 from genai_core.families.vae.model import Vae, divergence
 from genai_core.families.vae.objective import held_out_bound
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_grid, save_picture
-from genai_core.reporter import Reporter
-from genai_core.result import Result
 
 WALK_STEPS = 12
 
 
 def run(config: ImageEvaluationConfig, *, data: Path, classifier: Path, models: dict[str, Path], out_dir: Path,
-        reporter: Reporter, device: str) -> Result:
+        context: Context) -> Result:
     """Write the figures of each autoencoder and of PCA of the same size, and the pictures."""
-    where = choose_device(device)
+    reporter = context.reporter
+    where = choose_device(context.device)
     images, labels = load_digits(data, "test")
     training_images, _ = load_digits(data, "train")
     judge = ImageJudge(classifier, images, where)

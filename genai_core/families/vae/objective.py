@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genai_core.context import Context, Result
 from genai_core.families.directory import save_family_model
-from genai_core.families.images.config import VaeConfig
 from genai_core.families.images.digits import CLASSES, load_digits
 from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.vae.config import VaeConfig
 from genai_core.families.vae.model import Vae, VaeShape, divergence
 from genai_core.hardware import choose_device
-from genai_core.result import Result
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
 
@@ -64,12 +64,12 @@ def held_out_bound(model: Vae, images: Tensor, labels: Tensor) -> dict[str, floa
             "held_out_divergence": rates.sum().item(), "active_dimensions": float((rates > ACTIVE_NATS).sum())}
 
 
-def run(config: VaeConfig, *, data: Path, out_dir: Path, training: Run) -> Result:
+def run(config: VaeConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train an autoencoder on the digits in `data` and write its model directory to `out_dir`."""
-    device = choose_device(training.device)
+    device = choose_device(context.device)
     torch.manual_seed(config.seed)
     shape = VaeShape(config.channels, config.latent_size, CLASSES if config.conditional else 0)
     model = Vae(shape).to(device)
-    trained = train(model, EvidenceLowerBound(model, data, config, device), config, training)
+    trained = train(model, EvidenceLowerBound(model, data, config, device), config, context)
     save_family_model(model, "vae", shape, out_dir)
     return outcome(trained, model, out_dir, "elbo", "held_out", "active")

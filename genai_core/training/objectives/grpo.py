@@ -13,8 +13,8 @@ from genai_core.config.training import RlhfConfig
 from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
 from genai_core.data.instructions import continuation_prompt, user_asks
 from genai_core.inference.generate import Completions, Sampling, generate
+from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
-from genai_core.models.reward import Judge
 from genai_core.training.objectives.objective import Batch, Objective
 
 
@@ -24,7 +24,7 @@ class Grpo(Objective):
     unit = "completions"
     fixed_shapes = False
 
-    def __init__(self, policy: LanguageModel, reference: LanguageModel, judge: Judge, tokenizer: Tokenizer,
+    def __init__(self, policy: LanguageModel, reference: LanguageModel, judge: OpenedRewardModel, tokenizer: Tokenizer,
                  openings: list[str], held_out: list[str], config: RlhfConfig, device: torch.device):
         self.policy, self.reference, self.judge, self.tokenizer = policy, reference, judge, tokenizer
         self.openings, self.held_out, self.config, self.device = openings, held_out, config, device
@@ -147,7 +147,7 @@ def token_log_probabilities(model: LanguageModel, ids: Tensor, positions: Tensor
 
 
 @torch.no_grad()
-def compare(policy: LanguageModel, reference: LanguageModel, judge: Judge, tokenizer: Tokenizer, openings: list[str],
+def compare(policy: LanguageModel, reference: LanguageModel, judge: OpenedRewardModel, tokenizer: Tokenizer, openings: list[str],
             config: RlhfConfig) -> dict[str, float]:
     """Reward, its standard deviation, length and KL of the policy on `openings`; KL in nats a completion, from the
     log-probabilities of the policy's own samples."""

@@ -13,15 +13,13 @@ from typing import Any
 import yaml
 
 from genai_core.errors import InputError
+from tasks.catalog import FAMILIES, stages_of
 from tasks.execution import live_runs
-from tasks.registered import DATASETS, KEY_FIGURES
 from tasks.registry import versions as registry
 from tasks.store import dvc as versioning
 from tasks.store import records
 from tasks.store.artifacts import MANIFEST, Damaged, Store, read_manifest
 from tasks.store.workspace import Workspace
-
-STAGE_FOLDERS = {"data": DATASETS, "models": tuple(KEY_FIGURES), "reports": ("evaluate", "promote")}
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,13 @@ def remove(workspace: Workspace, entry: Garbage) -> None:
 def _artifacts(workspace: Workspace) -> dict[Path, dict[str, Any]]:
     """Every artifact here and its manifest; what has no readable manifest is not ours to judge."""
     found = {}
-    for folder, stages in STAGE_FOLDERS.items():
-        for stage in stages:
-            for path in sorted((workspace.root / folder / stage).glob(f"*/{MANIFEST}")):
-                try:
-                    found[path.parent] = read_manifest(path.parent)
-                except Damaged:
-                    continue
+    places = {(stage.folder, stage.name) for family in ("", *FAMILIES) for stage in stages_of(family)}
+    for folder, name in sorted(places):
+        for path in sorted((workspace.root / folder / name).glob(f"*/{MANIFEST}")):
+            try:
+                found[path.parent] = read_manifest(path.parent)
+            except Damaged:
+                continue
     return found
 
 

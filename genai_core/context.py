@@ -1,0 +1,77 @@
+"""What a stage is given beside its config and inputs, and what it returns.
+
+Nothing of a `Context` is part of a key: it says how to run and who listens, never what to compute.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+from genai_core.errors import InputError
+
+logger = logging.getLogger("genai_core")
+
+
+class Reporter(Protocol):
+    """How a stage tells the outside world what it is doing, without knowing who listens."""
+
+    def progress(self, done: float, total: float, unit: str, **figures: float) -> None:
+        """`done` of `total` `unit` (for example tokens) are finished; `figures` are worth showing beside the bar."""
+
+    def metrics(self, step: int, **values: float) -> None:
+        """Points of curves: each value belongs to the curve of its name at `step`."""
+
+    def note(self, text: str) -> None:
+        """One line for the log that a person may want to read."""
+
+
+class LogReporter:
+    """Sends notes to the standard log and drops the rest: enough to run any stage with no service at all."""
+
+    def progress(self, done: float, total: float, unit: str, **figures: float) -> None:
+        pass
+
+    def metrics(self, step: int, **values: float) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        logger.info(text)
+
+
+@dataclass(frozen=True)
+class Context:
+    """How a stage is to run: who listens, on which device, where checkpoints go."""
+
+    checkpoint_dir: Path
+    """Directory of the checkpoints of a training stage."""
+    reporter: Reporter = field(default_factory=LogReporter)
+    root: Path = Path()
+    """Where relative paths of the user's own files start."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    compile: str = "auto"
+    """`auto`, `on` or `off`: whether training uses torch.compile."""
+    checkpoint_seconds: float = 30.0
+    """Time between two checkpoints, in seconds."""
+
+
+class Result(NamedTuple):
+    """Figures of a stage, beside the files that it wrote."""
+
+    metrics: Mapping[str, float]
+    """The same whenever the same inputs are given: they are part of the artifact."""
+    measurements: Mapping[str, Any] = MappingProxyType({})
+    """Seconds, speeds and hardware of this one execution."""
+
+
+def read_metrics(artifact: Path) -> dict[str, float]:
+    """Metrics of a finished artifact, from its manifest. Raises InputError when there is none."""
+    path = artifact / "manifest.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["metrics"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not the manifest of an artifact ({error})") from None

@@ -1,0 +1,28 @@
+"""Configs of language models of tunes."""
+
+from pydantic import Field
+
+from genai_core.config.data import TokenizeConfig
+from genai_core.config.training import PretrainConfig
+from genai_core.families.config import FamilyConfig
+from genai_core.families.recurrent.config import CharacterEvaluationConfig, RecurrentConfig
+
+
+class TuneEvaluationConfig(CharacterEvaluationConfig):
+    """Judge models of music in ABC notation."""
+
+    prompt: str = "X:1\nT:"
+    """What the samples continue."""
+    tunes: int = Field(default=40, ge=1)
+    """Tunes to write, for the share that parses."""
+    sample_tokens: int = Field(default=500, ge=10)
+    """Longest tune."""
+
+
+class MusicFamily(FamilyConfig):
+    """Folk music in ABC notation."""
+
+    tune_characters: TokenizeConfig
+    tune_lstm: RecurrentConfig
+    tune_transformer: PretrainConfig
+    evaluate: TuneEvaluationConfig = TuneEvaluationConfig()

@@ -1,0 +1,55 @@
+"""Configs of transformers that differ in how they know positions, or in how they are optimised."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from genai_core.config.base import Config
+from genai_core.config.data import TokenizeConfig
+from genai_core.config.training import LanguageModelConfig
+from genai_core.families.config import FamilyConfig
+
+
+class PositionalConfig(LanguageModelConfig):
+    """Train a small causal transformer, to compare how it knows positions or how it is optimised."""
+
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "rotary"
+    """How the model knows where a token stands."""
+    layers: int = Field(default=2, ge=1, le=16)
+    """Blocks."""
+    hidden_size: int = Field(default=128, ge=16)
+    """Width of the residual stream."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads; they divide the width."""
+    feed_forward_size: int = Field(default=512, ge=16)
+    """Inner width of the feed-forward network."""
+
+
+class ComparisonEvaluationConfig(Config):
+    """Compare trainings that differ in one thing."""
+
+    held_out_tokens: int = Field(default=60_000, ge=1024)
+    """Most held-out tokens to score."""
+    stretch: float = Field(default=2.0, ge=1)
+    """Also score windows this many times as long as those of the training."""
+
+
+class PositionsFamily(FamilyConfig):
+    """How a transformer knows positions."""
+
+    characters: TokenizeConfig
+    sinusoidal_positions: PositionalConfig
+    learned_positions: PositionalConfig
+    rotary_positions: PositionalConfig
+    no_positions: PositionalConfig
+    evaluate: ComparisonEvaluationConfig = ComparisonEvaluationConfig()
+
+
+class OptimizersFamily(FamilyConfig):
+    """SGD, Adam and Muon."""
+
+    characters: TokenizeConfig
+    sgd_optimizer: PositionalConfig
+    adam_optimizer: PositionalConfig
+    muon_optimizer: PositionalConfig
+    evaluate: ComparisonEvaluationConfig = ComparisonEvaluationConfig()

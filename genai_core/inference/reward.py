@@ -1,0 +1,48 @@
+"""The directory of a reward model, in the layout of `Qwen3ForSequenceClassification`, and scoring with it."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.export.model_directory import load_config, load_weights, save_config
+from genai_core.models.kinds import Opened, read_json
+from genai_core.models.reward import RewardModel, score_texts
+
+
+class OpenedRewardModel(Opened):
+    """A reward model with what it needs to score text."""
+
+    produces = "scores"
+    model: RewardModel
+
+    def __init__(self, directory: Path, model: RewardModel, tokenizer: Tokenizer, length: int):
+        super().__init__(directory, model, next(model.parameters()).device)
+        self.tokenizer = tokenizer
+        self.length = length
+        """Longest text, in tokens."""
+
+    def score(self, texts: list[str]) -> Tensor:
+        return score_texts(self.model, self.tokenizer, texts, self.length)
+
+
+def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:
+    """Write the model directory; the tokenizer is copied from `tokenizer_dir`."""
+    save_config(model.config, "reward_model", tokenizer_dir, out_dir)
+    config = read_json(out_dir / "config.json")
+    config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1, "reward_length": length}
+    (out_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
+    save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def open_reward_model(directory: Path, device: torch.device) -> OpenedRewardModel:
+    """The reward model of a directory. Raises InputError, naming the file, when it is damaged."""
+    model = RewardModel(load_config(directory))
+    load_weights(model, directory / "model.safetensors")
+    length = read_json(directory / "config.json")["reward_length"]
+    return OpenedRewardModel(directory, model.to(device).eval(), load_tokenizer(directory), length)

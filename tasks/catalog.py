@@ -1,0 +1,45 @@
+"""Every stage and family that there is: those of this project, and those of installed packages.
+
+A package brings a family by an entry point of the group `genai_core.families` that names its `Family`, and the kinds of
+its models by entry points of the group `genai_core.kinds` (`genai_core/models/kinds.py`).
+"""
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from genai_core.errors import InputError
+from tasks import families, language_model
+from tasks.family import Family
+from tasks.stage import Stage
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (
+    *families.ALL, *(entry.load() for entry in entry_points(group="genai_core.families")))}
+
+
+def stages_of(family: str) -> tuple[Stage, ...]:
+    """The stages of a family in the order in which they run; of the language model for an empty name."""
+    return family_named(family).all_stages if family else language_model.STAGES
+
+
+def family_named(family: str) -> Family:
+    """Raises InputError for a family that there is not."""
+    if family not in FAMILIES:
+        raise InputError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
+    return FAMILIES[family]
+
+
+def find_stage(family: str, name: str) -> Stage:
+    """A stage of a family, or of the language model."""
+    return next(stage for stage in stages_of(family) if stage.name == name)
+
+
+@cache
+def lasting_stages() -> dict[str, Stage]:
+    """The stages whose artifacts a model can come from, by name: all datasets and models. Names are unique there."""
+    every = [*language_model.STAGES, *(stage for family in FAMILIES.values() for stage in family.stages)]
+    return {stage.name: stage for stage in every if stage.kind != "report"}
+
+
+def model_stages() -> dict[str, Stage]:
+    """The stages that make models, by name."""
+    return {name: stage for name, stage in lasting_stages().items() if stage.kind == "model"}

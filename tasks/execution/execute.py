@@ -1,0 +1,107 @@
+"""Executing a stage: find its artifact, fetch it, or make it, under the lock of its key.
+
+`python -m tasks.execution.execute < request.json` does it in a process of its own, and prints the artifact as JSON.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from genai_core.context import Context, Result
+from tasks.pipeline import StageRequest
+from tasks.registry.model_card import write_model_card
+from tasks.registry.versions import downloaded
+from tasks.stage import Stage
+from tasks.store import dvc, records
+from tasks.store.artifacts import Artifact, Store
+from tasks.store.cost import measured_cost
+from tasks.store.disk import clear_error_when_full, require_space
+from tasks.store.key import resolve
+from tasks.store.workspace import Workspace
+from tasks.tracking.stage_run import stage_run
+from tasks.views import prefect_artifacts
+
+logger = logging.getLogger("tasks")
+
+
+def execute(request: StageRequest) -> tuple[Artifact, str]:
+    """The artifact of a request, and how it came: `Cached`, `Fetched` or `Completed`."""
+    workspace, stage = Workspace(request.workspace), request.stage
+    store = Store.of(workspace)
+    directory = store.directory(stage.name, stage.kind, request.parts.key)
+    with store.lock(stage.name, request.parts.key):
+        if not request.force:
+            if found := store.find(directory):
+                return found, "Cached"
+            store.discard(directory)      # damaged or half made
+            if fetched := _fetch(stage, workspace, store, directory):
+                logger.info("%s %s fetched, not made", stage.name, request.parts.key)
+                return fetched, "Fetched"
+        return _make(request, workspace, store, directory), "Completed"
+
+
+def _fetch(stage: Stage, workspace: Workspace, store: Store, directory: Path) -> Artifact | None:
+    """A copy out of the DVC remote or the registry, filled in scratch and renamed once its bytes are right."""
+    with store.fetching(directory) as scratch:
+        if stage.kind == "dataset" and dvc.fetch(workspace, directory, scratch):
+            return store.adopt(scratch, directory)
+        if stage.kind == "model" and downloaded(stage.name, directory.name, scratch):
+            return store.adopt(scratch, directory)
+    return None
+
+
+def _make(request: StageRequest, workspace: Workspace, store: Store, directory: Path) -> Artifact:
+    stage, parts, identity = request.stage, request.parts, request.identity
+    started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), _cpu_seconds()
+    require_space(workspace, stage.name)
+    with (stage_run(request) as tracked, clear_error_when_full(workspace, stage.name),
+          store.new(directory, parts) as scratch):
+        checkpoint_dir = workspace.checkpoints / stage.name / parts.key
+        runtime = request.runtime
+        context = Context(checkpoint_dir, tracked.reporter, workspace.root,
+                          runtime.device if stage.resources.devices else "cpu", runtime.compile,
+                          runtime.checkpoint_seconds)
+        result = compute(request, scratch, context)
+        if stage.kind == "model":
+            card = write_model_card(scratch, stage, parts, request.inputs, dict(result.metrics))
+            prefect_artifacts.show_model_card(card, stage.name)
+        artifact = store.commit(scratch, directory, parts, dict(result.metrics))
+        seconds = time.monotonic() - clock
+        cost = measured_cost(runtime, seconds, _cpu_seconds() - cpu_clock, result.metrics.get("flops", 0.0))
+        records.write_record(workspace, artifact, {
+            "digest": artifact.digest, "started": started.isoformat(timespec="seconds"), "seconds": seconds,
+            "cost": asdict(cost), "commit": identity.commit, "command": identity.command,
+            "flow_run_id": identity.flow_run_id, "mlflow_run_id": tracked.run_id, "dvc_md5": identity.dataset_md5,
+            "flops": result.metrics.get("flops"), "measurements": dict(result.measurements),
+            "environment": records.environment(), **records.host()})
+        tracked.finish(result, seconds=seconds, energy_watt_hours=cost.energy_watt_hours, money=cost.money)
+    shutil.rmtree(checkpoint_dir, ignore_errors=True)      # the artifact is there: nothing will continue from them
+    return artifact
+
+
+def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
+    """Call the core's `run` with what the stage declares."""
+    paths = {name: artifact.directory(Workspace(request.workspace)) for name, artifact in request.inputs.items()}
+    inputs = {argument: paths[given] if isinstance(given, str) else {name: paths[name] for name in given}
+              for argument, given in request.stage.inputs.items()}
+    arguments = request.arguments()
+    config = arguments.pop("config")
+    result: Result = resolve(f"{request.stage.core}:run")(config, **arguments, **inputs, out_dir=out_dir,
+                                                         context=context)
+    return result
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the children that it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+if __name__ == "__main__":
+    made, _ = execute(StageRequest.model_validate_json(sys.stdin.read()))
+    print(made.model_dump_json())

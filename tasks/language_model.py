@@ -1,0 +1,70 @@
+"""The stages of the language model, in the order in which they run: reading this page is reading the pipeline."""
+
+from tasks.stage import ONE_DEVICE, Stage
+
+collect = Stage(
+    "collect", "genai_core.stages.collect", "dataset", settings={"config": "collect"}, inputs={},
+    describe="bring the declared sources into one set of tables", title="Collected data",
+    outside="genai_core.stages.collect:file_digests")
+
+clean = Stage(
+    "clean", "genai_core.stages.clean", "dataset", settings={"config": "clean"}, inputs={"collected": "collect"},
+    describe="repair, filter, deduplicate, mask and decontaminate", title="Cleaned data")
+
+tokenize = Stage(
+    "tokenize", "genai_core.stages.tokenize", "dataset", settings={"config": "tokenize"}, inputs={"cleaned": "clean"},
+    describe="train the tokenizer and write the token files", title="Token files")
+
+pretrain = Stage(
+    "pretrain", "genai_core.stages.pretrain", "model", settings={"config": "pretrain"}, inputs={"tokens": "tokenize"},
+    describe="train the base model on the token files", title="Base model",
+    use="A base language model: it continues text. It does not follow instructions.",
+    figures=("bits_per_byte/wikitext-2", "bits_per_byte/reviews", "parameters"),
+    curves=("loss", "bits_per_byte/wikitext-2", "bits_per_byte/reviews"), column="base", resources=ONE_DEVICE)
+
+instruct = Stage(
+    "instruct", "genai_core.stages.instruct", "model",
+    settings={"config": "instruct", "opening_words": "rlhf.prompt_words"},
+    inputs={"base": "pretrain", "cleaned": "clean"},
+    describe="fine-tune on chats", title="Chat model",
+    use="A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences into Spanish "
+        "and continues film reviews, each as far as its size allows.",
+    figures=("validation_loss",), curves=("loss", "validation_loss"), resources=ONE_DEVICE)
+
+reward = Stage(
+    "reward", "genai_core.stages.reward", "model", settings={"config": "reward"},
+    inputs={"instruct": "instruct", "cleaned": "clean"},
+    describe="learn to order texts as human raters do", title="Reward model",
+    use="A reward model: it scores a text by how positively human raters would judge it. Its ratings are about sentiment, "
+        "not helpfulness.",
+    figures=("accuracy_margin_1", "baseline_accuracy_margin_1"), curves=("accuracy", "validation_accuracy"),
+    resources=ONE_DEVICE)
+
+rlhf = Stage(
+    "rlhf", "genai_core.stages.rlhf", "model", settings={"config": "rlhf"},
+    inputs={"instruct": "instruct", "reward": "reward", "cleaned": "clean"},
+    describe="raise the reward, held near the instruct model", title="Aligned chat model",
+    use="A chat model whose continuations of reviews were pushed towards a higher reward.",
+    figures=("reward_gain_deviations", "held_out_kl"), curves=("reward", "held_out_reward"), resources=ONE_DEVICE)
+
+quantize = Stage(
+    "quantize", "genai_core.stages.quantize", "model", settings={"config": "quantize"},
+    inputs={"model": "rlhf", "tokens": "tokenize"},
+    describe="store the weights in eight and four bits", title="Quantized chat model",
+    use="The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
+    figures=("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"), column="int8")
+
+evaluate = Stage(
+    "evaluate", "genai_core.stages.evaluate", "report",
+    settings={"config": "evaluate", "completion_tokens": "rlhf.completion_tokens",
+              "opening_words": "rlhf.prompt_words"},
+    inputs={"base": "pretrain", "instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "quantized": "quantize",
+            "tokens": "tokenize", "cleaned": "clean"},
+    describe="one table of figures for every model, baselines beside it", title="Evaluation", resources=ONE_DEVICE)
+
+promote = Stage(
+    "promote", "genai_core.stages.promote", "report", settings={"config": "promote"},
+    inputs={"evaluate": "evaluate", "reward": "reward", "rlhf": "rlhf", "quantize": "quantize"},
+    describe="hold the figures against the gates, move the alias champion", title="Gates")
+
+STAGES = (collect, clean, tokenize, pretrain, instruct, reward, rlhf, quantize, evaluate, promote)

@@ -1,0 +1,58 @@
+"""The key of a stage: everything that its artifact depends on, no more and no less."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from genai_core.config.base import Config
+from genai_core.models import kinds
+from tasks.stage import Stage
+from tasks.store.artifacts import Artifact, KeyParts
+from tasks.store.fingerprint import Digests, code_fingerprint
+from tasks.store.workspace import Workspace
+
+TABLE = "genai_core.models.kinds"
+ARGUMENTS = "(arguments)"
+
+
+def key_parts(stage: Stage, config: Config, inputs: Mapping[str, Artifact], workspace: Workspace) -> KeyParts:
+    """What the artifact of `stage` depends on: the settings that it is given, the bytes of its inputs, its code."""
+    settings = {name: _plain(setting(config, name)) for name in stage.settings.values()}
+    digests = {name: inputs[name].digest for name in stage.input_stages}
+    if stage.outside:
+        digests |= resolve(stage.outside)(setting(config, stage.settings["config"]), workspace.root)
+    code: Digests = code_fingerprint(stage.core)
+    if TABLE in code:
+        for kind in sorted(_opened_kinds(stage, inputs, workspace)):
+            code |= code_fingerprint(kinds.loader_of(kind).partition(":")[0])
+    # which argument is given what is decided by the declaration, so it counts as code
+    code[ARGUMENTS] = {"": hashlib.sha256(json.dumps([stage.settings, stage.inputs]).encode()).hexdigest()[:16]}
+    return KeyParts(stage.name, settings, digests, dict(sorted(code.items())))
+
+
+def setting(config: Any, name: str) -> Any:
+    """The value of `section` or `section.field` of a config."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def resolve(dotted: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = dotted.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Config) else value
+
+
+def _opened_kinds(stage: Stage, inputs: Mapping[str, Artifact], workspace: Workspace) -> set[str]:
+    """Kinds of the models among the inputs: a stage that opens models by the table runs the code that opens them."""
+    directories: list[Path] = [inputs[name].directory(workspace) for name in stage.input_stages]
+    found = [path.parent for directory in directories for path in (*directory.glob("config.json"),
+                                                                   *directory.glob("*/config.json"))]
+    return {kinds.kind_of(directory) for directory in found}
