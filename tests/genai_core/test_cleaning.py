@@ -3,6 +3,7 @@
 import pytest
 
 from genai_core.config.data import CleanConfig
+from genai_core.context import Context
 from genai_core.data.clean.decontaminate import HeldOut
 from genai_core.data.clean.deduplicate import near_duplicates
 from genai_core.data.clean.normalize import detokenize_wikitext, normalize
@@ -93,7 +94,7 @@ def test_every_removal_has_a_reason_and_the_leak_is_closed(tmp_path, prose, reco
                  _document(2, "an effective, but too-tepid film -- if you ask me about it"),
                  _document(3, long, split="test"), _document(4, "And so it is said that " + long + " in the end of it")]
     result = clean.run(CleanConfig(), collected=_tables(tmp_path / "in", documents, [rated]), out_dir=tmp_path / "out",
-                       reporter=recorder)
+                       context=Context(tmp_path, recorder))
     kept = [row["id"] for row in read_table(tmp_path / "out", "documents")]
     assert kept == ["a/0", "a/3"]
     reasons = (tmp_path / "out" / "removed.json").read_text()
@@ -105,4 +106,4 @@ def test_every_removal_has_a_reason_and_the_leak_is_closed(tmp_path, prose, reco
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path, recorder):
     with pytest.raises(InputError, match=r"no training document is left.*too_few_words 2"):
         clean.run(CleanConfig(), collected=_tables(tmp_path, [_document(0, "a"), _document(1, "b")]), out_dir=tmp_path,
-                  reporter=recorder)
+                  context=Context(tmp_path, recorder))

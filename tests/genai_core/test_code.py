@@ -7,6 +7,7 @@ import pytest
 
 from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource, TokenizeConfig
 from genai_core.config.presets import PRESETS, read_yaml
+from genai_core.context import Context
 from genai_core.data.sources.archives import fetch
 from genai_core.data.sources.readers import READERS
 from genai_core.data.tables import read_table, write_table
@@ -93,13 +94,13 @@ def test_a_body_ends_where_the_indentation_does_and_an_empty_or_broken_one_does_
 def test_held_out_text_that_is_no_python_is_left_out_and_none_is_an_error(tmp_path, recorder):
     config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=20)}, test_fraction=0.2,
                            validation_fraction=0.2)
-    collect.run(config, root=tmp_path, out_dir=tmp_path, reporter=recorder)
-    tokenize.run(TokenizeConfig(vocab_size=300), cleaned=tmp_path, out_dir=tmp_path, reporter=recorder)
+    collect.run(config, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
+    tokenize.run(TokenizeConfig(vocab_size=300), cleaned=tmp_path, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
     rows = [{**row, "text": "print 'of another Python'\n"} for row in read_table(tmp_path, "documents")]
     write_table(rows, "documents", tmp_path)
     with pytest.raises(InputError, match=r"lines of Python \(0 found\)"):
         code.run(CodeEvaluationConfig(), tokens=tmp_path, collected=tmp_path, models={}, out_dir=tmp_path,
-                 reporter=recorder, device="cpu")
+                 context=Context(tmp_path, recorder, device="cpu"))
 
 
 def test_looking_a_line_up_keeps_the_indentation():
@@ -122,7 +123,7 @@ def test_each_character_has_a_kind():
 
 def test_the_standard_library_is_a_source_whose_files_are_part_of_the_key(tmp_path, recorder, monkeypatch):
     config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=40)}, test_fraction=0.2)
-    collect.run(config, root=tmp_path, out_dir=tmp_path, reporter=recorder)
+    collect.run(config, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
     rows = read_table(tmp_path, "documents")
     assert len(rows) == 40 and all(isinstance(ast.parse(row["text"]), ast.Module) for row in rows)
     (name, digest), = collect.file_digests(config, tmp_path).items()

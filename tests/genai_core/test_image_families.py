@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits as sklearn_digits
 from torch.distributions import Normal, kl_divergence
 
+from genai_core.context import Context
 from genai_core.errors import InputError
 from genai_core.families.diffusion import objective as diffusion
 from genai_core.families.diffusion.config import DiffusionConfig
@@ -19,12 +20,13 @@ from genai_core.families.images import train_classifier as classify_digits
 from genai_core.families.images.config import ClassifierConfig
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.evaluation import asked_labels, evenly, frechet_distance
-from genai_core.families.images.generation import load_image_model, make_images
+from genai_core.families.images.generation import open_image_model
 from genai_core.families.vae import objective as vae
 from genai_core.families.vae.config import VaeConfig
 from genai_core.families.vae.model import divergence
+from genai_core.models.kinds import open_model
 from genai_core.training import loop
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 
 TRAINING = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 2}
 
@@ -49,7 +51,7 @@ def classifier(digits, tmp_path_factory, request):
     out = tmp_path_factory.mktemp("classifier")
     config = ClassifierConfig(**TRAINING | {"steps": 60, "batch_size": 32}, channels=8)
     result = classify_digits.run(config, data=digits, out_dir=out,
-                                 training=Run(out / "checkpoints", Recorder(), device="cpu"))
+                                 context=Context(out / "checkpoints", Recorder(), device="cpu"))
     assert result.metrics["test_accuracy"] > 0.5
     return out
 
@@ -61,14 +63,14 @@ class Interrupted(Exception):
 def trainers(digits, classifier):
     return {
         "vae": lambda out, run: vae.run(VaeConfig(**TRAINING, channels=4, conditional=True), data=digits, out_dir=out,
-                                        training=run),
+                                        context=run),
         "gan": lambda out, run: gan.run(GanConfig(**TRAINING, channels=4, objective="dcgan"), data=digits, out_dir=out,
-                                        classifier=classifier, training=run),
+                                        classifier=classifier, context=run),
         "wgan": lambda out, run: gan.run(GanConfig(**TRAINING, channels=4, objective="wgan", critic_steps=2),
-                                         data=digits, out_dir=out, classifier=classifier, training=run),
+                                         data=digits, out_dir=out, classifier=classifier, context=run),
         "diffusion": lambda out, run: diffusion.run(DiffusionConfig(**TRAINING, channels=8, noise_steps=20,
                                                                     sampling_steps=4), data=digits, out_dir=out,
-                                                    training=run),
+                                                    context=run),
     }
 
 
@@ -78,7 +80,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(digits, classifier, tmp_path, r
     run = trainers(digits, classifier)[name]
     (tmp_path / "whole").mkdir()
     (tmp_path / "resumed").mkdir()
-    whole = run(tmp_path / "whole", Run(tmp_path / "a", recorder, device="cpu", checkpoint_seconds=1e-9))
+    whole = run(tmp_path / "whole", Context(tmp_path / "a", recorder, device="cpu", checkpoint_seconds=1e-9))
     save = loop.checkpoints.save
 
     def save_and_stop(directory, step, *rest):
@@ -87,7 +89,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(digits, classifier, tmp_path, r
             raise Interrupted
 
     monkeypatch.setattr(loop.checkpoints, "save", save_and_stop)
-    again = Run(tmp_path / "b", recorder, device="cpu", checkpoint_seconds=1e-9)
+    again = Context(tmp_path / "b", recorder, device="cpu", checkpoint_seconds=1e-9)
     with pytest.raises(Interrupted):
         run(tmp_path / "resumed", again)
     monkeypatch.undo()
@@ -96,9 +98,9 @@ def test_resumed_equals_uninterrupted_to_the_bit(digits, classifier, tmp_path, r
     assert resumed.metrics == whole.metrics
     for file in ("model.safetensors", "curves.json"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "resumed" / file).read_bytes()
-    images = make_images(tmp_path / "whole", 5, None, 0, torch.device("cpu"))
+    images = open_model(tmp_path / "whole", torch.device("cpu")).make_images(5, None, 0)
     assert images.shape == (5, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
-    assert torch.equal(images, make_images(tmp_path / "resumed", 5, None, 0, torch.device("cpu")))
+    assert torch.equal(images, open_model(tmp_path / "resumed", torch.device("cpu")).make_images(5, None, 0))
 
 
 def test_each_step_changes_the_weights_of_its_player_alone(digits, classifier, tmp_path, recorder):
@@ -108,7 +110,7 @@ def test_each_step_changes_the_weights_of_its_player_alone(digits, classifier, t
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     objective = Adversarial(model, digits, classifier, config, torch.device("cpu"))
     assert [objective.player(step) for step in range(6)] == ["discriminator", "generator", "generator"] * 2
-    train(model, objective, config, Run(tmp_path / "a", recorder, device="cpu"))
+    train(model, objective, config, Context(tmp_path / "a", recorder, device="cpu"))
     changed = {name.split(".")[0] for name, parameter in model.named_parameters()
                if not torch.equal(parameter, before[name])}
     assert changed == {"discriminator"}
@@ -187,14 +189,14 @@ def test_asked_for_what_it_cannot_do_a_model_says_so(digits, classifier, tmp_pat
     device = torch.device("cpu")
     out = tmp_path / "gan"
     out.mkdir()
-    trainers(digits, classifier)["gan"](out, Run(tmp_path / "a", recorder, device="cpu"))
+    trainers(digits, classifier)["gan"](out, Context(tmp_path / "a", recorder, device="cpu"))
     with pytest.raises(InputError, match="trained without labels"):
-        make_images(out, 2, 7, 0, device)
+        open_model(out, device).make_images(2, 7, 0)
     with pytest.raises(InputError, match="makes no images"):
-        load_image_model(classifier, device)
+        open_image_model(classifier, device)
     (out / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match="not a readable safetensors file"):
-        load_image_model(out, device)
+        open_image_model(out, device)
     with pytest.raises(InputError, match="not a readable set of images"):
         load_digits(tmp_path, "train")
 

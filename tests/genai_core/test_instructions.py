@@ -1,11 +1,12 @@
 """The mixture of fine-tuning: as many chats of each task as asked for, and nothing that is held out."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from genai_core.config.pipeline import load_pipeline
-from genai_core.context import LogReporter
+from genai_core.context import Context
 from genai_core.data.instructions import TITLE_WORDS, build_mixture, title_prompt
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
@@ -21,8 +22,8 @@ def cleaned(tmp_path_factory):
     config = load_pipeline("smoke", {"collect.sources.chatterbot": None, "collect.sources.vader": None,
                                      "collect.sources.wikitext-2.limit": 200, "clean.near_duplicate_threshold": 1})
     collected, directory = tmp_path_factory.mktemp("collected"), tmp_path_factory.mktemp("cleaned")
-    collect.run(config.collect, root=collected, out_dir=collected, reporter=LogReporter())
-    clean.run(config.clean, collected=collected, out_dir=directory, reporter=LogReporter())
+    collect.run(config.collect, out_dir=collected, context=Context(Path(), root=collected))
+    clean.run(config.clean, collected=collected, out_dir=directory, context=Context(Path()))
     return directory
 
 

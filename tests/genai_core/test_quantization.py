@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from genai_core.errors import InputError
-from genai_core.inference.chat import ChatModel
+from genai_core.inference.generate import Sampling
+from genai_core.models.kinds import open_model
 from genai_core.quantization.directory import load_quantized, quantize_to_directory
 from genai_core.quantization.weights import (
     QuantizedLinear,
@@ -68,7 +69,7 @@ def test_a_quantized_directory_answers_nearly_as_the_model(tiny_model, tokenizer
     stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     full = 4 * sum(parameter.numel() for parameter in tiny_model.parameters())
     assert stored < full * 0.30
-    assert isinstance("".join(ChatModel(tmp_path).answer([{"role": "user", "content": "Hi"}], 5)), str)
+    assert isinstance("".join(open_model(tmp_path, torch.device("cpu")).chat([{"role": "user", "content": "Hi"}], 5, Sampling())), str)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -81,4 +82,4 @@ def test_a_damaged_directory_is_one_clear_error(tiny_model, tokenizer_dir, tmp_p
     else:
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match=file.replace(".", r"\.")):
-        ChatModel(tmp_path)
+        open_model(tmp_path, torch.device("cpu"))

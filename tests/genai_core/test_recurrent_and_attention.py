@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from genai_core.config.data import CollectConfig, RandomTextSource, TokenizeConfig
+from genai_core.context import Context
 from genai_core.families.characters import HeldOutCharacters
 from genai_core.families.encoder_decoder.interface import write
 from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
@@ -15,9 +16,8 @@ from genai_core.families.recurrent import objective as recurrent
 from genai_core.families.recurrent.config import RecurrentConfig
 from genai_core.families.recurrent.model import LAYERS, RecurrentLanguageModel, RecurrentShape, RecurrentStack
 from genai_core.inference.generate import generate
-from genai_core.inference.text import load_language_model
+from genai_core.inference.text import open_text_model
 from genai_core.stages import collect, tokenize
-from genai_core.training.loop import Run
 
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 CELLS = sorted(TORCH)
@@ -139,12 +139,12 @@ def test_on_random_text_a_model_comes_to_its_entropy_and_not_below(tmp_path, rec
     collected, tokens, model = (tmp_path / name for name in ("collected", "tokens", "model"))
     for directory in (collected, tokens, model):
         directory.mkdir()
-    collect.run(config, root=tmp_path, out_dir=collected, reporter=recorder)
-    tokenize.run(TokenizeConfig(vocab_size=259, extra_sources=()), cleaned=collected, out_dir=tokens, reporter=recorder)
+    collect.run(config, out_dir=collected, context=Context(tmp_path, recorder, tmp_path))
+    tokenize.run(TokenizeConfig(vocab_size=259, extra_sources=()), cleaned=collected, out_dir=tokens, context=Context(tmp_path, recorder, tmp_path))
     training = RecurrentConfig(cell="gru", layers=1, hidden_size=16, embedding_size=8, context_length=32, batch_size=32,
                                tokens=60_000, learning_rate=0.02, evaluations=1)
-    recurrent.run(training, tokens=tokens, out_dir=model, training=Run(tmp_path / "checkpoints", recorder))
+    recurrent.run(training, tokens=tokens, out_dir=model, context=Context(tmp_path / "checkpoints", recorder))
     held_out = HeldOutCharacters(tokens, 50_000)
-    bits = held_out.bits(load_language_model(model, torch.device("cpu"))[0], torch.device("cpu"))
+    bits = held_out.bits(open_text_model(model, torch.device("cpu")).model, torch.device("cpu"))
     assert math.log2(8) - 0.01 < bits < math.log2(8) + 0.15
     assert math.log2(8) - 0.01 < held_out.ngram_bits(2) < math.log2(8) + 0.15

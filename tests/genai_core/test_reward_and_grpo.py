@@ -1,12 +1,15 @@
 """Reward model and GRPO: padding changes nothing, the pair loss is the naive one, the first ratio is one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from genai_core.config.training import RewardConfig, RlhfConfig
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy
-from genai_core.models.reward import Judge, RewardModel, encode_texts, load_judge, save_reward_model, score_texts
+from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
+from genai_core.models.reward import RewardModel, encode_texts, score_texts
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 from genai_core.training.objectives.grpo import Grpo, compare, sample, token_log_probabilities
 
@@ -37,7 +40,7 @@ def test_transformers_gives_our_rewards(reward_model, tokenizer, tokenizer_dir, 
     with torch.no_grad():
         assert theirs(ids).logits[0, 0].item() == pytest.approx(
             score_texts(reward_model, tokenizer, TEXTS[:1], 64).item(), abs=1e-4)
-    judge = load_judge(tmp_path, CPU)
+    judge = open_reward_model(tmp_path, CPU)
     assert judge.length == 64
     assert torch.equal(judge.score(TEXTS), score_texts(reward_model, tokenizer, TEXTS, 64))
 
@@ -69,7 +72,7 @@ def test_pair_accuracy_and_calibration():
 def setting(tiny_model, reward_model, tokenizer):
     config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10, prompt_words=2)
     openings = ["This film", "I saw", "One of"]
-    judge = Judge(reward_model, tokenizer, 64)
+    judge = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
     return config, judge, Grpo(tiny_model, tiny_model, judge, tokenizer, openings, openings, config, CPU)
 
 

@@ -14,6 +14,7 @@ import zstandard
 
 from genai_core.config.data import ArchiveSource, CollectConfig, FileSource, HubSource
 from genai_core.config.presets import PRESETS, read_yaml
+from genai_core.context import Context
 from genai_core.data.sources import archives
 from genai_core.data.sources.archives import Archive, fetch
 from genai_core.data.sources.hub import read_hub
@@ -63,7 +64,7 @@ def test_the_collected_tables_are_the_same_bytes_each_time(tmp_path, prose, reco
     config = CollectConfig(sources={"mine": files("*.txt", "*.jsonl*", "*.parquet")})
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        collect.run(config, root=tmp_path, out_dir=tmp_path / name, reporter=recorder)
+        collect.run(config, out_dir=tmp_path / name, context=Context(tmp_path, recorder, tmp_path))
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
     assert len(read_table(tmp_path / "one", "documents")) == 6
@@ -180,7 +181,7 @@ def test_the_readers_of_the_families_find_what_their_archives_are_known_to_hold(
 def test_an_image_survives_collecting(tmp_path, recorder):
     definitions = read_yaml(str(PRESETS / "families" / "sources.yaml"))
     config = CollectConfig(sources={"mnist": definitions["mnist"] | {"limit": 40}}, test_fraction=0.3)
-    collect.run(config, root=tmp_path, out_dir=tmp_path, reporter=recorder)
+    collect.run(config, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
     rows = read_table(tmp_path, "images")
     assert len(rows) == 40 and {row["split"] for row in rows} >= {"train", "test"}
     assert {row["label"] for row in rows} == set(range(10)) and rows[0]["pixels"] != rows[-1]["pixels"]

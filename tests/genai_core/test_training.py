@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from genai_core.config.training import PretrainConfig, TrainConfig
+from genai_core.context import Context
 from genai_core.data.batches import Windows
 from genai_core.data.token_files import TokenFile, write_tokens
 from genai_core.data.tokenizer import save_tokenizer
 from genai_core.errors import InputError, TrainingDiverged
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints, loop
-from genai_core.training.loop import Run, train
+from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Objective
 from genai_core.training.optimizers import Muon, orthogonalize
 from genai_core.training.schedule import learning_rate_factor
@@ -52,9 +53,9 @@ def run_pretraining(tokens_dir, out, recorder, checkpoint_dir, monkeypatch=None,
                 raise Interrupted
 
         monkeypatch.setattr(loop.checkpoints, "save", save_and_stop)
-    run = Run(checkpoint_dir, recorder, device="cpu", compile="off", checkpoint_seconds=seconds)
+    run = Context(checkpoint_dir, recorder, device="cpu", compile="off", checkpoint_seconds=seconds)
     try:
-        return pretrain.run(PretrainConfig(**{**CONFIG, **changes}), tokens=tokens_dir, out_dir=out, training=run)
+        return pretrain.run(PretrainConfig(**{**CONFIG, **changes}), tokens=tokens_dir, out_dir=out, context=run)
     finally:
         if stop_after is not None:
             monkeypatch.undo()
@@ -192,7 +193,7 @@ class Quadratic(Objective):
 def train_quadratic(tmp_path, recorder, steps, bad, policy):
     model = torch.nn.Linear(2, 1, bias=False)
     config = TrainConfig(learning_rate=0.1, batch_size=1, on_non_finite=policy)
-    run = Run(tmp_path, recorder, device="cpu", compile="off")
+    run = Context(tmp_path, recorder, device="cpu", compile="off")
     return model, train(model, Quadratic(model, steps, bad), config, run)
 
 
