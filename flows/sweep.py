@@ -30,7 +30,8 @@ def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, 
     rows: list[dict[str, Any]] = []
     try:
         for combination in combinations:
-            figures = train_llm(**preset_parameters(preset), overrides={**(overrides or {}), **combination}, until=until)
+            both = {**(overrides or {}), **combination}
+            figures = train_llm(**preset_parameters(preset), overrides=both, until=until)
             rows.append({**combination, **figures})
     except BaseException:
         tracking.end_run(parent, "FAILED")

@@ -40,6 +40,8 @@ conditional_vae = model("conditional_vae", "genai_core.families.vae.objective",
                         "train an autoencoder that is given the digit",
                         f"A variational autoencoder that is told which digit to make. {_MAKES_DIGITS}", _VAE_FIGURES,
                         _VAE_CURVES, data="digits")
+luong = _seq2seq_model("luong", "train an encoder and decoder: luong",
+                       f"{_TRANSLATES} Its decoder looks at the source by a multiplicative score.")
 
 recurrent = Family(
     "recurrent", "Recurrent language models", f"{RECURRENT}.config:RecurrentFamily",
@@ -77,14 +79,13 @@ many_to_many = Family(
      evaluation(f"{PAIR}.evaluation", tuple(f"{cell}_translator" for cell in CELLS), data="pairs")),
     figures=("chrf", "bleu"), shown_model="gru_translator")
 
-_luong_use = f"{_TRANSLATES} Its decoder looks at the source by a multiplicative score."
 seq2seq = Family(
     "seq2seq", "Sequence to sequence, without and with attention", f"{PAIR}.config:Seq2SeqFamily",
     (pairs,
      _seq2seq_model("no_attention", "train an encoder and decoder: no attention"),
      _seq2seq_model("bahdanau", "train an encoder and decoder: bahdanau",
                     f"{_TRANSLATES} Its decoder looks at the source by an additive score."),
-     _seq2seq_model("luong", "train an encoder and decoder: luong", _luong_use),
+     luong,
      evaluation(f"{PAIR}.evaluation", ("no_attention", "bahdanau", "luong"), data="pairs")),
     figures=("chrf", "bleu", "chrf_from_8_words"), shown_model="luong")
 
@@ -92,9 +93,9 @@ t5 = Family(
     "t5", "Encoder-decoder transformer: text to text", f"{PAIR}.config:T5Family",
     (pairs,
      model("t5", f"{PAIR}.train_transformer", "train an encoder-decoder transformer on every task",
-           "An encoder-decoder transformer: text to text, the task named by a prefix (`translate English to Spanish: `, "
-           "`sentiment: `, `title: `).", _PAIR_FIGURES, settings=_LENGTHS, data="pairs"),
-     _seq2seq_model("luong", "train a recurrent one for about as many seconds", _luong_use),
+           "An encoder-decoder transformer: text to text, the task named by a prefix (`translate English to Spanish: "
+           "`, `sentiment: `, `title: `).", _PAIR_FIGURES, settings=_LENGTHS, data="pairs"),
+     luong,
      evaluation(f"{PAIR}.evaluation", ("t5", "luong"), data="pairs")),
     figures=("chrf", "bleu", "sentiment_accuracy", "title_chrf"), shown_model="t5")
 

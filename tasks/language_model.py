@@ -27,16 +27,16 @@ instruct = Stage(
     settings={"config": "instruct", "opening_words": "rlhf.prompt_words"},
     inputs={"base": "pretrain", "cleaned": "clean"},
     describe="fine-tune on chats", title="Chat model",
-    use="A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences into Spanish "
-        "and continues film reviews, each as far as its size allows.",
+    use="A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences into "
+        "Spanish and continues film reviews, each as far as its size allows.",
     figures=("validation_loss",), curves=("loss", "validation_loss"), resources=ONE_DEVICE)
 
 reward = Stage(
     "reward", "genai_core.stages.reward", "model", settings={"config": "reward"},
     inputs={"instruct": "instruct", "cleaned": "clean"},
     describe="learn to order texts as human raters do", title="Reward model",
-    use="A reward model: it scores a text by how positively human raters would judge it. Its ratings are about sentiment, "
-        "not helpfulness.",
+    use="A reward model: it scores a text by how positively human raters would judge it. Its ratings are about "
+        "sentiment, not helpfulness.",
     figures=("accuracy_margin_1", "baseline_accuracy_margin_1"), curves=("accuracy", "validation_accuracy"),
     resources=ONE_DEVICE)
 

@@ -32,7 +32,7 @@ class Stage:
     """Argument of `run` to the part of the config that it is given, as `section` or `section.field`; the first argument
     is called `config`. `run` is handed nothing else of the config, so this is what the key holds of it."""
     inputs: dict[str, str | tuple[str, ...]]
-    """Argument of `run` to the stage whose artifact it is given, or to several stages: then a mapping by their names."""
+    """Argument of `run` to the stage whose artifact it is given, or to several: then a mapping by their names."""
     describe: str
     """What it does, in the words of the stage list."""
     title: str = ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genai_core.families.config import FAMILIES
+from tasks.catalog import FAMILIES
 from tasks.store.workspace import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -1,4 +1,4 @@
-"""Serves the deployments of `prefect.yaml` without a worker: `genai up` runs it, as `python -m flows.services.deployments`."""
+"""Serves the deployments of `prefect.yaml` without a worker: `genai up` runs it as `python -m` this module."""
 
 import os
 from pathlib import Path

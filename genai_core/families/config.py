@@ -33,8 +33,8 @@ def load_family_config(model: type[FamilyConfig], family: str, presets: Path, pr
                        overrides: dict[str, Any] | None = None) -> FamilyConfig:
     """The config of a family: its preset `laptop`, what `smoke` changes, then `overrides` (`stage.field` to value).
 
-    `presets` is the YAML file of the family's presets. `preset` may also be the path of a YAML file: a whole config, as a
-    run stores it, or what changes in the preset or file that it `extends`.
+    `presets` is the YAML file of the family's presets. `preset` may also be the path of a YAML file: a whole config, as
+    a run stores it, or what changes in the preset or file that it `extends`.
     Raises InputError, in one line that names the field, for anything that is not right.
     """
     values = read_preset(preset, {name: partial(_shipped, presets, name) for name in FAMILY_PRESETS})

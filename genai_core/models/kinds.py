@@ -45,7 +45,8 @@ class Opened:
         self.model = model
         self.device = device
 
-    def complete(self, prompt: str, max_new_tokens: int, sampling: "Sampling", seed: int | None = None) -> Iterator[str]:
+    def complete(self, prompt: str, max_new_tokens: int, sampling: "Sampling", seed: int | None = None
+                 ) -> Iterator[str]:
         """Pieces of text that follow, answer or label `prompt`. Raises InputError for a model that makes no text."""
         raise self._cannot("makes no text")
 

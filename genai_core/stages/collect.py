@@ -30,8 +30,8 @@ from genai_core.errors import InputError
 def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     """Write the tables (see tables.py) and the data card to `out_dir`.
 
-    Relative paths of file sources start at `context.root`. Raises InputError for a source that is missing, empty, unreadable,
-    of the wrong schema or with another hash.
+    Relative paths of file sources start at `context.root`. Raises InputError for a source that is missing, empty,
+    unreadable, of the wrong schema or with another hash.
     """
     reporter = context.reporter
     tables: dict[str, Rows] = {name: [] for name in SCHEMAS}

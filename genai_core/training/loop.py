@@ -165,7 +165,7 @@ def _replay(curves: dict[str, list[tuple[int, float]]], reporter: Reporter) -> N
         reporter.metrics(step, **values)
 
 
-def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int, skipped: int,
-          curves: dict[str, list[tuple[int, float]]]) -> None:
+def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int,
+          skipped: int, curves: dict[str, list[tuple[int, float]]]) -> None:
     checkpoints.save(context.checkpoint_dir, step, model, optimizers, {},
                      {"done": done, "skipped": skipped, "curves": curves})

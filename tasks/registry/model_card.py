@@ -15,8 +15,8 @@ def write_model_card(directory: Path, stage: Stage, parts: KeyParts, inputs: Map
     """Write `README.md`; its text. It is outside the artifact's digest, so it may name what made the model here."""
     lines = [f"# {stage.name} {parts.key}", "", stage.use, "", "## Made from", ""]
     lines += [f"- {name}: `{artifact.key}` (digest `{artifact.digest[:16]}`)" for name, artifact in inputs.items()]
-    lines += ["", "## Key figures", "", *_rows({name: metrics[name] for name in stage.figures if name in metrics}), "", "## All figures", "",
-              *_rows(metrics), "", "## Parameters", "", *_rows(flatten(parts.config)), "",
+    key_figures = {name: metrics[name] for name in stage.figures if name in metrics}
+    lines += ["", "## Key figures", "", *_rows(key_figures), "", "## All figures", "", *_rows(metrics), "", "## Parameters", "", *_rows(flatten(parts.config)), "",
               "## Limits", "", "Trained on a small public corpus; it makes things up and repeats the biases of film "
               "reviews and encyclopedia articles. The licences of the data are in the data card of the collected "
               "dataset.", ""]

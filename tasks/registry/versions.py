@@ -138,7 +138,7 @@ def _signature(directory: Path) -> Any:
 
 
 def _requirements(stage: Stage, record: dict[str, Any]) -> list[str]:
-    """What the served model imports, in the versions that made it, and the package that brought a stage from outside."""
+    """What the served model imports, in the versions that made it, and the package that brought its stage."""
     made_with: dict[str, str] = record.get("environment", {})
     pinned = [f"{name}=={made_with[name]}" if name in made_with else name for name in SERVED]
     package = stage.core.split(".")[0]

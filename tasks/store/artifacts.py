@@ -188,7 +188,7 @@ class Store:
         return self.find(directory)
 
     def discard(self, directory: Path) -> None:
-        """Take a directory away at once: renamed first, so that nobody sees half of it. Call it under the key's lock."""
+        """Take a directory away at once: renamed first, so that nobody sees half of it. Call under the key's lock."""
         if directory.exists():
             self.workspace.scratch.mkdir(parents=True, exist_ok=True)
             trash = self.workspace.scratch / f"trash-{directory.name}-{os.getpid()}"

@@ -22,7 +22,7 @@ Digests = dict[str, dict[str, str]]
 
 
 def code_fingerprint(module: str) -> Digests:
-    """For each module that `module` reaches, itself included: the digest of each of its functions, classes and the rest.
+    """For each module that `module` reaches, itself included: digests of its functions, its classes and the rest.
 
     Modules count that belong to the core or to the package of `module`.
     """

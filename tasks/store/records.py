@@ -94,4 +94,5 @@ def git_commit() -> str:
     commit = git("rev-parse", "HEAD")
     if not commit:
         return "unknown"
-    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!data.dvc") else commit
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!data.dvc")
+    return f"{commit}-dirty" if changed else commit

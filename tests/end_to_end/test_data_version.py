@@ -1,11 +1,12 @@
 """The default data is byte for byte what `data.dvc` names, made from nothing but the package registry."""
 
 import pytest
-from tasks.stages import STAGES
 
 from genai_core.config.pipeline import load_pipeline
-from genai_core.context import LogReporter
-from tasks.stage import Context
+from genai_core.context import Context
+from tasks.execution.execute import compute
+from tasks.language_model import STAGES
+from tasks.pipeline import PipelineRun
 from tasks.store import dvc as versioning
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import REPOSITORY, Workspace
@@ -19,13 +20,11 @@ def make_datasets(workspace: Workspace) -> dict[str, Artifact]:
     made: dict[str, Artifact] = {}
     for stage in [stage for stage in STAGES if stage.kind == "dataset"]:
         store = Store.of(workspace)
-        parts = stage.key_parts(config, {name: made[name].digest for name in stage.inputs}, workspace)
-        directory = store.directory(stage.name, stage.kind, parts.key)
-        with store.new(directory, parts) as scratch:
-            inputs = {name: made[name].directory(workspace) for name in stage.inputs}
-            context = Context(workspace, config, LogReporter(), workspace.checkpoints)
-            result = stage.compute(config, inputs, scratch, context)
-            made[stage.name] = store.commit(scratch, directory, parts, dict(result.metrics))
+        request = PipelineRun(config, workspace, artifacts=made).request(stage)
+        directory = store.directory(stage.name, stage.kind, request.parts.key)
+        with store.new(directory, request.parts) as scratch:
+            result = compute(request, scratch, Context(workspace.checkpoints, root=workspace.root))
+            made[stage.name] = store.commit(scratch, directory, request.parts, dict(result.metrics))
     return made
 
 

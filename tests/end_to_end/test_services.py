@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from genai_core.families.config import FAMILIES
+from tasks.catalog import FAMILIES
 from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import Api, Home
 from tests.end_to_end.helpers import answers, api_of, free_port, processes_in, wait_for

@@ -43,8 +43,8 @@ def genai(clone, tmp_path, *arguments):
     """The clone's own code, with the clone as its workspace and a user's home of its own for the DVC remote."""
     environment = clean_environment(PYTHONPATH=str(clone), HOME=str(tmp_path / "user"),
                                     GENAI_CACHE=str(Path.home() / ".cache" / "genai-core"))
-    done = subprocess.run([sys.executable, "-m", "flows.cli.command", *arguments], cwd=clone, env=environment, text=True,
-                          stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "flows.cli.command", *arguments], cwd=clone, env=environment,
+                          text=True, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -95,7 +95,8 @@ def test_held_out_text_that_is_no_python_is_left_out_and_none_is_an_error(tmp_pa
     config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=20)}, test_fraction=0.2,
                            validation_fraction=0.2)
     collect.run(config, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
-    tokenize.run(TokenizeConfig(vocab_size=300), cleaned=tmp_path, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
+    tokenize.run(TokenizeConfig(vocab_size=300), cleaned=tmp_path, out_dir=tmp_path,
+                 context=Context(tmp_path, recorder, tmp_path))
     rows = [{**row, "text": "print 'of another Python'\n"} for row in read_table(tmp_path, "documents")]
     write_table(rows, "documents", tmp_path)
     with pytest.raises(InputError, match=r"lines of Python \(0 found\)"):

@@ -69,7 +69,8 @@ def test_a_quantized_directory_answers_nearly_as_the_model(tiny_model, tokenizer
     stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     full = 4 * sum(parameter.numel() for parameter in tiny_model.parameters())
     assert stored < full * 0.30
-    assert isinstance("".join(open_model(tmp_path, torch.device("cpu")).chat([{"role": "user", "content": "Hi"}], 5, Sampling())), str)
+    opened = open_model(tmp_path, torch.device("cpu"))
+    assert isinstance("".join(opened.chat([{"role": "user", "content": "Hi"}], 5, Sampling())), str)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -140,7 +140,8 @@ def test_on_random_text_a_model_comes_to_its_entropy_and_not_below(tmp_path, rec
     for directory in (collected, tokens, model):
         directory.mkdir()
     collect.run(config, out_dir=collected, context=Context(tmp_path, recorder, tmp_path))
-    tokenize.run(TokenizeConfig(vocab_size=259, extra_sources=()), cleaned=collected, out_dir=tokens, context=Context(tmp_path, recorder, tmp_path))
+    tokenize.run(TokenizeConfig(vocab_size=259, extra_sources=()), cleaned=collected, out_dir=tokens,
+                 context=Context(tmp_path, recorder, tmp_path))
     training = RecurrentConfig(cell="gru", layers=1, hidden_size=16, embedding_size=8, context_length=32, batch_size=32,
                                tokens=60_000, learning_rate=0.02, evaluations=1)
     recurrent.run(training, tokens=tokens, out_dir=model, context=Context(tmp_path / "checkpoints", recorder))

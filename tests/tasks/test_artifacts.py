@@ -48,7 +48,7 @@ def test_an_error_on_the_way_leaves_nothing(store):
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "add", "manifest", "manifest_config", "no_manifest"])
-def test_damage_is_found_and_the_artifact_taken_away(store, damage):
+def test_damage_is_found_and_looking_takes_nothing_away(store, damage):
     directory, _ = make(store)
     file, manifest = directory / "sub" / "a.txt", directory / "manifest.json"
     if damage == "flip":
@@ -63,8 +63,11 @@ def test_damage_is_found_and_the_artifact_taken_away(store, damage):
         manifest.write_text(manifest.read_text().replace('"b": 1', '"b": 7'))
     else:
         manifest.unlink()
+    files = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     assert Store(store.workspace).find(directory) is None
-    assert not directory.exists()
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == files
+    make(store)      # whoever makes it again, under the key's lock, replaces it
+    assert Store(store.workspace).find(directory) is not None
 
 
 def test_a_fetched_copy_is_taken_only_if_its_bytes_are_right(store, tmp_path):
@@ -73,9 +76,36 @@ def test_a_fetched_copy_is_taken_only_if_its_bytes_are_right(store, tmp_path):
     copy.parent.mkdir()
     directory.rename(copy)
     assert store.adopt(copy, directory) == artifact
-    store.discard(directory)
+    directory.rename(copy)
     (copy / "sub" / "a.txt").write_text("other")
     assert store.adopt(copy, directory) is None and not directory.exists()
+
+
+def test_a_reader_never_takes_away_what_is_being_fetched(store, tmp_path):
+    """A directory without its manifest may be half of a pull: another process that looks at it leaves it alone."""
+    directory, _ = make(store)
+    manifest = (directory / "manifest.json").read_bytes()
+    (directory / "manifest.json").unlink()
+    assert Store(store.workspace).find(directory) is None and (directory / "sub" / "a.txt").read_text() == "hello"
+    (directory / "manifest.json").write_bytes(manifest)
+    assert Store(store.workspace).find(directory) is not None
+
+
+def test_a_key_refuses_what_has_no_lasting_identity():
+    for value in ({1, 2}, float("nan"), object(), {1: "a"}, b"bytes"):
+        with pytest.raises(TypeError, match="clean"):
+            _ = KeyParts("clean", {"a": value}, {}, {}).key
+
+
+def test_the_words_of_a_model_card_are_outside_the_digest(store):
+    def made(card):
+        directory = store.directory("clean", "dataset", PARTS.key)
+        with store.new(directory, PARTS) as scratch:
+            (scratch / "weights").write_text("w")
+            (scratch / "README.md").write_text(card)
+            return store.commit(scratch, directory, PARTS, {})
+
+    assert made("one").digest == made("another").digest
 
 
 def test_verify_names_the_file(store):

@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from tasks.stages import STAGES
 
 from genai_core.config.pipeline import load_pipeline
 from tasks.execution.plan import plan
+from tasks.language_model import STAGES
 from tasks.store.artifacts import Store
+from tasks.store.key import key_parts
 from tasks.store.workspace import Workspace
 
 
@@ -19,7 +20,7 @@ def workspace(tmp_path):
 def pretend(workspace, config, stage_name, inputs):
     """Commit an artifact of a stage under its true key, so that the plan finds it."""
     stage = next(stage for stage in STAGES if stage.name == stage_name)
-    parts = stage.key_parts(config, inputs, workspace)
+    parts = key_parts(stage, config, inputs, workspace)
     store = Store(workspace)
     directory = store.directory(stage.name, stage.kind, parts.key)
     with store.new(directory, parts) as scratch:
@@ -38,11 +39,11 @@ def test_an_empty_workspace_makes_everything(workspace):
 def test_a_changed_field_is_named_with_both_values(workspace):
     config = load_pipeline("smoke")
     collected = pretend(workspace, config, "collect", {})
-    pretend(workspace, config, "clean", {"collect": collected.digest})
+    pretend(workspace, config, "clean", {"collect": collected})
     assert [line.state for line in plan(config, workspace)][:3] == ["hit", "hit", "miss"]
     changed = load_pipeline("smoke", {"clean.min_words": 7})
     line = plan(changed, workspace)[1]
-    assert line.state == "miss" and line.why == "clean.min_words was 5, is 7"
+    assert line.state == "miss" and line.why == "clean.min_words: 5 → 7"
 
 
 def test_forced_says_so(workspace):
@@ -57,7 +58,9 @@ def test_changed_code_is_named(workspace):
     artifact = pretend(workspace, config, "collect", {})
     directory = artifact.directory(workspace)
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["code"]["genai_core.data.sources.readers"] = "0" * 16
+    manifest["code"]["genai_core.data.sources.readers"]["read_tatoeba"] = "0" * 16
     (directory / "manifest.json").write_text(json.dumps(manifest))
     directory.rename(directory.with_name("f" * 16))
-    assert plan(config, workspace)[0].why == "code of genai_core.data.readers changed"
+    now = key_parts(STAGES[0], config, {}, workspace).code["genai_core.data.sources.readers"]["read_tatoeba"]
+    assert plan(config, workspace)[0].why == (
+        f"code of genai_core.data.sources.readers.read_tatoeba: 00000000 → {now[:8]}")

@@ -1,30 +1,56 @@
-"""Stages: what each reads is in its key, and its inputs come before it."""
+"""Declarations: a stage is handed nothing but what its key holds, and names only what is there."""
 
-import ast
 import inspect
 
 import pytest
-from tasks.stages import STAGE_NAMES, STAGES
 
 from genai_core.config.pipeline import STAGE_NAMES as SECTIONS
+from genai_core.config.pipeline import load_pipeline
+from tasks.catalog import FAMILIES, lasting_stages, stages_of
+from tasks.language_model import STAGES
+from tasks.store.key import resolve, setting
+
+EVERY = [(family, stage) for family in ("", *FAMILIES) for stage in stages_of(family)]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stage_reads_no_setting_that_is_not_in_its_key(stage):
-    """Walk the source of the stage's task: every `config.section` and `config.section.field` must be declared."""
-    tree = ast.parse(inspect.getsource(inspect.getmodule(stage.compute)))
-    read = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config":
-            read.add(node.attr)
-    assert read - {"runtime"} <= {name.split(".")[0] for name in stage.settings}
+def named(family_and_stage):
+    family, stage = family_and_stage
+    return f"{family}-{stage.name}".lstrip("-")
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_inputs_are_earlier_stages(stage):
-    earlier = STAGE_NAMES[:STAGE_NAMES.index(stage.name)]
-    assert set(stage.inputs) <= set(earlier)
+@pytest.mark.parametrize("declared", EVERY, ids=named)
+def test_the_function_takes_what_the_declaration_gives_and_nothing_else(declared):
+    """Whatever a stage reads comes in by an argument, and every argument is a setting or an input of its key."""
+    _, stage = declared
+    parameters = inspect.signature(resolve(f"{stage.core}:run")).parameters
+    given = {*stage.settings, *stage.inputs, "out_dir", "context"}
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named_ones = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    assert named_ones <= given and (open_ended or named_ones == given)
+    assert next(iter(parameters)) == "config"
+
+
+@pytest.mark.parametrize("declared", EVERY, ids=named)
+def test_a_stage_reads_no_setting_that_is_not_in_its_key(declared):
+    family, stage = declared
+    config = FAMILIES[family].load("smoke") if family else load_pipeline("smoke")
+    for name in stage.settings.values():
+        setting(config, name)      # raises for one that the config does not have
+    assert stage.settings["config"] == stage.name
+
+
+@pytest.mark.parametrize("declared", EVERY, ids=named)
+def test_inputs_are_earlier_stages(declared):
+    family, stage = declared
+    names = [each.name for each in stages_of(family)]
+    assert set(stage.input_stages) <= set(names[:names.index(stage.name)])
 
 
 def test_every_section_of_the_config_belongs_to_a_stage():
-    assert SECTIONS == STAGE_NAMES
+    assert tuple(stage.name for stage in STAGES) == SECTIONS
+
+
+def test_a_name_means_one_stage_wherever_it_is_used():
+    for family in ("", *FAMILIES):
+        for stage in stages_of(family):
+            assert stage.kind == "report" or lasting_stages()[stage.name] == stage

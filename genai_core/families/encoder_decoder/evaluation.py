@@ -18,7 +18,8 @@ from genai_core.pictures import figure_and_axes, save_picture
 LOOKED_AT = "I don't know where he bought this old book."
 
 
-def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, context: Context) -> Result:
+def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path,
+        context: Context) -> Result:
     """Write the figures of each model on each task, those of copying, TF-IDF and the majority, and the pictures."""
     reporter = context.reporter
     where = choose_device(context.device)

@@ -29,7 +29,8 @@ COMMON = {"C": "4/4", "C|": "2/2"}
 """What ABC notation calls its two commonest metres."""
 
 
-def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path, context: Context) -> Result:
+def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
+        context: Context) -> Result:
     """The evaluation of characters, and for each model and for held-out tunes the share that parses and is in time.
 
     Raises InputError without music21.

@@ -17,7 +17,8 @@ from genai_core.models.kinds import Opened
 from genai_core.pictures import figure_and_axes, save_picture
 
 
-def run(config: NamesEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path, context: Context) -> Result:
+def run(config: NamesEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path,
+        context: Context) -> Result:
     """Write the share of held-out digits whose name each model writes right, and that of one name for all."""
     reporter = context.reporter
     where = choose_device(context.device)

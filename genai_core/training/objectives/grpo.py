@@ -147,8 +147,8 @@ def token_log_probabilities(model: LanguageModel, ids: Tensor, positions: Tensor
 
 
 @torch.no_grad()
-def compare(policy: LanguageModel, reference: LanguageModel, judge: OpenedRewardModel, tokenizer: Tokenizer, openings: list[str],
-            config: RlhfConfig) -> dict[str, float]:
+def compare(policy: LanguageModel, reference: LanguageModel, judge: OpenedRewardModel, tokenizer: Tokenizer,
+            openings: list[str], config: RlhfConfig) -> dict[str, float]:
     """Reward, its standard deviation, length and KL of the policy on `openings`; KL in nats a completion, from the
     log-probabilities of the policy's own samples."""
     sampled = sample(policy, tokenizer, openings, config)
