@@ -17,7 +17,7 @@ from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
 from tasks.catalog import family_named, lasting_stages
 from tasks.registry.lineage import Node, lineage
-from tasks.store import dvc as versioning
+from tasks.store import dvc
 from tasks.store.artifacts import MANIFEST, read_manifest
 from tasks.store.workspace import REPOSITORY, Workspace
 from tasks.tracking import client as tracking
@@ -111,8 +111,8 @@ def _pull(root: Node, workspace: Workspace, made_in: Workspace) -> None:
         return
     entry = {"outs": [{"md5": root.dvc_md5, "hash": "md5", "path": "data"}]}
     (made_in.root / "data.dvc").write_text(yaml.safe_dump(entry), encoding="utf-8")
-    versioning.use_remote(made_in, versioning.remote_url(workspace))
-    if versioning.pull_all(made_in):
+    dvc.use_remote(made_in, dvc.remote_url(workspace))
+    if dvc.pull_all(made_in):
         console.print(f"dvc pull: data {root.dvc_md5}", highlight=False)
     else:
         console.print("the remote does not have the data: it is collected again", highlight=False)

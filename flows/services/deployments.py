@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from flows.services.health import wait_for
+from tasks.catalog import FAMILIES
 from tasks.store.workspace import REPOSITORY
 
 START_SECONDS = 90.0
@@ -15,28 +16,44 @@ WORK_POOL = "genai"
 
 
 def declared() -> list[dict[str, Any]]:
-    """The deployments of `prefect.yaml` that need no machine of their own."""
-    listed = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    return [entry for entry in listed if entry["work_pool"]["name"] == WORK_POOL]
+    """The deployments of `prefect.yaml` that need no machine of their own, and one for each family it does not list."""
+    document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text(encoding="utf-8"))
+    listed = [entry for entry in document["deployments"] if entry["work_pool"]["name"] == WORK_POOL]
+    names = {entry["name"] for entry in listed}
+    return listed + [{**document["definitions"]["family"], "name": family.name, "description": family.title,
+                      "parameters": {"family": family.name, "preset": "laptop"}}
+                     for family in FAMILIES.values() if family.name not in names]
 
 
 def serve() -> None:
     """Serve them until stopped; one run at a time, since two trainings on one machine slow each other down."""
     from prefect import serve as serve_flows
-    from prefect.flows import load_flow_from_entrypoint
-    from prefect.schedules import Cron
 
-    deployments: list[Any] = []
-    for entry in declared():
-        schedules = [Cron(schedule["cron"], schedule.get("timezone"), active=schedule.get("active", True),
-                          slug=schedule.get("slug")) for schedule in entry.get("schedules", [])]
-        flow: Any = load_flow_from_entrypoint(entry["entrypoint"])
-        deployments.append(flow.to_deployment(
-            name=entry["name"], description=entry["description"], tags=entry.get("tags", []), schedules=schedules,
-            parameters=entry.get("parameters", {})))
+    deployments = [deployment(entry) for entry in declared()]
     wait_for(f"{os.environ['PREFECT_API_URL']}/health", START_SECONDS)
     # a schedule that someone switched on stays on when the services are stopped
     serve_flows(*deployments, pause_on_shutdown=False, limit=1, print_starting_message=False)
+
+
+def deployment(entry: dict[str, Any]) -> Any:
+    """A deployment as `prefect.yaml` declares it, to be served. Raises ValueError for a field that it would leave out.
+    """
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.schedules import Schedule
+
+    given = dict(entry)
+    flow: Any = load_flow_from_entrypoint(given.pop("entrypoint"))
+    # a served deployment has no work pool, whose job template would pass these on: they become this process's own
+    variables = dict(given.pop("work_pool").get("job_variables", {}))
+    os.environ.update(variables.pop("env", {}))
+    schedules = [Schedule(**schedule) for schedule in given.pop("schedules", [])]
+    limit = given.pop("concurrency_limit", None)
+    allowed = {"name", "description", "tags", "parameters"}
+    if left := {*given, *variables} - allowed:
+        raise ValueError(f"prefect.yaml: {entry['name']}: serving knows no {', '.join(sorted(left))}")
+    return flow.to_deployment(**given, schedules=schedules,
+                              concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, dict) else limit)
 
 
 if __name__ == "__main__":

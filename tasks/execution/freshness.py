@@ -3,7 +3,7 @@
 from genai_core.config.pipeline import PipelineConfig
 from tasks.execution.plan import plan
 from tasks.language_model import STAGES
-from tasks.registry import versions as registry
+from tasks.registry import versions
 from tasks.store.artifacts import MANIFEST, read_manifest
 from tasks.store.workspace import Workspace
 
@@ -14,7 +14,7 @@ def champion_of_the_same_data(config: PipelineConfig) -> str:
     """The champion's name and version if its data is what the sources and the data stages give now; else empty."""
     workspace = Workspace.current()
     datasets = [line for line, stage in zip(plan(config, workspace), STAGES, strict=True) if stage.kind == "dataset"]
-    champion = registry.champion(LAST_MODEL)
+    champion = versions.champion(LAST_MODEL)
     if champion is None or any(line.state != "hit" for line in datasets):
         return ""
     directory = workspace.root / champion.tags.get("path", "")

@@ -15,9 +15,8 @@ import yaml
 from genai_core.errors import InputError
 from tasks.catalog import FAMILIES, stages_of
 from tasks.execution import live_runs
-from tasks.registry import versions as registry
-from tasks.store import dvc as versioning
-from tasks.store import records
+from tasks.registry import versions
+from tasks.store import dvc, records
 from tasks.store.artifacts import MANIFEST, Damaged, Store, read_manifest
 from tasks.store.workspace import Workspace
 
@@ -67,7 +66,7 @@ def _artifacts(workspace: Workspace) -> dict[Path, dict[str, Any]]:
 
 def _registered(artifacts: dict[Path, dict[str, Any]]) -> set[Path]:
     """What registered versions hold, and the reports that judged them."""
-    digests = registry.registered_digests()
+    digests = versions.registered_digests()
     return {path for path, manifest in artifacts.items()
             if manifest["digest"] in digests or digests & set(manifest["inputs"].values())}
 
@@ -76,7 +75,7 @@ def _in_git_history(workspace: Workspace, artifacts: dict[Path, dict[str, Any]])
     """Datasets that the data.dvc here, or any committed one, names."""
     named: set[tuple[str, str]] = set()
     for md5 in _data_versions(workspace):
-        names = versioning.directories_of(workspace, md5)
+        names = dvc.directories_of(workspace, md5)
         if names is None:      # its list of files is not in the cache: it could name anything
             return {path for path in artifacts if workspace.data in path.parents}
         named |= names

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.catalog import lasting_stages
-from tasks.registry import versions as registry
+from tasks.registry import versions
 from tasks.store import records
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.store.cost import Cost, recorded_cost
@@ -55,7 +55,7 @@ class Node:
 
 def lineage(uri: str) -> Node:
     """The chain of a registered model. Raises InputError when the registry does not have it."""
-    version = registry.read_version(uri)
+    version = versions.read_version(uri)
     return _node(version.tags["stage"], version.tags["artifact.digest"], Workspace.current(), {})
 
 
@@ -63,11 +63,11 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     if (stage, digest) in known:
         return known[stage, digest]
     node = known[stage, digest] = Node(stage, digest)
-    version = registry.version_of_digest(stage, digest)
+    version = versions.version_of_digest(stage, digest)
     directory = _directory(stage, digest, workspace, version)
     if version is not None:
         node.version = f"{version.name}/{version.version}"
-        node.aliases = registry.aliases_of(version)
+        node.aliases = versions.aliases_of(version)
     if directory is None:
         return node
     manifest = read_manifest(directory)
@@ -81,7 +81,7 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     node.flow_run_id = record.get("flow_run_id") or tags.get("prefect.flow_run_id", "")
     node.dvc_md5 = tags.get("dvc.md5", "")
     node.cost = recorded_cost(record)
-    node.figures = registry.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
+    node.figures = versions.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
     node.sources = _sources(directory / "data_card.json")
     node.inputs = [_node(name, its_digest, workspace, known) for name, its_digest in manifest["inputs"].items()
                    if name in lasting_stages()]
@@ -97,7 +97,7 @@ def _directory(stage: str, digest: str, workspace: Workspace, version: Any) -> P
                 return manifest.parent
         except Damaged:
             continue
-    return registry.resolve(f"models:/{version.name}/{version.version}") if version is not None else None
+    return versions.resolve(f"models:/{version.name}/{version.version}") if version is not None else None
 
 
 def _sources(card: Path) -> list[dict[str, str]]:

@@ -16,7 +16,8 @@ def write_model_card(directory: Path, stage: Stage, parts: KeyParts, inputs: Map
     lines = [f"# {stage.name} {parts.key}", "", stage.use, "", "## Made from", ""]
     lines += [f"- {name}: `{artifact.key}` (digest `{artifact.digest[:16]}`)" for name, artifact in inputs.items()]
     key_figures = {name: metrics[name] for name in stage.figures if name in metrics}
-    lines += ["", "## Key figures", "", *_rows(key_figures), "", "## All figures", "", *_rows(metrics), "", "## Parameters", "", *_rows(flatten(parts.config)), "",
+    lines += ["", "## Key figures", "", *_rows(key_figures), "", "## All figures", "", *_rows(metrics), "",
+              "## Parameters", "", *_rows(flatten(parts.config)), "",
               "## Limits", "", "Trained on a small public corpus; it makes things up and repeats the biases of film "
               "reviews and encyclopedia articles. The licences of the data are in the data card of the collected "
               "dataset.", ""]

@@ -9,7 +9,7 @@ import numpy as np
 
 from genai_core.errors import InputError
 from tasks.catalog import lasting_stages, model_stages
-from tasks.registry import versions as registry
+from tasks.registry import versions
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.store.workspace import Workspace
 
@@ -78,7 +78,7 @@ def compare(first: str, second: str) -> Comparison:
 
 
 def _evaluated(uri: str) -> _Evaluated:
-    version = registry.read_version(uri)
+    version = versions.read_version(uri)
     stage, digest = version.tags["stage"], version.tags["artifact.digest"]
     column = model_stages()[stage].column or stage
     report = _report(Workspace.current(), stage, digest)

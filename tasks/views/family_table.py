@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.catalog import FAMILIES, lasting_stages
 from tasks.family import Family
-from tasks.registry import versions as registry
+from tasks.registry import versions
 from tasks.store import records
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.store.cost import Cost, recorded_cost
@@ -80,7 +80,7 @@ def _row(workspace: Workspace, family: Family, directory: Path, manifest: dict[s
                recorded_cost(record))
     for column, figures in columns.items():
         chosen = {name: figures[name] for name in family.figures if name in figures}
-        version = registry.version_of_digest(column, manifest["inputs"][column]) if column in made else None
+        version = versions.version_of_digest(column, manifest["inputs"][column]) if column in made else None
         lines.append(FamilyLine(column, chosen or figures, made.get(column, {}).get("seconds", 0.0),
                                 f"{version.name} v{version.version}" if version is not None else ""))
     gates = []

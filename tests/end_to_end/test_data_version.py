@@ -7,7 +7,7 @@ from genai_core.context import Context
 from tasks.execution.execute import compute
 from tasks.language_model import STAGES
 from tasks.pipeline import PipelineRun
-from tasks.store import dvc as versioning
+from tasks.store import dvc
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import REPOSITORY, Workspace
 
@@ -31,6 +31,6 @@ def make_datasets(workspace: Workspace) -> dict[str, Artifact]:
 def test_the_default_data_is_what_data_dvc_names(tmp_path):
     workspace = Workspace(tmp_path)
     make_datasets(workspace)
-    version = versioning.add_and_push(workspace)
-    assert version["md5"] == versioning.current_md5(Workspace(REPOSITORY)), \
+    version = dvc.add_and_push(workspace)
+    assert version["md5"] == dvc.current_md5(Workspace(REPOSITORY)), \
         "the code or config of a data stage changed: run the preset laptop in a fresh clone and commit its data.dvc"

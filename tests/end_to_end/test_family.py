@@ -28,7 +28,7 @@ def test_a_second_run_finds_everything_and_a_changed_field_makes_what_depends_on
     plan = json.loads(diffusion.genai("plan", "--family", "diffusion", "--preset", "smoke", "--set",
                                       "diffusion.guidance=3", "--json").stdout)
     assert [line["state"] for line in plan] == ["hit"] * 4 + ["miss", "unknown", "unknown"]
-    assert plan[4]["why"] == "diffusion.guidance was 2.0, is 3.0"
+    assert plan[4]["why"] == "diffusion.guidance: 2.0 → 3.0"
 
 
 def test_models_are_registered_with_their_lineage_and_the_report_has_the_pictures(diffusion):

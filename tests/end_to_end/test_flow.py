@@ -154,4 +154,4 @@ def test_the_plan_of_a_finished_workspace_is_all_hits(finished):
     lines = json.loads(finished.genai("plan", "--preset", "smoke", "--json").stdout)
     assert {line["state"] for line in lines} == {"hit"}
     table = finished.genai("plan", "--preset", "smoke", "--set", "pretrain.seed=7").stdout
-    assert "pretrain.seed was 0, is 7" in table and "depends on what pretrain makes" in table
+    assert "pretrain.seed: 0 → 7" in table and "depends on what pretrain makes" in table

@@ -85,7 +85,7 @@ def test_until_only_and_from_run_what_they_say(two):
     done = two.genai("run", "--preset", "smoke", "--set", "pretrain.seed=3", "--until", "pretrain")
     assert list(states(done.stdout)) == TASKS[:5] and states(done.stdout)["pretrain"] == "Completed"
     refused = two.genai("run", "--preset", "smoke", "--set", "pretrain.seed=4", "--only", "instruct", fails=True)
-    assert "only instruct: pretrain is not there (pretrain.seed was" in refused.stderr
+    assert "only instruct: pretrain is not there (pretrain.seed:" in refused.stderr
     done = two.genai("run", "--preset", "smoke", "--set", "pretrain.seed=3", "--only", "instruct")
     assert {name for name, state in states(done.stdout).items() if state == "Completed"} == {"instruct"}
     done = two.genai("run", "--preset", "smoke", "--from", "quantize")
@@ -100,7 +100,7 @@ def test_a_sweep_shares_what_it_can_and_compares(two):
     import sqlite3
 
     with sqlite3.connect(two.root / "mlflow.db") as database:
-        (parent,), = database.execute("select run_uuid from runs where name = 'sweep smoke'").fetchall()
+        (parent,), = database.execute("select run_uuid from runs where name like 'sweep · smoke%'").fetchall()
         nested = database.execute("select count(*) from tags where key = 'mlflow.parentRunId' and value = ?",
                                   (parent,)).fetchone()
     assert nested == (2,)

@@ -6,7 +6,7 @@ from threading import Barrier
 import mlflow
 import pytest
 
-from tasks.registry import versions as registry
+from tasks.registry import versions
 from tasks.tracking import client as tracking
 
 WRITERS = 4
@@ -28,8 +28,8 @@ def test_writers_of_one_new_tag_or_alias_that_meet_all_succeed(version):
     def write(number: int) -> None:
         for attempt in range(ROUNDS):
             together.wait()
-            registry.tag("pretrain", str(version), {f"gates.{attempt}": "passed"})
-            registry.set_alias("pretrain", f"alias-{attempt}", str(version))
+            versions.tag("pretrain", str(version), {f"gates.{attempt}": "passed"})
+            versions.set_alias("pretrain", f"alias-{attempt}", str(version))
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, range(WRITERS)))
