@@ -1,0 +1,145 @@
+"""The key of a stage: the code of the kinds that it opens, and the same on every version of Python."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genai_core.config.pipeline import load_pipeline
+from genai_core.families.directory import save_family_model
+from genai_core.families.vae.model import Vae, VaeShape
+from tasks.catalog import FAMILIES, find_stage
+from tasks.language_model import STAGES
+from tasks.pipeline import PipelineRun, StageRequest
+from tasks.store import fingerprint
+from tasks.store.artifacts import Store, read_manifest
+from tasks.store.key import key_parts
+from tasks.store.workspace import REPOSITORY, Workspace
+
+
+def pretend(workspace, stage, fill):
+    """Commit an artifact of a stage, whatever it was made from."""
+    from tasks.store.artifacts import KeyParts
+
+    parts = KeyParts(stage.name, {}, {}, {"made": {"up": stage.name}})
+    store = Store(workspace)
+    directory = store.directory(stage.name, stage.kind, parts.key)
+    with store.new(directory, parts) as scratch:
+        fill(scratch)
+        return store.commit(scratch, directory, parts, {})
+
+
+def test_the_kind_of_model_that_a_stage_really_opens_is_part_of_its_key(tmp_path):
+    workspace = Workspace(tmp_path)
+    family = FAMILIES["augmentation"]
+    config = family.load("smoke")
+    stage = find_stage("augmentation", "augmented_classifier")
+
+    def vae(directory):
+        shape = VaeShape(8, 4, 10)
+        save_family_model(Vae(shape), "vae", shape, directory)
+
+    def gan(directory):
+        from genai_core.families.gan.model import Gan, GanShape
+
+        shape = GanShape(8, 4, True)
+        save_family_model(Gan(shape), "gan", shape, directory)
+
+    digits = pretend(workspace, find_stage("augmentation", "few_digits"), lambda path: (path / "x").write_text("x"))
+    opened = {}
+    for name, maker in (("vae", vae), ("gan", gan)):
+        made = pretend(workspace, find_stage("augmentation", "few_vae"), maker)
+        opened[name] = key_parts(stage, config, {"few_digits": digits, "few_vae": made}, workspace).code
+    assert "genai_core.families.vae.model" in opened["vae"] and "genai_core.families.gan.model" not in opened["vae"]
+    assert "genai_core.families.gan.model" in opened["gan"] and "genai_core.families.vae.model" not in opened["gan"]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_no_family_is_part_of_a_key_of_the_language_model(stage):
+    assert not [name for name in fingerprint.code_fingerprint(stage.core) if ".families" in name]
+
+
+def test_a_config_counts_by_what_its_functions_compute_and_not_by_its_words():
+    def digests(fields, factor):
+        source = f"class A(Config):\n    {fields}\n    def scaled(self): return {factor} * self.x\n"
+        return fingerprint.module_digests(source, config=True)
+
+    before = digests("x: int = 1", 2)
+    assert before == digests("x: int = 5\n    '''How many.'''", 2)
+    after = digests("x: int = 1", 3)
+    assert before.keys() == after.keys() == {"A.scaled"} and before != after
+    instruct = fingerprint.code_fingerprint("genai_core.stages.instruct")
+    assert "InstructConfig.chats" in instruct["genai_core.config.training"]
+
+
+SAMPLE = '''
+"""Words."""
+import os
+LIMIT = 3.5
+def generic(a, /, b: int = 1, *c, d=None, **e) -> "f":
+    """More words."""
+    with open(a) as f, open(b) as g:
+        return f"{a!r:>{b}} text" "side by side" f"{LIMIT:.2f}" if (x := a) else [y for y in c if y]
+class Thing(list, metaclass=type):
+    @property
+    async def wait(self):
+        match self:
+            case [1, *rest] | {"k": 2}: yield b"bytes"
+            case _: raise ValueError("no") from None
+'''
+
+
+def test_digests_are_the_same_on_every_python():
+    """The digests of a fixed text are fixed, and other interpreters that are at hand give those of the whole core."""
+    assert fingerprint.module_digests(SAMPLE) == {"generic": "aea93641e132c204", "Thing": "1727dc2ce88ece82",
+                                                  "(module)": "ba8711fc9b77660a"}
+    program = ("import importlib.util, json, sys; spec = importlib.util.spec_from_file_location('f', sys.argv[1]);"
+               "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module);"
+               "print(json.dumps([module.code_fingerprint(name) for name in sys.argv[2:]]))")
+    modules = [stage.core for family in ("", *FAMILIES) for stage in (
+        FAMILIES[family].all_stages if family else STAGES)]
+    here = json.dumps([fingerprint.code_fingerprint(name) for name in modules])
+    for interpreter in other_interpreters():
+        there = subprocess.run([interpreter, "-c", program, fingerprint.__file__, *modules], capture_output=True,
+                               text=True, check=True).stdout
+        assert json.loads(there) == json.loads(here), interpreter
+
+
+def other_interpreters() -> list[str]:
+    names = [f"python3.{minor}" for minor in (11, 12, 13) if minor != sys.version_info.minor]
+    found = [shutil.which(name) or next(map(str, sorted(Path.home().glob(f".pyenv/versions/{name[6:]}.*/bin/{name}"))),
+                                        None) for name in names]
+    return [path for path in found if path and subprocess.run([path, "-V"], capture_output=True).returncode == 0]
+
+
+def test_a_request_executes_in_another_process_from_its_json(tmp_path, prose):
+    """All that executing takes travels as some kilobytes of JSON; the other process finds its inputs by their paths."""
+    (tmp_path / "texts").mkdir()
+    for number, page in enumerate(prose):
+        (tmp_path / "texts" / f"{number}.txt").write_text(page)
+    workspace = Workspace(tmp_path)
+    source = {"kind": "files", "paths": ["texts/*.txt"], "licence": "PSF"}
+    config = load_pipeline("smoke", {"collect.sources": {"mine": source}} | {
+        f"collect.sources.{name}": None for name in load_pipeline("smoke").collect.sources})
+    run = PipelineRun(config, workspace)
+    for stage in STAGES[:2]:
+        request = run.request(stage)
+        text = request.model_dump_json()
+        assert StageRequest.model_validate_json(text) == request and len(text) < 60_000
+        done = subprocess.run([sys.executable, "-m", "tasks.execution.execute"], input=text, capture_output=True,
+                              text=True, cwd=REPOSITORY, check=False, env=environment(tmp_path))
+        assert done.returncode == 0, done.stderr
+        artifact = json.loads(done.stdout.splitlines()[-1])
+        manifest = read_manifest(tmp_path / artifact["path"])
+        assert manifest["key"] == request.parts.key and manifest["digest"] == artifact["digest"]
+        run.artifacts[stage.name] = Store.of(workspace).find(tmp_path / artifact["path"])
+
+
+def environment(home: Path) -> dict[str, str]:
+    import os
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return {**kept, "GENAI_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
