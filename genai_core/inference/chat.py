@@ -14,7 +14,7 @@ from genai_core.quantization.directory import load_quantized
 
 
 class OpenedChatModel(OpenedTextModel):
-    """A language model that knows the chat format."""
+    """A language model that was fine-tuned on chats."""
 
     produces = "chat"
 
@@ -24,9 +24,9 @@ class OpenedChatModel(OpenedTextModel):
 
     def chat(self, messages: list[Message], max_new_tokens: int = 128, sampling: Sampling | None = None,
              seed: int | None = None) -> Iterator[str]:
-        """Pieces of the assistant's answer to a conversation, as they are made.
+        """Pieces of the assistant's answer to a conversation, as it is written.
 
-        The conversation's beginning is dropped when it and the answer do not fit into the model's context.
+        A conversation that leaves no room for `max_new_tokens` in the model's context loses its beginning.
         """
         prompt = self.tokenizer.encode(render_prompt(messages), add_special_tokens=False).ids
         context = self.model.context_length
