@@ -10,8 +10,9 @@ from genai_core.families.diffusion.config import DiffusionConfig
 from genai_core.families.diffusion.model import NO_LABEL, Diffusion, DiffusionShape
 from genai_core.families.directory import save_family_model
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.images.objective import ImageObjective
 from genai_core.hardware import choose_device
+from genai_core.models.flops import counted_flops
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
@@ -22,7 +23,7 @@ class Denoising(ImageObjective):
 
     def __init__(self, model: Diffusion, data: Path, config: DiffusionConfig, device: torch.device):
         zero = torch.zeros(1, dtype=torch.int64, device=device)
-        flops = multiplying_flops(model.network, torch.zeros(1, 1, 28, 28, device=device), zero, zero)
+        flops = counted_flops(model.network, torch.zeros(1, 1, 28, 28, device=device), zero, zero)
         super().__init__(*load_digits(data, "train"), config, device, flops)
         self.model, self.diffusion = model, config
         self.validation = self._noised(*load_digits(data, "validation"), torch.Generator().manual_seed(0), withheld=0.0)

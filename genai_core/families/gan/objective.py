@@ -12,8 +12,9 @@ from genai_core.families.gan.config import GanConfig
 from genai_core.families.gan.model import Gan, GanShape
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.evaluation import ImageJudge, asked_labels
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.images.objective import ImageObjective
 from genai_core.hardware import choose_device
+from genai_core.models.flops import counted_flops
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
@@ -27,7 +28,7 @@ class Adversarial(ImageObjective):
     def __init__(self, model: Gan, data: Path, classifier: Path, config: GanConfig, device: torch.device):
         noise, image = torch.zeros(1, config.latent_size, device=device), torch.zeros(1, 1, 28, 28, device=device)
         # a step of either player takes both networks forward and one or both back
-        flops = multiplying_flops(model.generator, noise) + 2 * multiplying_flops(model.discriminator, image)
+        flops = counted_flops(model.generator, noise) + 2 * counted_flops(model.discriminator, image)
         super().__init__(*load_digits(data, "train"), config, device, flops)
         self.model, self.game = model, config
         self.judge = ImageJudge(classifier, load_digits(data, "validation")[0], device)

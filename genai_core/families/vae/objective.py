@@ -9,10 +9,11 @@ from torch import Tensor
 from genai_core.context import Context, Result
 from genai_core.families.directory import save_family_model
 from genai_core.families.images.digits import CLASSES, load_digits
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.images.objective import ImageObjective
 from genai_core.families.vae.config import VaeConfig
 from genai_core.families.vae.model import Vae, VaeShape, divergence
 from genai_core.hardware import choose_device
+from genai_core.models.flops import counted_flops
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 from genai_core.training.outcome import outcome
@@ -30,7 +31,7 @@ class EvidenceLowerBound(ImageObjective):
         example = torch.zeros(1, 1, 28, 28, device=device)
         label, noise = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, config.latent_size,
                                                                                       device=device)
-        super().__init__(*load_digits(data, "train"), config, device, multiplying_flops(model, example, label, noise))
+        super().__init__(*load_digits(data, "train"), config, device, counted_flops(model, example, label, noise))
         self.model, self.beta, self.warmup = model, config.beta, config.beta_warmup_fraction
         self.latent_size = config.latent_size
         self.validation = tuple(tensor.to(device) for tensor in load_digits(data, "validation"))
