@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 Curves = dict[str, list[tuple[int, float]]]
+"""Points (step, value) of each curve."""
 
 
 def save_curves(curves: Curves, out_dir: Path) -> None:
@@ -12,4 +13,5 @@ def save_curves(curves: Curves, out_dir: Path) -> None:
 
 
 def last_values(curves: Curves, prefix: str) -> dict[str, float]:
+    """Last value of each curve whose name begins with `prefix`."""
     return {name: points[-1][1] for name, points in curves.items() if name.startswith(prefix)}

@@ -7,36 +7,46 @@ step itself and a resumed run sees exactly what an uninterrupted one would have 
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
-from genai_core.context import Context, Reporter
+from genai_core.context import Context, Reporter, Result
 from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.training import checkpoints
+from genai_core.training.curves import Curves, last_values, save_curves
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.optimizers import build_optimizers
-from genai_core.training.schedule import learning_rate_factor
+from genai_core.training.optimizers import build_optimizers, learning_rate_factor
 
 COMPILE_FLOPS = {"cpu": 2.5e13, "cuda": 1e16}
 """Runs with more floating-point operations than this earn the time of torch.compile back (docs/LOG.md)."""
 
 MAX_SKIPPED_STEPS = 10
+"""Steps in a row whose loss or gradient may be infinite or NaN before training stops."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a run of the loop leaves beside the weights."""
 
-    curves: dict[str, list[tuple[int, float]]]
+    curves: Curves
     metrics: dict[str, float]
-    """The same for every run with the same inputs."""
+    """Figures that are the same for every run with the same inputs."""
     measurements: dict[str, Any]
     """Seconds, speed and hardware of this run."""
+
+    def outcome(self, model: nn.Module, out_dir: Path, *prefixes: str) -> Result:
+        """Write the curves beside the model. The result has the loop's metrics, the last points of the curves whose
+        names begin with one of `prefixes`, and the number of the model's parameters."""
+        save_curves(self.curves, out_dir)
+        last = {name: value for prefix in prefixes for name, value in last_values(self.curves, prefix).items()}
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return Result(self.metrics | last | {"parameters": parameters}, self.measurements)
 
 
 def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:
@@ -52,7 +62,7 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
     optimizers_of = {name: build_optimizers(part, config, device) for name, part in players.items()}
     optimizers = [optimizer for own in optimizers_of.values() for optimizer in own]
     peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves: Curves = {}
     start, done_before, skipped = 0, 0, 0
     restored = checkpoints.restore(context.checkpoint_dir, model, optimizers)
     if restored:
@@ -147,14 +157,13 @@ def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: i
     return totals
 
 
-def _record(curves: dict[str, list[tuple[int, float]]], step: int, values: dict[str, float],
-            reporter: Reporter) -> None:
+def _record(curves: Curves, step: int, values: dict[str, float], reporter: Reporter) -> None:
     for name, value in values.items():
         curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))    # type: ignore[arg-type]
     reporter.metrics(step, **{name: value for name, value in values.items() if math.isfinite(value)})
 
 
-def _replay(curves: dict[str, list[tuple[int, float]]], reporter: Reporter) -> None:
+def _replay(curves: Curves, reporter: Reporter) -> None:
     """Tell the reporter the points from before the interruption, so that its curves are whole."""
     by_step: dict[int, dict[str, float]] = {}
     for name, points in curves.items():

@@ -1,5 +1,6 @@
 """Cross-entropy of each letter of a digit's name, given its image and the letters before."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,16 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.context import Context, Result
-from genai_core.families.directory import save_family_model
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.objective import ImageObjective
 from genai_core.families.one_to_many.config import OneToManyConfig
 from genai_core.families.one_to_many.model import NAMES, OneToMany, OneToManyShape, spelled
-from genai_core.hardware import choose_device
+from genai_core.families.training import train_family_model
 from genai_core.models.flops import counted_flops
-from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
-from genai_core.training.outcome import outcome
 
 
 class Letters(ImageObjective):
@@ -55,10 +53,7 @@ def exact_match(model: OneToMany, images: Tensor, labels: Tensor, device: torch.
 
 def run(config: OneToManyConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train on the digits in `data` and write the model directory to `out_dir`."""
-    device = choose_device(context.device)
-    torch.manual_seed(config.seed)
     shape = OneToManyShape(config.cell, config.embedding_size, config.hidden_size)
-    model = OneToMany(shape).to(device)
-    trained = train(model, Letters(model, data, config, device), config, context)
-    save_family_model(model, "one_to_many", shape, out_dir)
-    return outcome(trained, model, out_dir, "validation")
+    objective = partial(Letters, data=data, config=config)
+    return train_family_model("one_to_many", OneToMany, shape, objective, config, context, out_dir,
+                              figures=("validation",))
