@@ -11,16 +11,16 @@ Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_t
 
 
 class Source(Config):
-    """What every source says of itself."""
+    """What every source has."""
 
     enabled: bool = True
-    """Take this source."""
+    """Whether to collect this source."""
     licence: str = Field(min_length=1)
-    """Licence of the data, as the data card prints it."""
+    """Licence of the data, for the data card."""
     attribution: str = ""
-    """Whom the licence asks to name, or where the text comes from."""
+    """Whom to name, as the licence asks, or where the text comes from."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many records, taken at even distances over the whole source; empty for all."""
+    """Most records to take, at even distances over the whole source; empty for all."""
 
 
 class ArchiveSource(Source):
@@ -32,7 +32,7 @@ class ArchiveSource(Source):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the archive file; any other file is refused."""
     reader: Reader
-    """How the archive is read."""
+    """Function that reads the archive."""
 
 
 class FileSource(Source):
@@ -42,7 +42,7 @@ class FileSource(Source):
     paths: tuple[str, ...] = Field(min_length=1)
     """Paths or glob patterns, `**` included; relative ones start at the workspace (GENAI_HOME)."""
     content: Literal["documents", "chats"] = "documents"
-    """`documents`: one text a file, or a row of a table; `chats`: rows with OpenAI-style `messages`."""
+    """`documents`: a text for each file or row of a table; `chats`: rows with OpenAI-style `messages`."""
     text_column: str = "text"
     """Column or key that holds the text in jsonl, csv and parquet files."""
 
@@ -58,15 +58,15 @@ class HubSource(Source):
     subset: str | None = None
     """Configuration name, where the dataset has several."""
     split: str = "train"
-    """Split to read."""
+    """Split of the dataset to read."""
     content: Literal["documents", "chats"] = "documents"
-    """What the rows hold."""
+    """What the rows hold: texts, or chats with `messages`."""
     text_column: str = "text"
     """Column that holds the text."""
 
 
 class StandardLibrarySource(Source):
-    """The sources of Python's standard library, as the interpreter that runs this has them."""
+    """The source files of Python's standard library, those of the interpreter that collects them."""
 
     kind: Literal["standard_library"] = "standard_library"
 
@@ -77,13 +77,13 @@ class RandomTextSource(Source):
 
     kind: Literal["random_text"] = "random_text"
     licence: str = "made here"
-    """Nobody's."""
+    """No licence: the text is generated."""
     documents: int = Field(default=200, ge=10)
-    """How many documents to draw."""
+    """Number of documents."""
     characters: int = Field(default=1000, ge=10)
-    """Length of each."""
+    """Length of each document."""
     alphabet: str = Field(default="abcdefghijklmnop", min_length=2)
-    """The letters, each as likely as the next."""
+    """The letters, all equally likely."""
     seed: int = Field(default=0, ge=0)
     """Seed of the draws."""
 
@@ -98,7 +98,7 @@ class CollectConfig(Config):
     """Bring the declared sources into one set of Parquet tables."""
 
     sources: dict[str, AnySource] = Field(min_length=1)
-    """Name of each source and where it comes from."""
+    """Each source by its name."""
     validation_fraction: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of the records held out for validation, where a source has no split of its own."""
     test_fraction: float = Field(default=0.04, ge=0, lt=0.5)
@@ -115,41 +115,41 @@ class CleanConfig(Config):
     """Repair, filter, deduplicate, mask and decontaminate the documents."""
 
     min_words: int = Field(default=5, ge=0)
-    """Documents with fewer words are removed (Gopher uses 50; short reviews are welcome here)."""
+    """Least words of a document (Gopher asks for 50; here short reviews are kept)."""
     max_words: int = Field(default=100_000, ge=1)
-    """Documents with more words are removed."""
+    """Most words of a document."""
     min_mean_word_length: float = Field(default=2.5, ge=0)
     """Lower bound of the mean word length, in characters."""
     max_mean_word_length: float = Field(default=10.0, gt=0)
     """Upper bound of the mean word length, in characters."""
     max_symbol_ratio: float = Field(default=0.1, ge=0)
-    """Most `#` and `...` per word."""
+    """Most `#` and `...` for each word."""
     min_alphabetic_ratio: float = Field(default=0.6, ge=0, le=1)
     """Least share of words with at least one letter."""
     min_stop_words: int = Field(default=1, ge=0)
-    """Least number of different English stop words; 0 for text in other languages."""
+    """Least number of different English stop words in a document; 0 for text in other languages."""
     max_duplicate_line_ratio: float = Field(default=0.3, ge=0, le=1)
-    """Most share of lines that repeat an earlier line of the same document."""
+    """Largest share of lines that repeat an earlier line of the document."""
     max_top_ngram_ratio: float = Field(default=0.25, ge=0, le=1)
-    """Most share of the characters inside the most frequent 3-gram of words."""
+    """Largest share of characters that belong to the most frequent 3-gram of words."""
     near_duplicate_threshold: float = Field(default=0.8, gt=0, le=1)
-    """Estimated Jaccard similarity of word 5-grams from which the later document is removed; 1 switches it off."""
+    """Estimated Jaccard similarity of word 5-grams from which on the later of two documents is removed; 1 keeps all."""
     minhash_permutations: int = Field(default=128, ge=16, le=512)
-    """Hash functions of a MinHash signature: the standard error of the similarity is 1/sqrt of it."""
+    """Number n of hash functions of a MinHash signature: the standard error of the similarity is 1/√n."""
     mask_personal_data: bool = True
-    """Replace e-mail addresses, phone numbers and IP addresses with placeholders."""
+    """Whether to replace e-mail addresses, phone numbers and IP addresses by placeholders."""
     decontamination_ngram: int = Field(default=13, ge=5, le=50)
     """Training text that shares this many consecutive words with held-out text is removed."""
     removed_sample: int = Field(default=20, ge=0)
-    """How many removed documents of each reason to keep for people to look at."""
+    """Number of removed documents of each reason that are kept for people to read."""
 
 
 class TokenizeConfig(Config):
     """Train the tokenizer and write the token files."""
 
     vocab_size: int = Field(default=4096, ge=259, le=65_536)
-    """Entries of the vocabulary, special tokens included (at most what 16 bits hold); 259 is one entry a byte."""
+    """Entries of the vocabulary, special tokens included; at most what 16 bits hold, at least one for each byte."""
     max_characters: int | None = Field(default=None, ge=1000)
-    """Train the tokenizer on at most this many characters; empty for all."""
+    """Most characters to train the tokenizer on; empty for all."""
     extra_sources: tuple[str, ...] = ("chats", "translations")
-    """Tables beside the documents whose training text the vocabulary is also fitted to."""
+    """Tables beside the documents whose training text the tokenizer is trained on too."""

@@ -1,4 +1,4 @@
-"""The one dial: `depth` sets the width, heads, batch, learning rates and token budgets of the training stages.
+"""The one dial: `depth` sets the width, heads, learning rates and token budgets of the training stages.
 
 Every value that it computes is part of the stages' configs, so it is printed, stored and may be overridden. It follows
 nanochat's habit of one number for the whole model; the constants were set by the runs in docs/LOG.md.

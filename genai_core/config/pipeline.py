@@ -20,13 +20,13 @@ class Runtime(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` takes the GPU when there is one."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile: `auto` uses it for runs that are long enough to earn the compilation back."""
+    """Whether to use torch.compile; `auto` does for runs long enough to earn the compilation back."""
     checkpoint_seconds: float = Field(default=30.0, gt=0)
-    """Time between two checkpoints of a training stage."""
+    """Time between two checkpoints of a training stage, in seconds."""
     power_watts: float = Field(default=0.0, ge=0)
-    """Power draw of the machine under load, for the estimate of energy; 0 assumes 10 W for each busy core."""
+    """Power draw of the machine under load, in watts, for the estimate of energy; 0 assumes 10 W for each busy core."""
     price_per_hour: float = Field(default=0.0, ge=0)
-    """What an hour of the machine costs."""
+    """Price of an hour of the machine."""
     currency: str = "EUR"
     """Currency of the price."""
 
@@ -35,7 +35,7 @@ class PipelineConfig(Config):
     """Every stage's config, and the dial that the defaults of the training stages come from."""
 
     depth: int = Field(ge=1, le=64)
-    """The one dial: sets width, heads, batch, learning rates and token budget; each may be overridden."""
+    """The one dial: sets width, heads, learning rates and token budgets, each of which may be overridden."""
     runtime: Runtime = Runtime()
     collect: CollectConfig
     clean: CleanConfig = CleanConfig()

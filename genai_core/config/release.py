@@ -11,32 +11,32 @@ class QuantizeConfig(Config):
     """Store the weights in eight and in four bits."""
 
     int4_group_size: int = Field(default=32, ge=8)
-    """Weights that share one scale and offset in the four-bit model."""
+    """Number of weights that share a scale and an offset in the four-bit model."""
     decode_tokens: int = Field(default=128, ge=8)
-    """Tokens generated to measure the speed."""
+    """Tokens to generate for the measurement of speed."""
     validation_tokens: int = Field(default=65_536, ge=1024)
-    """Held-out tokens of each source for the comparison with full precision."""
+    """Most validation tokens of each source for the comparison with full precision."""
 
 
 class EvaluateConfig(Config):
     """The same table of figures for every language model of the run."""
 
     bits_per_byte_tokens: int = Field(default=131_072, ge=1024)
-    """Most held-out tokens of each source."""
+    """Most held-out tokens of each source for bits per byte."""
     sentiment_reviews: int = Field(default=400, ge=10)
-    """Held-out reviews to classify."""
+    """Number of held-out reviews to classify."""
     translations: int = Field(default=200, ge=10)
-    """Held-out sentences to translate."""
+    """Number of held-out sentences to translate."""
     titles: int = Field(default=200, ge=10)
-    """Held-out texts to give a title."""
+    """Number of held-out texts to give a title."""
     trivia_questions: int = Field(default=200, ge=10)
-    """Held-out questions to answer."""
+    """Number of held-out questions to answer."""
     reward_prompts: int = Field(default=128, ge=8)
-    """Held-out openings to continue and score with the reward model."""
+    """Number of held-out openings to continue, which the reward model scores."""
     samples: int = Field(default=3, ge=0)
-    """Answers of each task to print in the report."""
+    """Number of answers to each task that the report prints."""
     seed: int = Field(default=0, ge=0)
-    """Seed of what is sampled."""
+    """Seed of the choice of questions and of sampling."""
 
 
 Comparison = Literal["<=", ">="]
@@ -48,17 +48,17 @@ class Gate(Config):
     figure: str
     """Name in the table, as `model/figure`, for example `int8/bits_per_byte`."""
     comparison: Comparison
-    """On which side of the bound the figure must lie."""
+    """Side of the bound on which the figure must lie."""
     bound: float
-    """The bound itself, or what is added to the reference."""
+    """The bound, or what is added to the reference."""
     reference: str | None = None
-    """Another figure: the bound is relative to it."""
+    """Name of another figure that the bound is relative to."""
     relative: bool = False
-    """With a reference: bound is a factor of it (1.005 is half a percent above), not a difference."""
+    """Whether `bound` is a factor of the reference (1.005 is half a percent above it) instead of a difference."""
 
 
 class PromoteConfig(Config):
     """Which figures a release must reach before the alias `champion` moves to it."""
 
     gates: dict[str, Gate] = Field(default_factory=dict)
-    """Name of each gate and its condition."""
+    """Each gate by its name."""

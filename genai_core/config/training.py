@@ -8,7 +8,7 @@ from genai_core.config.base import Config
 
 
 class TrainConfig(Config):
-    """What the one training loop needs, whatever the objective."""
+    """What the training loop needs, whatever the objective."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, data order and sampling."""
@@ -17,25 +17,25 @@ class TrainConfig(Config):
     learning_rate: float = Field(gt=0, le=10)
     """Peak learning rate of AdamW or SGD."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of AdamW's averages of the gradient and of its square, each below 1."""
+    """Decay rates of AdamW's averages of the gradient and of its square."""
     matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
-    """Peak learning rate of Muon; unused with `adamw`."""
+    """Peak learning rate of Muon; without effect on the other optimizers."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     """Decoupled weight decay of the matrices."""
     warmup_fraction: float = Field(default=0.03, ge=0, le=1)
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps, at the start, in which the learning rate rises linearly from 0."""
     decay_fraction: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps, at the end, in which the learning rate falls linearly."""
     final_learning_rate_fraction: float = Field(default=0.02, ge=0, le=1)
     """Learning rate of the last step, as a share of the peak."""
     gradient_clip: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient; longer ones are scaled down to it."""
+    """Largest norm of the gradient: a longer gradient is scaled down to it."""
     batch_size: int = Field(ge=1)
-    """Sequences in one optimizer step."""
+    """Examples in one optimizer step."""
     accumulation_steps: int = Field(default=1, ge=1)
     """Micro-batches that one optimizer step is cut into, to save memory; the result is the same up to rounding."""
     on_non_finite: Literal["stop", "skip"] = "skip"
-    """A loss or gradient that is not finite: stop, or skip that step (and stop after ten in a row)."""
+    """What to do when a loss or gradient is not finite: stop, or skip the step, and stop after ten in a row."""
 
     @model_validator(mode="after")
     def micro_batches_divide_the_batch(self) -> "TrainConfig":
@@ -53,28 +53,28 @@ class LanguageModelConfig(TrainConfig):
     """What every language model's training on token files needs."""
 
     context_length: int = Field(ge=16, le=131_072)
-    """Tokens of one training sequence."""
+    """Length of a training sequence, in tokens."""
     tokens: int = Field(ge=1024)
-    """Tokens to train on."""
+    """Number of tokens to train on."""
     evaluations: int = Field(default=5, ge=1)
-    """How many times the validation loss is measured, the last time at the end."""
+    """Number of times that the validation loss is measured, the last time at the end."""
     validation_tokens: int = Field(default=32_768, ge=1024)
-    """Tokens of each validation source that such a measurement takes."""
+    """Most tokens of each validation source for such a measurement."""
 
 
 class PretrainConfig(LanguageModelConfig):
     """Train the base model on the token files."""
 
     layers: int = Field(ge=1, le=200)
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     hidden_size: int = Field(ge=16)
     """Width of the residual stream."""
     heads: int = Field(ge=1)
-    """Query heads."""
+    """Number of query heads."""
     key_value_heads: int = Field(ge=1)
-    """Key and value heads; fewer than `heads` is grouped-query attention."""
+    """Number of key and value heads; fewer than `heads` is grouped-query attention."""
     head_size: int = Field(default=64, ge=8)
-    """Width of one head; even, for the rotary embedding."""
+    """Width of a head; even, for the rotary embedding."""
     feed_forward_size: int = Field(ge=16)
     """Inner width of the SwiGLU feed-forward network."""
     rope_theta: float = Field(default=10_000.0, gt=1)
@@ -90,7 +90,7 @@ class PretrainConfig(LanguageModelConfig):
 
 
 INSTRUCTION_TASKS = ("trivia", "dialogue", "sentiment", "translation", "continuation", "title")
-"""What the mixture of fine-tuning can be made of."""
+"""Tasks that the mixture of fine-tuning is made of."""
 
 
 class InstructConfig(TrainConfig):
@@ -99,23 +99,23 @@ class InstructConfig(TrainConfig):
     epochs: float = Field(default=1.0, gt=0, le=100)
     """Passes over the mixture."""
     context_length: int = Field(default=256, ge=32)
-    """Tokens of one packed row; longer chats are cut at the prompt's front."""
+    """Length of a packed row, in tokens; a longer chat loses its beginning."""
     trivia: int = Field(default=0, ge=0)
-    """Trivia questions of the mixture, repeated or sampled to this number (real pairs)."""
+    """Trivia questions in the mixture, repeated or sampled to this number; people wrote question and answer."""
     dialogue: int = Field(default=0, ge=0)
-    """Dialogues of the mixture: every chat that is not trivia, your own sources' included (real)."""
+    """Dialogues in the mixture: every chat that is not trivia, those of your own sources included."""
     sentiment: int = Field(default=0, ge=0)
-    """Reviews with the question for their sentiment (templated, labels by people)."""
+    """Reviews in the mixture whose sentiment is asked for, by a template; people gave the labels."""
     translation: int = Field(default=0, ge=0)
-    """English sentences to translate into Spanish (templated, translations by people)."""
+    """English sentences in the mixture to translate into Spanish, by a template; people translated them."""
     continuation: int = Field(default=0, ge=0)
-    """Openings of reviews to continue (templated, text by people)."""
+    """Openings of reviews in the mixture to continue, by a template; people wrote the reviews."""
     title: int = Field(default=0, ge=0)
-    """Texts to give a title (templated, titles by people)."""
+    """Texts in the mixture to give a title, by a template; people chose the titles."""
 
     @property
     def chats(self) -> int:
-        """Chats of one pass."""
+        """Number of chats in one pass over the mixture."""
         return sum(getattr(self, task) for task in INSTRUCTION_TASKS)
 
     @model_validator(mode="after")
@@ -126,41 +126,41 @@ class InstructConfig(TrainConfig):
 
 
 class RewardConfig(TrainConfig):
-    """Train a scalar head on the instruct model to order texts as human raters do."""
+    """Train a reward model, a scalar head on the instruct model, to order texts as human raters do."""
 
     epochs: float = Field(default=2.0, gt=0, le=100)
     """Passes over the rated texts."""
     context_length: int = Field(default=96, ge=16)
-    """Longest text, in tokens; longer ones keep their end."""
+    """Longest text, in tokens; a longer one loses its beginning."""
     token_dropout: float = Field(default=0.15, ge=0, lt=1)
-    """Share of a training text's tokens that are blanked at random, so that no single word decides."""
+    """Share of a training text's tokens that are replaced by a blank at random, so that no single word decides."""
     sources: tuple[str, ...] = ("vader/movie",)
-    """Rated sets to train on; the figures are of the first."""
+    """Sets of rated texts to train on; the figures are of the first."""
     min_rating_gap: float = Field(default=0.5, ge=0)
     """Two texts form a training pair when their mean ratings differ by at least this much."""
 
 
 class RlhfConfig(TrainConfig):
-    """Raise the reward of the instruct model's answers, held near it by a KL penalty."""
+    """Raise the reward of the policy's answers, with a KL penalty for leaving the instruct model."""
 
     steps: int = Field(ge=1)
-    """Optimizer steps; each samples its own completions."""
+    """Optimizer steps, each on completions of its own."""
     group_size: int = Field(default=8, ge=2)
-    """Completions of each prompt; batch_size counts completions and is a multiple of this."""
+    """Completions of each prompt; batch_size counts completions and is a multiple of it."""
     prompt_words: int = Field(default=5, ge=1, le=50)
-    """Words of the review's opening that the policy continues."""
+    """Length of the opening of a review that the policy continues, in words."""
     completion_tokens: int = Field(default=32, ge=4)
-    """Longest completion."""
+    """Longest completion, in tokens."""
     temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature; the log-probabilities of training use the same."""
+    """Sampling temperature, at which the log-probabilities of training are taken too."""
     kl_coefficient: float = Field(default=0.05, ge=0)
-    """Weight of the KL penalty to the instruct model, per token."""
+    """Weight β of the KL penalty to the instruct model."""
     kl_target: float = Field(default=6.0, gt=0)
     """KL from which the weight grows with the fourth power of KL / target, in nats a completion."""
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
-    """Clipping of the probability ratio (epsilon of PPO and GRPO)."""
+    """Range ε of the probability ratio, 1 − ε to 1 + ε, outside of which it is clipped."""
     evaluation_prompts: int = Field(default=64, ge=8)
-    """Held-out openings on which reward and KL are compared with the instruct model's."""
+    """Number of held-out openings on which reward and KL are measured."""
 
     @model_validator(mode="after")
     def groups_fill_the_batch(self) -> "RlhfConfig":

@@ -19,8 +19,11 @@ from genai_core.errors import InputError
 LABELS = ("negative", "positive")
 """What the labels 0 and 1 of a review say."""
 REVIEW_WORDS = 90
+"""Most words of a review whose sentiment is asked for."""
 CONTINUATION_WORDS = 36
+"""Most words of a continuation."""
 TITLE_WORDS = 80
+"""Most words of a text that a title is asked for."""
 CONTINUATION_PROMPT_TOKENS = 24
 """Length of a rendered continuation prompt, about: what estimates of work count before there are prompts."""
 
@@ -28,7 +31,7 @@ Chat = list[Message]
 
 
 def sentiment_prompt(review: str) -> str:
-    """The question about a review, of which the last words are kept: a verdict tends to come at the end."""
+    """Question for the sentiment of a review, whose last words are kept: a verdict tends to come at the end."""
     words = review.split()
     return f"Is this review positive or negative?\n\n{' '.join(words[-REVIEW_WORDS:])}"
 
@@ -42,13 +45,13 @@ def continuation_prompt(opening: str) -> str:
 
 
 def title_prompt(text: str) -> str:
-    """The request for a title, with the first words of a text: what it is about tends to come first."""
+    """Request for a title of a text, whose first words are kept: what it is about tends to come first."""
     return f"Give this text a title:\n\n{' '.join(text.split()[:TITLE_WORDS])}"
 
 
 def opening_and_continuation(review: str, opening_words: int) -> tuple[str, str] | None:
-    """The first words of a review, and what follows up to the last end of a sentence within reach; None if too short.
-    """
+    """The first `opening_words` words of a review, and what follows up to the last end of a sentence within
+    CONTINUATION_WORDS words; None when that is less than five words."""
     words = review.split()
     opening = " ".join(words[:opening_words])
     rest = " ".join(words[opening_words:opening_words + CONTINUATION_WORDS])
@@ -57,11 +60,12 @@ def opening_and_continuation(review: str, opening_words: int) -> tuple[str, str]
 
 
 def user_asks(content: str) -> Chat:
+    """A chat of one message, by the user."""
     return [{"role": "user", "content": content}]
 
 
 def build_mixture(cleaned: Path, config: InstructConfig, opening_words: int, split: str = "train") -> list[Chat]:
-    """The chats of one pass, shuffled: as many of each task as the config says, repeated where there are fewer.
+    """Chats of one pass, shuffled: as many of each task as the config says, repeated where there are fewer.
 
     Raises InputError for a task that the config asks for and the data does not have.
     """

@@ -1,4 +1,4 @@
-"""How well scores order texts as people did: pair accuracy, margin, calibration, length correlation."""
+"""How well scores order texts as people did: pair accuracy and calibration, beside a baseline."""
 
 import numpy as np
 
@@ -14,10 +14,13 @@ def pair_indices(ratings: np.ndarray, min_gap: float, max_pairs: int = 200_000, 
 
 
 def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, min_gap: float) -> float:
-    """Share of pairs in which the text that people rated higher scores higher; a tie counts half."""
+    """Share of the pairs of `min_gap` in which the text that people rated higher scores higher; a tie counts half.
+
+    NaN when there are no pairs.
+    """
     better, worse = pair_indices(ratings, min_gap)
-    difference = scores[better] - scores[worse]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(better) else float("nan")
+    margins = scores[better] - scores[worse]
+    return float(((margins > 0) + 0.5 * (margins == 0)).mean()) if len(better) else float("nan")
 
 
 def calibration_error(scores: np.ndarray, ratings: np.ndarray, min_gap: float, bins: int = 10) -> float:

@@ -1,4 +1,4 @@
-"""The tasks on which a language model is judged: sentiment, translation, titles, trivia, and reward of continuations.
+"""The tasks that a language model is evaluated on: sentiment, translation, titles, trivia, reward of continuations.
 
 A base model has never seen the chat format, so each task is put to it as plain text that asks for the same.
 """
@@ -33,26 +33,27 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under test; `chats` says whether it knows the chat format."""
+    """A model under evaluation."""
 
     model: LanguageModel
     tokenizer: Tokenizer
     chats: bool
+    """Whether it knows the chat format."""
 
     def prompt(self, chat: str, plain: str) -> list[int]:
+        """Token ids of a question: rendered as a chat for a model that knows the format, else of the plain text."""
         text = render_prompt(user_asks(chat)) if self.chats else plain
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None) -> list[str]:
-        """Answers up to the end of turn, or for a plain prompt to the end of the line."""
+        """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line."""
         room = self.model.context_length - tokens
         texts = []
         for first in range(0, len(prompts), BATCH):
             batch = [prompt[-room:] for prompt in prompts[first:first + BATCH]]
-            done = generate(self.model, batch, tokens, end_ids(self.tokenizer), sampling=sampling,
-                            pad_id=token_id(self.tokenizer, END_OF_TEXT))
-            texts += self.tokenizer.decode_batch([row[mask].tolist() for row, mask in
-                                                  zip(done.ids.cpu(), done.mask.cpu(), strict=True)])
+            completions = generate(self.model, batch, tokens, end_ids(self.tokenizer), sampling=sampling,
+                                   pad_id=token_id(self.tokenizer, END_OF_TEXT))
+            texts += self.tokenizer.decode_batch(completions.unpadded())
         return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
 
 
@@ -60,94 +61,104 @@ Sample = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A model's figure on a task, its answers, and the outcome of each question, from which noise is estimated."""
+class TaskResult:
+    """How a model did on a task."""
 
     figure: float
     samples: list[Sample]
+    """Each question, what people answered and what the model answered."""
     outcomes: list[float]
+    """The figure of each question by itself, from which noise is estimated."""
 
 
 @torch.no_grad()
-def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> Answered:
-    """Share of reviews whose label's word gets the higher probability."""
+def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> TaskResult:
+    """Accuracy: a review is predicted to have the label whose word gets the higher probability."""
     lead = "" if subject.chats else " "
     words = [subject.tokenizer.encode(lead + label, add_special_tokens=False).ids for label in LABELS]
     differ = next(index for index, pair in enumerate(zip(*words, strict=False)) if pair[0] != pair[1])
-    right: list[float] = []
+    correct: list[float] = []
     samples: list[Sample] = []
     for row in reviews:
-        asked = sentiment_prompt(row["text"])
-        prompt = subject.prompt(asked, f"Review: {asked.split(chr(10) * 2, 1)[1]}\nThe review is")
+        question = sentiment_prompt(row["text"])
+        prompt = subject.prompt(question, f"Review: {_after_blank_line(question)}\nThe review is")
         prompt = (prompt + words[0][:differ])[-subject.model.context_length:]
         device = next(subject.model.buffers(), next(subject.model.parameters())).device
         states = subject.model.hidden(torch.tensor([prompt], device=device))
         logits = subject.model.logits(states[:, -1])[0]
-        said = int(logits[words[1][differ]] > logits[words[0][differ]])
-        right.append(float(said == row["label"]))
-        samples.append({"task": "sentiment", "asked": asked, "expected": LABELS[row["label"]],
-                        "answered": LABELS[said]})
-    return Answered(sum(right) / len(reviews), samples, right)
+        prediction = int(logits[words[1][differ]] > logits[words[0][differ]])
+        correct.append(float(prediction == row["label"]))
+        samples.append({"task": "sentiment", "asked": question, "expected": LABELS[row["label"]],
+                        "answered": LABELS[prediction]})
+    return TaskResult(sum(correct) / len(reviews), samples, correct)
 
 
-def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]) -> Answered:
-    """chrF (Popović 2015) against every translation that people gave of the sentence; outcomes are by sentence."""
+def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]) -> TaskResult:
+    """Corpus chrF (Popović 2015) against every translation that people gave of a sentence; outcomes are by sentence."""
     prompts = [subject.prompt(translation_prompt(row["source_text"]), f"English: {row['source_text']}\nSpanish:")
                for row in rows]
     answers = subject.complete(prompts, tokens=40)
-    expected = [references[row["source_text"]] for row in rows]
-    samples = [{"task": "translation", "asked": row["source_text"], "expected": " / ".join(all_of),
-                "answered": answer} for row, all_of, answer in zip(rows, expected, answers, strict=True)]
-    by_sentence = [CHRF().sentence_score(answer, all_of).score
-                   for answer, all_of in zip(answers, expected, strict=True)]
-    return Answered(chrf(answers, expected), samples, by_sentence)
+    translations = [references[row["source_text"]] for row in rows]
+    samples = [{"task": "translation", "asked": row["source_text"], "expected": " / ".join(accepted),
+                "answered": answer} for row, accepted, answer in zip(rows, translations, answers, strict=True)]
+    return TaskResult(chrf(answers, translations), samples, _sentence_chrf(answers, translations))
 
 
 def chrf(answers: list[str], references: list[list[str]]) -> float:
-    """Corpus chrF, 0 to 100, with as many references a sentence as there are."""
+    """Corpus chrF, 0 to 100, of answers against the references of each."""
     most = max(map(len, references))
     columns = [[row[number] if number < len(row) else None for row in references] for number in range(most)]
     return CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
 
 
-def titles(subject: Subject, rows: list[dict[str, Any]]) -> Answered:
+def titles(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
     """chrF against the title that the authors of a text gave it: summarization at its shortest."""
-    asked = [title_prompt(row["text"]) for row in rows]
-    prompts = [subject.prompt(question, f"{question.split(chr(10) * 2, 1)[1]}\nTitle:") for question in asked]
+    questions = [title_prompt(row["text"]) for row in rows]
+    prompts = [subject.prompt(question, f"{_after_blank_line(question)}\nTitle:") for question in questions]
     answers = subject.complete(prompts, tokens=16)
     samples = [{"task": "title", "asked": question, "expected": row["title"], "answered": answer}
-               for question, row, answer in zip(asked, rows, answers, strict=True)]
+               for question, row, answer in zip(questions, rows, answers, strict=True)]
     expected = [[row["title"]] for row in rows]
-    by_title = [CHRF().sentence_score(answer, one).score for answer, one in zip(answers, expected, strict=True)]
-    return Answered(chrf(answers, expected), samples, by_title)
+    return TaskResult(chrf(answers, expected), samples, _sentence_chrf(answers, expected))
 
 
-def trivia(subject: Subject, rows: list[dict[str, Any]]) -> Answered:
-    """Share of answers that equal an accepted one, letters and digits compared."""
+def _sentence_chrf(answers: list[str], references: list[list[str]]) -> list[float]:
+    return [CHRF().sentence_score(answer, accepted).score
+            for answer, accepted in zip(answers, references, strict=True)]
+
+
+def _after_blank_line(question: str) -> str:
+    """The text that a question is about, which follows it after a blank line."""
+    return question.split("\n\n", 1)[1]
+
+
+def trivia(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
+    """Exact match: the share of answers whose letters and digits are those of an accepted one."""
     questions = [row["messages"][0]["content"] for row in rows]
     prompts = [subject.prompt(question, f"Question: {question}\nAnswer:") for question in questions]
     answers = subject.complete(prompts, tokens=16)
-    right = [float(fingerprint(answer) in {fingerprint(accepted) for accepted in row["accepted"]})
-             for row, answer in zip(rows, answers, strict=True)]
+    accepted = [{fingerprint(answer) for answer in row["accepted"]} for row in rows]
+    correct = [float(fingerprint(answer) in known) for answer, known in zip(answers, accepted, strict=True)]
     samples = [{"task": "trivia", "asked": question, "expected": row["messages"][1]["content"], "answered": answer}
                for question, row, answer in zip(questions, rows, answers, strict=True)]
-    return Answered(sum(right) / len(rows), samples, right)
+    return TaskResult(sum(correct) / len(rows), samples, correct)
 
 
-def reward(subject: Subject, judge: OpenedRewardModel, openings: list[str], tokens: int, seed: int) -> Answered:
-    """Mean reward of continuations sampled at temperature 1."""
+def reward(subject: Subject, reward_model: OpenedRewardModel, openings: list[str], tokens: int, seed: int
+           ) -> TaskResult:
+    """Mean reward of continuations of `tokens` tokens at most, sampled at temperature 1."""
     torch.manual_seed(seed)
     prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
     answers = subject.complete(prompts, tokens, Sampling(temperature=1.0))
     texts = [f"{opening} {answer}" for opening, answer in zip(openings, answers, strict=True)]
     samples = [{"task": "continuation", "asked": opening, "expected": "", "answered": answer}
                for opening, answer in zip(openings, answers, strict=True)]
-    scores = judge.score(texts)
-    return Answered(scores.mean().item(), samples, scores.tolist())
+    scores = reward_model.score(texts)
+    return TaskResult(scores.mean().item(), samples, scores.tolist())
 
 
 def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """A fixed random choice of the test split of a task's data, each question once."""
+    """At most `count` questions of a task from its test split, each once, in a random order that `seed` fixes."""
     if name == "sentiment":
         rows = labelled_reviews(cleaned, "test")
     elif name == "title":
@@ -160,6 +171,7 @@ def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, 
 
 
 def translation_references(cleaned: Path) -> dict[str, list[str]]:
+    """Every translation of each held-out sentence."""
     references: dict[str, list[str]] = {}
     for row in read_table(cleaned, "translations", split="test"):
         references.setdefault(row["source_text"], []).append(row["target_text"])

@@ -15,7 +15,7 @@ from genai_core.models.language_model import LanguageModel
 class HeldOutCharacters:
     """The first tokens of the test split of the source that comes first, and the text that they stand for.
 
-    The first token is context only: no model is asked for it.
+    The first token is context only: it is not predicted.
     """
 
     def __init__(self, tokens: Path, limit: int):
@@ -27,13 +27,14 @@ class HeldOutCharacters:
 
     def bits(self, model: LanguageModel, device: torch.device, length: int | None = None, overlap: bool = False
              ) -> float:
-        """Of a model, in windows of `length` tokens, by default those of its training; see `held_out_loss`."""
+        """Bits per character of a model, in windows of `length` tokens, by default its context; `overlap` is that of
+        `held_out_loss`."""
         loss = held_out_loss(model, self.file, self._byte_lengths, length or model.context_length,
                              max_tokens=self._limit, device=device, precision=torch.float32, overlap=overlap)
         return loss.nats / math.log(2) / len(self.text)
 
     def ngram_bits(self, order: int) -> float:
-        """Of byte n-grams counted in the training text."""
+        """Bits per character of byte n-grams counted in the training text."""
         train = read_tokens(self._directory, "train")
         counted = self.tokenizer.decode(train.ids.tolist(), skip_special_tokens=True).encode()
         text = self.text.encode()
@@ -42,6 +43,6 @@ class HeldOutCharacters:
 
 
 def read_documents(file: TokenFile) -> list[list[int]]:
-    """Token ids of each document, the end token left out."""
+    """Token ids of each document, without the end token."""
     ends = [*file.starts[1:].tolist(), len(file.ids)]
     return [file.ids[start:end - 1].tolist() for start, end in zip(file.starts.tolist(), ends, strict=True)]

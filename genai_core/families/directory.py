@@ -18,15 +18,18 @@ from genai_core.models.kinds import read_json
 
 def save_family_model(model: nn.Module, kind: str, shape: Any, out_dir: Path,
                       tokenizer_dir: Path | None = None, **more: Any) -> None:
-    """Write the directory. `shape` is the dataclass that the model is built from, `more` what generation needs beside
-    it; the tokenizer's files are copied where the model has one."""
+    """Write the directory of a model of kind `kind`.
+
+    `shape` is the dataclass that the model is built from, `more` what generation needs beside it; the tokenizer's files
+    are copied from `tokenizer_dir`, where the model has one.
+    """
     config = {"kind": kind, **asdict(shape), **more}
     (out_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    seen: set[int] = set()
+    saved: set[int] = set()
     weights = {}
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:      # two names of one tensor: the first is enough
-            seen.add(tensor.data_ptr())
+        if tensor.data_ptr() not in saved:      # two names of one tensor: the first is enough
+            saved.add(tensor.data_ptr())
             weights[name] = tensor.detach().cpu().contiguous()
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
     for name in TOKENIZER_FILES if tokenizer_dir else ():
@@ -34,7 +37,8 @@ def save_family_model(model: nn.Module, kind: str, shape: Any, out_dir: Path,
 
 
 def read_shape(directory: Path, shape: Any) -> Any:
-    """The dataclass that the model was built from. Raises InputError when the config lacks one of its fields."""
+    """The dataclass that the model of a directory was built from, of class `shape`. Raises InputError when the config
+    lacks one of its fields."""
     values = read_json(directory / "config.json")
     fields = shape.__dataclass_fields__
     missing = [name for name in fields if name not in values]
@@ -45,6 +49,9 @@ def read_shape(directory: Path, shape: Any) -> Any:
 
 
 def load_into(model: nn.Module, directory: Path, device: torch.device) -> nn.Module:
-    """The model with the weights of a directory, ready to be used."""
+    """`model` with the weights of a directory, on `device` and in evaluation mode.
+
+    Raises InputError, naming the file, when it is damaged.
+    """
     load_weights(model, directory / "model.safetensors")
     return model.to(device).eval()

@@ -7,24 +7,24 @@ from typing import Any
 from genai_core.context import Result
 
 Columns = dict[str, dict[str, float]]
-"""Model or baseline to its figures."""
+"""Figures of each model or baseline, by its name."""
 
 Samples = list[dict[str, Any]]
-"""Of a model: what it was asked, what people answered and what it did."""
+"""Samples of a model: task, prompt, what people answered and what the model did."""
 
 DATA = "data-"
 """Beginning of the names of pictures that show records of the dataset: reports have them, published pages do not."""
 
 
 class Pictures:
-    """PNG files of an evaluation, with what each shows."""
+    """PNG files of an evaluation, and the caption of each."""
 
     def __init__(self, out_dir: Path):
         self.directory = out_dir
         self._captions: dict[str, str] = {}
 
     def add(self, name: str, caption: str) -> Path:
-        """Where to write the picture `name`."""
+        """Path at which to write the picture `name`."""
         self._captions[f"{name}.png"] = caption
         return self.directory / f"{name}.png"
 
@@ -35,7 +35,7 @@ class Pictures:
 
 def write_evaluation(columns: Columns, pictures: Pictures, out_dir: Path,
                      samples: dict[str, Samples] | None = None) -> Result:
-    """Write `evaluation.json`, `pictures.json` and `samples.json`; every figure as `column/figure`."""
+    """Write `evaluation.json`, `pictures.json` and `samples.json`. The result has every figure as `column/figure`."""
     for name, value in (("evaluation", columns), ("pictures", pictures.captions), ("samples", samples or {})):
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
         (out_dir / f"{name}.json").write_text(text, encoding="utf-8")
@@ -43,7 +43,7 @@ def write_evaluation(columns: Columns, pictures: Pictures, out_dir: Path,
 
 
 def stage_figures(models: dict[str, Path], names: tuple[str, ...]) -> Columns:
-    """What training measured of each model, read from the last points of its curves."""
+    """The last points of the curves `names` of each model."""
     columns: Columns = {}
     for model, directory in models.items():
         curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))

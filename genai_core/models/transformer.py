@@ -19,7 +19,7 @@ from genai_core.models.masks import causal_mask
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Field names are those of a Qwen3 `config.json`."""
+    """Sizes of the model, by the names of a Qwen3 `config.json`."""
 
     vocab_size: int
     hidden_size: int

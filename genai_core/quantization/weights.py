@@ -19,6 +19,7 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_int8(values: Tensor, scale: Tensor) -> Tensor:
+    """Weights (N, K) in float32 from int8 values and scales (N,)."""
     return values.float() * scale[:, None]
 
 
@@ -51,6 +52,7 @@ def quantize_int4(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor, Tens
 
 
 def dequantize_int4(packed: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
+    """Weights (N, K) in float32 from packed values (N, K/2), scales and minima (N, G)."""
     rows, half = packed.shape
     values = torch.stack([packed & 15, packed >> 4], dim=2).view(rows, scale.shape[1], -1).float()
     return (values * scale.float()[:, :, None] + minimum.float()[:, :, None]).view(rows, half * 2)
@@ -78,8 +80,11 @@ class QuantizedLinear(nn.Module):
         return dequantize_int4(self.weight_int4, self.weight_scale, self.weight_minimum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, K) to (…, N). On a CPU the int8 product runs on the stored bytes; four bits are widened once to eight
-        that hold the same sixteen levels' float values, since PyTorch has no portable four-bit product."""
+        """The product (…, N) with activations (…, K).
+
+        On a CPU the int8 product runs on the stored bytes; four-bit weights are widened to floats once, since PyTorch
+        has no portable four-bit product.
+        """
         if self.bits == 8 and x.device.type == "cpu" and x.numel() // x.shape[-1] <= 32:
             flat = x.reshape(-1, x.shape[-1])
             product = torch._weight_int8pack_mm(flat, self.weight_int8, self.weight_scale.to(x.dtype))
@@ -90,7 +95,7 @@ class QuantizedLinear(nn.Module):
 
 
 class QuantizedEmbedding(nn.Module):
-    """An embedding whose rows are stored in eight bits; the tied head multiplies with the same bytes."""
+    """An embedding whose rows are stored in eight bits, and the tied head, which multiplies with the same bytes."""
 
     def __init__(self, values: Tensor, scale: Tensor):
         super().__init__()

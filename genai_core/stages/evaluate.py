@@ -52,15 +52,15 @@ def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quant
     """
     models = {"base": base, "instruct": instruct, "rlhf": rlhf, "int8": quantized / "int8", "int4": quantized / "int4"}
     reporter, device = context.reporter, choose_device(context.device)
-    judge = open_reward_model(reward, device)
+    reward_model = open_reward_model(reward, device)
     questions = _choose(config, tokens, cleaned, opening_words)
     table: dict[str, Figures] = {}
     samples: dict[str, list[tasks.Sample]] = {}
     outcomes: dict[str, Outcomes] = {}
     for done, (name, directory) in enumerate(models.items()):
         reporter.progress(done, len(models) + 1, "models")
-        table[name], samples[name], outcomes[name] = _judge(config, name, directory, questions, judge,
-                                                            completion_tokens, device)
+        table[name], samples[name], outcomes[name] = _evaluate(config, name, directory, questions, reward_model,
+                                                               completion_tokens, device)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
@@ -85,8 +85,9 @@ def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: 
         openings=review_openings(cleaned, "test", opening_words, config.seed)[:config.reward_prompts])
 
 
-def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questions, judge: OpenedRewardModel,
-           completion_tokens: int, device: torch.device) -> tuple[Figures, list[tasks.Sample], Outcomes]:
+def _evaluate(config: EvaluateConfig, name: str, directory: Path, questions: Questions,
+              reward_model: OpenedRewardModel, completion_tokens: int, device: torch.device
+              ) -> tuple[Figures, list[tasks.Sample], Outcomes]:
     opened = open_text_model(directory, device)
     model, device = opened.model, opened.device
     precision = choose_precision(device)
@@ -105,21 +106,21 @@ def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questi
     held_out = [value for figure, value in figures.items() if figure.startswith("bits_per_byte/validation.")]
     figures["bits_per_byte"] = sum(held_out) / len(held_out)
     samples = []
-    asked: dict[str, Any] = {
+    by_figure: dict[str, Any] = {
         "sentiment_accuracy": (questions.reviews, lambda: tasks.sentiment(subject, questions.reviews)),
         "translation_chrf": (questions.translations, lambda: tasks.translation(subject, questions.translations,
                                                                                questions.references)),
         "title_chrf": (questions.titles, lambda: tasks.titles(subject, questions.titles)),
         "trivia_exact_match": (questions.trivia, lambda: tasks.trivia(subject, questions.trivia)),
-        "mean_reward": (questions.openings, lambda: tasks.reward(subject, judge, questions.openings,
+        "mean_reward": (questions.openings, lambda: tasks.reward(subject, reward_model, questions.openings,
                                                                  completion_tokens, config.seed)),
     }
-    for figure, (questions_of_task, ask) in asked.items():
+    for figure, (questions_of_task, ask) in by_figure.items():
         if questions_of_task:
-            answered = ask()
-            figures[figure] = answered.figure
-            samples += answered.samples[:config.samples]
-            outcomes[figure] = [[round(outcome, 4) for outcome in answered.outcomes], [1.0] * len(answered.outcomes)]
+            result = ask()
+            figures[figure] = result.figure
+            samples += result.samples[:config.samples]
+            outcomes[figure] = [[round(outcome, 4) for outcome in result.outcomes], [1.0] * len(result.outcomes)]
     return figures, samples, outcomes
 
 

@@ -34,7 +34,7 @@ def run(config: PromoteConfig, *, evaluate: Path, out_dir: Path, context: Contex
     figures = read_metrics(evaluate)
     for stage, artifact in others.items():
         figures |= {f"{stage}/{name}": value for name, value in read_metrics(artifact).items()}
-    verdicts = judge(config, figures)
+    verdicts = check_gates(config, figures)
     for verdict in verdicts:
         context.reporter.note(str(verdict))
     text = json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
@@ -42,11 +42,12 @@ def run(config: PromoteConfig, *, evaluate: Path, out_dir: Path, context: Contex
     return Result({"gates": len(verdicts), "failed_gates": sum(not verdict.passed for verdict in verdicts)})
 
 
-def judge(config: PromoteConfig, figures: dict[str, float]) -> list[Verdict]:
-    return [_judge(name, gate, figures) for name, gate in config.gates.items()]
+def check_gates(config: PromoteConfig, figures: dict[str, float]) -> list[Verdict]:
+    """The verdict of each gate on figures by name. Raises InputError for a gate on a figure that does not exist."""
+    return [_check(name, gate, figures) for name, gate in config.gates.items()]
 
 
-def _judge(name: str, gate: Gate, figures: dict[str, float]) -> Verdict:
+def _check(name: str, gate: Gate, figures: dict[str, float]) -> Verdict:
     value = _figure(name, gate.figure, figures)
     bound = gate.bound
     if gate.reference is not None:

@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """While entered, holds back SIGTERM and SIGINT once `defer` was called; the training loop asks at each step's end.
+    """While entered, holds back SIGTERM and SIGINT once `defer` was called; the training loop asks after each step.
 
     A second signal is not held back. Outside the main thread, where Python delivers no signals, it does nothing.
     """
@@ -31,6 +31,7 @@ class Interruption:
             signal.raise_signal(self.requested)
 
     def defer(self) -> None:
+        """Hold back signals from now on."""
         self._deferring = True
 
     def deliver(self) -> None:

@@ -1,5 +1,7 @@
-"""Optimizers and the schedule of their learning rate: AdamW for vectors and embeddings, Muon for the matrices inside the
-layers; SGD to compare them with."""
+"""Optimizers and the schedule of their learning rate.
+
+AdamW for vectors and embeddings, Muon for the matrices inside the layers; SGD to compare them with.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ from genai_core.errors import InputError
 from genai_core.evaluation.baselines import ByteNgrams, perplexity_per_word
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.evaluation.tasks import chrf
-from genai_core.stages.promote import judge
+from genai_core.stages.promote import check_gates
 
 CPU = torch.device("cpu")
 
@@ -96,7 +96,7 @@ def gate(**values):
     ({"comparison": "<=", "bound": 0.001, "reference": "rlhf/bpb"}, False, 1.996),
 ])
 def test_gates(values, passed, bound):
-    (verdict,) = judge(gate(**values), {"int8/bpb": 2.0, "rlhf/bpb": 1.995})
+    (verdict,) = check_gates(gate(**values), {"int8/bpb": 2.0, "rlhf/bpb": 1.995})
     assert verdict.passed == passed
     assert verdict.bound == pytest.approx(bound)
     assert ("passed" if passed else "FAILED") in str(verdict)
@@ -104,10 +104,10 @@ def test_gates(values, passed, bound):
 
 @pytest.mark.parametrize("comparison", ["<=", ">="])
 def test_a_figure_that_is_not_a_number_passes_no_gate(comparison):
-    (verdict,) = judge(gate(comparison=comparison, bound=0), {"int8/bpb": float("nan")})
+    (verdict,) = check_gates(gate(comparison=comparison, bound=0), {"int8/bpb": float("nan")})
     assert not verdict.passed
 
 
 def test_a_gate_on_an_unknown_figure_says_what_is_near():
     with pytest.raises(InputError, match="there is no figure 'int8/bpb'; near it are int8/bits"):
-        judge(gate(comparison="<=", bound=0), {"int8/bits": 1.0})
+        check_gates(gate(comparison="<=", bound=0), {"int8/bits": 1.0})

@@ -19,7 +19,7 @@ from genai_core.families.gan.objective import Adversarial
 from genai_core.families.images import train_classifier as classify_digits
 from genai_core.families.images.config import ClassifierConfig
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.evaluation import asked_labels, evenly, frechet_distance
+from genai_core.families.images.evaluation import balanced_labels, evenly, frechet_distance
 from genai_core.families.images.generation import open_image_model
 from genai_core.families.vae import objective as vae
 from genai_core.families.vae.config import VaeConfig
@@ -129,10 +129,10 @@ def test_the_gradient_penalty_is_zero_for_a_critic_of_slope_one_only(digits, cla
         def forward(self, images):
             return self.slope * images[:, 0, 0, 0]
 
-    real, made, mixture = torch.rand(3, 1, 28, 28), torch.rand(3, 1, 28, 28), torch.rand(3, 1, 1, 1)
+    real, fake, mixture = torch.rand(3, 1, 28, 28), torch.rand(3, 1, 28, 28), torch.rand(3, 1, 1, 1)
     for slope, expected in ((1.0, 0.0), (3.0, 3 * 4.0)):
         objective.model.discriminator = Slope(slope)
-        assert objective._gradient_penalty(real, made, mixture).item() == pytest.approx(expected, abs=1e-5)
+        assert objective._gradient_penalty(real, fake, mixture).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_divergence_equals_that_of_torch_distributions():
@@ -201,6 +201,6 @@ def test_asked_for_what_it_cannot_do_a_model_says_so(digits, classifier, tmp_pat
         load_digits(tmp_path, "train")
 
 
-def test_labels_are_asked_for_equally_often_and_a_sorted_source_is_sampled_evenly():
-    assert torch.bincount(asked_labels(100)).tolist() == [10] * 10
+def test_labels_are_balanced_and_a_sorted_source_is_sampled_evenly():
+    assert torch.bincount(balanced_labels(100)).tolist() == [10] * 10
     assert evenly(torch.arange(100), 10).tolist() == list(range(0, 100, 10))

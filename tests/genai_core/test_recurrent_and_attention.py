@@ -8,7 +8,7 @@ import torch
 from genai_core.config.data import CollectConfig, RandomTextSource, TokenizeConfig
 from genai_core.context import Context
 from genai_core.families.characters import HeldOutCharacters
-from genai_core.families.encoder_decoder.interface import write
+from genai_core.families.encoder_decoder.interface import greedy_decode
 from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.families.encoder_decoder.transformer import T5, RelativeBias, T5Shape
 from genai_core.families.positions.model import PositionalLanguageModel, PositionalShape
@@ -110,29 +110,30 @@ def test_decoding_step_by_step_equals_teacher_forcing_and_padding_changes_nothin
     torch.manual_seed(number)
     model = list(pair_models())[number].eval()
     source, inputs = torch.randint(1, 40, (3, 6)), torch.randint(1, 40, (3, 5))
-    real = torch.ones(3, 6, dtype=torch.bool)
-    whole = model.decode(inputs, model.encode(source, real))
+    attention_mask = torch.ones(3, 6, dtype=torch.bool)
+    whole = model.decode(inputs, model.encode(source, attention_mask))
     state, logits = None, []
     for part in inputs.split(1, dim=1):
-        decoded = model.decode(part, model.encode(source, real), state)
+        decoded = model.decode(part, model.encode(source, attention_mask), state)
         state = decoded.state
         logits.append(decoded.logits)
     assert torch.allclose(torch.cat(logits, dim=1), whole.logits, atol=1e-5)
     if whole.attention is not None:
         assert torch.allclose(whole.attention.sum(-1), torch.ones(3, 5), atol=1e-5)
     padded = torch.cat([source, torch.zeros(3, 3, dtype=torch.int64)], dim=1)
-    longer = torch.cat([real, torch.zeros(3, 3, dtype=torch.bool)], dim=1)
+    longer = torch.cat([attention_mask, torch.zeros(3, 3, dtype=torch.bool)], dim=1)
     with_padding = model.decode(inputs, model.encode(padded, longer))
     assert torch.allclose(with_padding.logits, whole.logits, atol=1e-5)
     if with_padding.attention is not None:
         assert with_padding.attention[:, :, 6:].abs().max() == 0
 
 
-def test_writing_ends_at_the_end_token_of_every_row():
+def test_decoding_ends_at_the_end_token_of_every_row():
     torch.manual_seed(0)
     model = next(pair_models()).eval()
     model.head.bias.data[5] = 100.0      # always the end
-    ids, attention = write(model, torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool), 1, 5, 10)
+    source, attention_mask = torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool)
+    ids, attention = greedy_decode(model, source, attention_mask, start=1, end=5, longest=10)
     assert ids.tolist() == [[5], [5]] and attention is None
 
 

@@ -1,1 +1,1 @@
-"""Made digits added to few real ones."""
+"""Generated digits added to few real ones."""

@@ -8,14 +8,14 @@ from genai_core.families.vae.config import VaeConfig
 
 
 class AugmentedClassifierConfig(ClassifierConfig):
-    """Train the same classifier on real digits and on digits that a model made."""
+    """Train the same classifier on real digits and on generated ones."""
 
     synthetic_images: int = Field(default=1000, ge=1)
-    """Made images that join the real ones, each digit equally often."""
+    """Generated images that are added to the real ones, each digit equally often."""
 
 
 class AugmentationFamily(FamilyConfig):
-    """Made digits added to few real ones."""
+    """Generated digits added to few real ones."""
 
     few_digits: DigitsConfig
     few_vae: VaeConfig

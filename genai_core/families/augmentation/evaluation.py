@@ -1,4 +1,4 @@
-"""Whether made digits help where real ones are few: the same classifier with and without them."""
+"""Whether generated digits help where real ones are few: the same classifier trained with and without them."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from genai_core.context import Context, Result
 from genai_core.families.images.config import ImageEvaluationConfig
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.evaluation import asked_labels, evenly, load_classifier
+from genai_core.families.images.evaluation import balanced_labels, evenly, load_classifier
 from genai_core.families.images.generation import open_image_model
 from genai_core.families.report import DATA, Pictures, write_evaluation
 from genai_core.hardware import choose_device
@@ -21,26 +21,26 @@ def run(config: ImageEvaluationConfig, *, data: Path, maker: Path, models: dict[
     reporter = context.reporter
     from sklearn.linear_model import LogisticRegression
 
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     train, labels = load_digits(data, "train")
     test, truth = load_digits(data, "test")
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     for name, directory in models.items():
-        classifier = load_classifier(directory, where)
+        classifier = load_classifier(directory, device)
         with torch.no_grad():
-            columns[name] = _accuracy(classifier(test.to(where)).argmax(1).cpu(), truth)
+            columns[name] = _accuracy(classifier(test.to(device)).argmax(1).cpu(), truth)
         reporter.note(f"{name}: accuracy {columns[name]['accuracy']:.3f} ± {columns[name]['standard_error']:.3f}")
     fitted = LogisticRegression(max_iter=1000).fit(train.flatten(1).numpy(), labels.numpy())
     columns["baseline"] = _accuracy(torch.from_numpy(fitted.predict(test.flatten(1).numpy())), truth)
-    made = open_image_model(maker, where).generate(asked_labels(20).to(where),
-                                                   torch.Generator().manual_seed(config.seed)).cpu()
+    generator = torch.Generator().manual_seed(config.seed)
+    generated = open_image_model(maker, device).generate(balanced_labels(20).to(device), generator).cpu()
     real = evenly(train[labels.argsort()], 20)
-    save_grid(made, pictures.add("made", f"digits that the model made of {len(train)} real ones"), 10)
+    save_grid(generated, pictures.add("made", f"digits that the model made of {len(train)} real ones"), 10)
     both = pictures.add(f"{DATA}digits", f"some of the {len(train)} real digits, and what the model made of them")
-    save_grid(torch.cat([real, made]), both, 20, ["real", "made"])
+    save_grid(torch.cat([real, generated]), both, 20, ["real", "made"])
     return write_evaluation(columns, pictures, out_dir)
 
 
-def _accuracy(seen: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    share = (seen == truth).float().mean().item()
+def _accuracy(predictions: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    share = (predictions == truth).float().mean().item()
     return {"accuracy": share, "standard_error": (share * (1 - share) / len(truth)) ** 0.5}

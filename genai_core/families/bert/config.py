@@ -14,24 +14,25 @@ class MaskedConfig(ReviewTrainConfig):
     hidden_size: int = Field(default=128, ge=16)
     """Width of the residual stream."""
     heads: int = Field(default=4, ge=1)
-    """Attention heads; they divide the width."""
+    """Number of attention heads, which divides the width."""
     layers: int = Field(default=2, ge=1)
-    """Blocks."""
+    """Number of blocks."""
     feed_forward_size: int = Field(default=512, ge=16)
     """Inner width of the feed-forward network."""
     masked_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Share of the tokens to be told."""
+    """Share of the tokens that are targets."""
 
 
 class FineTuneConfig(ReviewTrainConfig):
-    """Train the encoder, or a layer on top of it, to tell a review's sentiment."""
+    """Train the encoder, or a layer on top of it, to classify a review's sentiment."""
 
     start: Literal["pretrained", "scratch", "frozen"]
-    """From the masked-token encoder, from random weights of the same shape, or the encoder's features unchanged."""
+    """What training starts from: the masked-token encoder, random weights of the same shape, or the encoder's features,
+    which then stay as they are."""
     labels: tuple[int, ...] = (100, 1000, 10_000)
-    """Numbers of labelled reviews to train on, one model each; the last one is kept."""
+    """Numbers of labelled reviews to train on, one model for each; the last model is kept."""
     least_steps: int = Field(default=60, ge=1)
-    """Optimizer steps at the least, however few labels there are."""
+    """Least number of optimizer steps, however few labels there are."""
 
 
 class BertFamily(FamilyConfig):

@@ -1,4 +1,4 @@
-"""Configs of the families that classify: recurrent cells and encoders on reviews, digits to their names."""
+"""Configs that the classifiers of reviews share."""
 
 from typing import Literal
 
@@ -16,11 +16,11 @@ class ReviewsConfig(Config):
     vocab_size: int = Field(default=4096, ge=300, le=65_536)
     """Entries of the vocabulary, special tokens included."""
     text_tokens: int = Field(default=128, ge=8)
-    """Longest text; of longer ones the beginning and the end stay, half of each."""
+    """Longest text, in tokens; of a longer one the first and the last half of this many are kept."""
     train_reviews: int | None = Field(default=None, ge=10)
-    """Most training reviews, at even distances; empty for all."""
+    """Most training reviews, taken at even distances over the source; empty for all."""
     held_out_reviews: int = Field(default=1000, ge=10)
-    """Most validation and most test reviews, likewise."""
+    """Most validation reviews and most test reviews, likewise."""
 
 
 class ReviewTrainConfig(TrainConfig):
@@ -29,11 +29,11 @@ class ReviewTrainConfig(TrainConfig):
     epochs: float = Field(gt=0, le=1000)
     """Passes over the training reviews."""
     evaluations: int = Field(default=3, ge=1)
-    """How many times the held-out figures are measured, the last time at the end."""
+    """Number of times that the held-out figures are measured, the last time at the end."""
 
 
 class ClassificationEvaluationConfig(Config):
-    """Judge classifiers on held-out reviews."""
+    """Measure classifiers on held-out reviews."""
 
     samples: int = Field(default=5, ge=0)
-    """Reviews to print."""
+    """Number of reviews to print with their predictions."""

@@ -1,4 +1,4 @@
-"""Questions about Python code: which line comes next, and how a function goes on."""
+"""Python code to complete: the next line, and the body of a function."""
 
 import ast
 import textwrap
@@ -13,6 +13,7 @@ from genai_core.inference.generate import generate
 from genai_core.models.language_model import LanguageModel
 
 CONTEXT_CHARACTERS = 3000
+"""Most characters of a module before a line."""
 BATCH = 32
 
 Item = TypeVar("Item")
@@ -20,14 +21,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Question:
-    """What comes before, from the beginning of a line, and what people wrote there."""
+    """Code to complete, which ends where a line does, and what people wrote next."""
 
     before: str
     expected: str
 
 
 def next_lines(texts: list[str], count: int) -> list[Question]:
-    """Lines at even distances over all texts; neither they nor the lines before them are blank."""
+    """At most `count` lines of texts, at even distances over them; neither they nor the lines before them are blank."""
     places = []
     for number, text in enumerate(texts):
         position, previous = 0, ""
@@ -45,7 +46,7 @@ def next_lines(texts: list[str], count: int) -> list[Question]:
 
 
 def functions(texts: list[str], count: int) -> list[Question]:
-    """Functions that have a docstring and go on after it, up to there and after it, without their indentation."""
+    """At most `count` functions with a docstring, without their indentation: up to the docstring, and the rest."""
     found = []
     for text in texts:
         lines = text.split("\n")
@@ -58,21 +59,20 @@ def functions(texts: list[str], count: int) -> list[Question]:
 
 
 def complete(model: LanguageModel, tokenizer: Tokenizer, prompts: list[str], tokens: int) -> list[str]:
-    """The likeliest continuation of each prompt, of which as much of the end is read as there is room for."""
+    """Completion of each prompt by greedy decoding; of a prompt, as much of the end is read as there is room for."""
     end = token_id(tokenizer, END_OF_TEXT)
     room = model.context_length - tokens
     texts = []
     for first in range(0, len(prompts), BATCH):
         encoded = tokenizer.encode_batch_fast(prompts[first:first + BATCH], add_special_tokens=False)
-        made = generate(model, [encoding.ids[-room:] for encoding in encoded], tokens, {end}, pad_id=end)
-        texts += tokenizer.decode_batch([ids[mask].tolist() for ids, mask in zip(made.ids.cpu(), made.mask.cpu(),
-                                                                                 strict=True)])
+        completions = generate(model, [encoding.ids[-room:] for encoding in encoded], tokens, {end}, pad_id=end)
+        texts += tokenizer.decode_batch(completions.unpadded())
     return texts
 
 
 def body(completion: str) -> str:
-    """What belongs to the function: the lines up to the first that is not indented, the unfinished last one left out.
-    """
+    """Body of a function in its completion: the lines before the first that is not indented, or all but the last, which
+    is unfinished."""
     lines = completion.split("\n")
     for number, line in enumerate(lines):
         if line.strip() and not line[0].isspace():
@@ -81,7 +81,7 @@ def body(completion: str) -> str:
 
 
 def parses(question: Question, completion: str) -> bool:
-    """Whether a function with this body, which must not be empty, is Python."""
+    """Whether the function with this completion is Python and has a body."""
     inside = body(completion)
     return bool(inside.strip()) and is_python(question.before + inside)
 

@@ -38,7 +38,7 @@ def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: 
         context: Context) -> Result:
     """Write the figures of each model, of n-grams and of looking lines up, and of what people wrote (`real`)."""
     reporter = context.reporter
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     train, test = ([plain(row["text"]) for row in read_table(collected, "documents", split=split)]
                    for split in ("train", "test"))
@@ -46,33 +46,33 @@ def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: 
     lines, heads = next_lines(test, config.lines), functions(test, config.functions)
     problems = evenly(read_table(collected, "problems"), config.problems)
     if not (lines and heads and problems):
-        raise InputError("collect.sources: code is judged by held-out lines of Python "
+        raise InputError("collect.sources: code is measured by held-out lines of Python "
                          f"({len(lines)} found), by functions with a docstring ({len(heads)} found) and by problems "
                          f"({len(problems)} found)")
     pictures, columns, samples = Pictures(out_dir), Columns(), dict[str, Samples]()
-    spent: dict[str, dict[str, tuple[float, int]]] = {}
+    by_kind: dict[str, dict[str, tuple[float, int]]] = {}
     for name, directory in models.items():
-        opened = open_text_model(directory, where)
+        opened = open_text_model(directory, device)
         model, tokenizer = opened.model, opened.tokenizer
-        said = complete(model, tokenizer, [line.before for line in lines], config.line_tokens)
+        next_lines_of = complete(model, tokenizer, [line.before for line in lines], config.line_tokens)
         bodies = complete(model, tokenizer, [head.before for head in heads], config.function_tokens)
         solutions = complete(model, tokenizer, [problem["prompt"] for problem in problems], config.function_tokens)
-        columns[name] = {"bits_per_character": held_out.bits(model, where, overlap=True),
-                         **_lines(lines, [text.split("\n")[0].rstrip() for text in said]),
+        columns[name] = {"bits_per_character": held_out.bits(model, device, overlap=True),
+                         **_lines(lines, [text.split("\n")[0].rstrip() for text in next_lines_of]),
                          "parsed": sum(map(parses, heads, bodies)) / len(heads),
                          "pass_at_1": _pass_at_1(problems, list(map(body, solutions)), config.seconds),
                          "parameters": sum(parameter.numel() for parameter in model.parameters())}
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in columns[name].items()))
         samples[name] = _samples(heads, bodies, "complete") + _samples(
             [Question(problem["prompt"], problem["solution"]) for problem in problems], solutions, "HumanEval")
-        spent[name] = bits_by_kind(model, tokenizer, test, config.held_out_tokens, where)
+        by_kind[name] = bits_by_kind(model, tokenizer, test, config.held_out_tokens, device)
     columns["baseline"] = {"bits_per_character": held_out.ngram_bits(config.ngram_order),
                            **_lines(lines, _looked_up(train, lines))}
     columns["real"] = {"parsed": sum(parses(head, _cut(head.expected, held_out.tokenizer, config.function_tokens))
                                      for head in heads) / len(heads),
                        "pass_at_1": _pass_at_1(problems, [problem["solution"] for problem in problems],
                                                config.seconds)}
-    _draw(spent, pictures)
+    _draw(by_kind, pictures)
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
@@ -84,7 +84,7 @@ def _lines(questions: list[Question], answers: list[str]) -> dict[str, float]:
 
 
 def _looked_up(train: list[str], questions: list[Question]) -> list[str]:
-    """The line that in training most often followed the line before, indented as there; else the line before."""
+    """Baseline: what most often followed the line before in training, indented as there; else that line again."""
     wanted = {question.before.rstrip("\n").split("\n")[-1].strip() for question in questions}
     followers: dict[str, Counter[tuple[int, str]]] = {line: Counter() for line in wanted}
     for text in train:
@@ -106,7 +106,7 @@ def _looked_up(train: list[str], questions: list[Question]) -> list[str]:
 
 
 def _pass_at_1(problems: list[dict[str, Any]], solutions: list[str], seconds: float) -> float:
-    """Share of problems whose tests the one answer to each passes (Chen et al. 2021)."""
+    """Share of problems whose tests are passed by the one solution sampled for each (Chen et al. 2021)."""
     programs = [f"{problem['prompt']}{solution}\n{problem['test']}\ncheck({problem['entry_point']})\n"
                 for problem, solution in zip(problems, solutions, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -114,7 +114,7 @@ def _pass_at_1(problems: list[dict[str, Any]], solutions: list[str], seconds: fl
 
 
 def _cut(text: str, tokenizer: Tokenizer, tokens: int) -> str:
-    """No more of what people wrote than a model may write."""
+    """The first `tokens` tokens of a text: as much as a model may write."""
     return tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids[:tokens]) + "\n"
 
 
@@ -123,12 +123,12 @@ def _samples(questions: list[Question], answers: list[str], task: str, count: in
             for question, answer in list(zip(questions, answers, strict=True))[:count]]
 
 
-def _draw(spent: dict[str, dict[str, tuple[float, int]]], pictures: Pictures) -> None:
+def _draw(bits: dict[str, dict[str, tuple[float, int]]], pictures: Pictures) -> None:
     figure, axes = figure_and_axes(6.4, 3)
-    for number, (name, by_kind) in enumerate(spent.items()):
-        rates = {kind: bits / max(1, characters) for kind, (bits, characters) in by_kind.items()}
-        places = [index + number * 0.8 / len(spent) for index in range(len(rates))]
-        axes.bar(places, list(rates.values()), width=0.8 / len(spent), label=name)
+    for number, (name, by_kind) in enumerate(bits.items()):
+        rates = {kind: total / max(1, characters) for kind, (total, characters) in by_kind.items()}
+        places = [index + number * 0.8 / len(bits) for index in range(len(rates))]
+        axes.bar(places, list(rates.values()), width=0.8 / len(bits), label=name)
         axes.set_xticks(range(len(rates)), list(rates), fontsize=8)
     axes.set_ylabel("bits per character")
     axes.legend(fontsize=8)

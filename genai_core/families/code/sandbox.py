@@ -1,4 +1,4 @@
-"""Running code that a model wrote, kept from doing harm."""
+"""Running code that a model wrote without letting it do harm."""
 
 import secrets
 import subprocess

@@ -42,13 +42,13 @@ def kinds_of_characters(text: str) -> list[str]:
 @torch.no_grad()
 def bits_by_kind(model: LanguageModel, tokenizer: Tokenizer, texts: list[str], limit: int, device: torch.device
                  ) -> dict[str, tuple[float, int]]:
-    """Bits and characters of each kind, over about the first `limit` tokens; a token counts as its first character
-    that is not blank does."""
+    """Bits and characters of each kind, over about the first `limit` tokens; a token is of the kind of its first
+    character that is not blank."""
     bits: dict[str, float] = defaultdict(float)
     characters: Counter[str] = Counter()
-    seen, length = 0, model.context_length
+    scored, length = 0, model.context_length
     for text in texts:
-        if seen >= limit:
+        if scored >= limit:
             break
         kinds = kinds_of_characters(text)
         encoding = tokenizer.encode(text, add_special_tokens=False)
@@ -62,5 +62,5 @@ def bits_by_kind(model: LanguageModel, tokenizer: Tokenizer, texts: list[str], l
             place = next((index for index in range(first, last) if not text[index].isspace()), first)
             bits[kinds[place]] += loss / math.log(2)
             characters[kinds[place]] += last - first
-        seen += len(nats)
+        scored += len(nats)
     return {kind: (bits[kind], characters[kind]) for kind in sorted(bits)}

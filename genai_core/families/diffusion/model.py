@@ -1,7 +1,7 @@
 """Denoising diffusion (DDPM: Ho et al. 2020), sampled by DDIM (Song et al. 2021) with classifier-free guidance.
 
-Noise is added in T steps, x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, and a network learns to tell ε from x_t and t. A sample begins
-as pure noise, from which the network's ε is taken away step by step.
+Noise is added in T steps, x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, and a network learns to predict ε from x_t and t. A sample
+begins as pure noise, from which the predicted ε is removed step by step.
 
 Shapes: B images, C channels, E embedding size. Images are (B, 1, 28, 28); the network sees them from −1 to 1.
 """
@@ -46,7 +46,7 @@ def time_embedding(times: Tensor, size: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around which the image passes unchanged; time and label shift the features between them."""
+    """x + two convolutions of x; the embedding of time and label is added to the features between them."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int):
         super().__init__()
@@ -64,7 +64,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """ε(x_t, t, label), by looking at the image at full, half and quarter size (Ronneberger et al. 2015)."""
+    """Predicts ε from x_t, t and label, at full, half and quarter resolution (Ronneberger et al. 2015)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -85,6 +85,7 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, 1, 3, padding=1))
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        """ε (B, 1, 28, 28) in noised images x at times (B,), of labels (B,)."""
         embedding = F.silu(self.time(time_embedding(times, self.channels)) + self.label(labels))
         x = self.enter(x)
         kept = []
@@ -100,7 +101,7 @@ class UNet(nn.Module):
 
 
 class Diffusion(nn.Module):
-    """The network, the moving average of its weights that makes the images, and the noise schedule."""
+    """The network, the moving average of its weights, which generates the images, and the noise schedule."""
 
     alphas: Tensor
 
@@ -113,6 +114,7 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
+        """Move the average towards the network's weights."""
         for average, parameter in zip(self.average.parameters(), self.network.parameters(), strict=True):
             average.lerp_(parameter, 1 - decay)
 
@@ -136,7 +138,7 @@ class Diffusion(nn.Module):
                  steps: int | None = None, strip: list[Tensor] | None = None) -> Tensor:
         """Images (B, 1, H, W) from 0 to 1, one for each label (B,), by DDIM with η = 0 (Song et al. 2021, eq. 12).
 
-        `strip` receives what the network takes for the finished image at each step.
+        `strip` receives the image that is predicted at each step, from 0 to 1.
         """
         guidance = self.shape.guidance if guidance is None else guidance
         times = torch.linspace(self.shape.noise_steps - 1, 0, steps or self.shape.sampling_steps).round().long()
@@ -150,6 +152,6 @@ class Diffusion(nn.Module):
             if number + 1 == len(times):
                 return (finished + 1) / 2
             following = self.alphas[times[number + 1]]
-            noise = (x - kept.sqrt() * finished) / (1 - kept).sqrt()      # of the clamped image
+            noise = (x - kept.sqrt() * finished) / (1 - kept).sqrt()      # ε of the clamped image
             x = following.sqrt() * finished + (1 - following).sqrt() * noise
         raise AssertionError("there is always a last step")

@@ -17,14 +17,16 @@ from genai_core.training.objectives.objective import Batch
 
 
 class Denoising(ImageObjective):
-    """‖ε − ε(x_t, t, label)‖² at a random time of each image, the label withheld now and then."""
+    """Mean squared error of the predicted noise, at a random time of each image, whose label is sometimes withheld."""
 
     def __init__(self, model: Diffusion, data: Path, config: DiffusionConfig, device: torch.device):
         zero = torch.zeros(1, dtype=torch.int64, device=device)
         flops = counted_flops(model.network, torch.zeros(1, 1, 28, 28, device=device), zero, zero)
         super().__init__(*load_digits(data, "train"), config, device, flops)
-        self.model, self.diffusion = model, config
-        self.validation = self._noised(*load_digits(data, "validation"), torch.Generator().manual_seed(0), withheld=0.0)
+        self.model = model
+        self.diffusion = config
+        self.validation = self._noised(*load_digits(data, "validation"), torch.Generator().manual_seed(0),
+                                        withheld_share=0.0)
 
     def players(self, model: nn.Module) -> dict[str, nn.Module]:
         return {"network": self.model.network}
@@ -36,15 +38,16 @@ class Denoising(ImageObjective):
         batch = super().batch(step)
         return self._noised(batch["images"], batch["labels"], self.noise(step), self.diffusion.unconditional_fraction)
 
-    def _noised(self, images: Tensor, labels: Tensor, generator: torch.Generator, withheld: float) -> Batch:
+    def _noised(self, images: Tensor, labels: Tensor, generator: torch.Generator, withheld_share: float) -> Batch:
         count = len(images)
         times = torch.randint(self.diffusion.noise_steps, (count,), generator=generator).to(self.device)
         noise = torch.randn(images.shape, generator=generator).to(self.device)
-        hidden = (torch.rand(count, generator=generator) < withheld).to(self.device)
+        withhold = (torch.rand(count, generator=generator) < withheld_share).to(self.device)
         return {"images": self.model.noised(2 * images.to(self.device) - 1, times, noise), "noise": noise,
-                "times": times, "labels": labels.to(self.device).masked_fill(hidden, NO_LABEL)}
+                "times": times, "labels": labels.to(self.device).masked_fill(withhold, NO_LABEL)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        # L = ‖ε − ε(x_t, t, label)‖²                                 Ho et al. 2020, eq. 14
         predicted = self.model.network(batch["images"], batch["times"], batch["labels"])
         return (predicted.float() - batch["noise"]).square().flatten(1).mean(1).sum(), {}
 

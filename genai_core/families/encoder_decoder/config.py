@@ -1,4 +1,4 @@
-"""Configs of the families that turn one sequence into another, or into a label."""
+"""Configs of the families that turn one text into another."""
 
 from typing import Literal
 
@@ -21,37 +21,37 @@ class PairsConfig(Config):
     vocab_size: int = Field(default=4096, ge=300, le=65_536)
     """Entries of the vocabulary, special tokens included."""
     source_tokens: int = Field(default=40, ge=4)
-    """Longest source; longer ones lose their end."""
+    """Longest source, in tokens; a longer one loses its end."""
     target_tokens: int = Field(default=40, ge=4)
-    """Longest target, likewise."""
+    """Longest target, in tokens, likewise."""
     train_pairs: int = Field(default=40_000, ge=10)
-    """Most training pairs of a task, at even distances over the source."""
+    """Most training pairs of each task, taken at even distances over the source."""
     held_out_pairs: int = Field(default=500, ge=10)
-    """Most validation and most test pairs of a task, likewise."""
+    """Most validation pairs and most test pairs of each task, likewise."""
 
 
 class PairTrainConfig(TrainConfig):
     """What every training on pairs needs."""
 
     pairs: int = Field(ge=1)
-    """Pairs to train on, counted again in each epoch."""
+    """Pairs to train on, repetitions counted."""
     evaluations: int = Field(default=3, ge=1)
-    """How many times the validation loss is measured, the last time at the end."""
+    """Number of times that the validation loss is measured, the last time at the end."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the probability that the target leaves to all other tokens."""
+    """Share of the target's probability that is spread over all tokens."""
 
 
 class Seq2SeqConfig(PairTrainConfig):
     """Train a recurrent encoder and decoder."""
 
     cell: Cell = "gru"
-    """The recurrent cell of both."""
+    """Recurrent cell of encoder and decoder."""
     attention: Literal["none", "bahdanau", "luong"] = "none"
-    """How the decoder looks at the source: not at all, by an additive or by a multiplicative score."""
+    """Attention of the decoder to the source: none, by an additive or by a multiplicative score."""
     embedding_size: int = Field(default=128, ge=4)
-    """Numbers of a token's embedding."""
+    """Size of the embedding of a token."""
     hidden_size: int = Field(default=256, ge=8)
-    """Numbers in the hidden state of the decoder; the encoder has half of them in each direction."""
+    """Size of the hidden state of the decoder; the encoder has half of it in each direction."""
 
 
 class EncoderDecoderConfig(PairTrainConfig):
@@ -60,24 +60,24 @@ class EncoderDecoderConfig(PairTrainConfig):
     hidden_size: int = Field(default=192, ge=16)
     """Width of the residual stream."""
     heads: int = Field(default=4, ge=1)
-    """Attention heads; they divide the width."""
+    """Number of attention heads, which divides the width."""
     encoder_layers: int = Field(default=2, ge=1)
-    """Blocks of the encoder."""
+    """Number of blocks of the encoder."""
     decoder_layers: int = Field(default=2, ge=1)
-    """Blocks of the decoder."""
+    """Number of blocks of the decoder."""
     feed_forward_size: int = Field(default=512, ge=16)
     """Inner width of the feed-forward network."""
 
 
 class PairEvaluationConfig(Config):
-    """Judge what models make of held-out sources."""
+    """Measure models on held-out pairs."""
 
     pairs: int = Field(default=400, ge=10)
-    """Most test pairs of a task."""
+    """Most test pairs of each task."""
     length_bounds: tuple[int, ...] = (4, 6, 8)
-    """Words of the source at which a new group of lengths begins."""
+    """Lengths of the source, in words, at which a new group of lengths begins."""
     samples: int = Field(default=6, ge=0)
-    """Pairs of each task to print."""
+    """Number of pairs of each task to print."""
 
 
 class ManyToManyFamily(FamilyConfig):

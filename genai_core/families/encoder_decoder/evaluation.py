@@ -1,5 +1,5 @@
-"""The evaluation of models that turn one text into another: chrF and BLEU with sacrebleu, by length, and where they
-look."""
+"""The evaluation of models that turn one text into another: chrF and BLEU with sacrebleu, by length, and their
+attention."""
 
 from pathlib import Path
 
@@ -16,21 +16,22 @@ from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
 
-LOOKED_AT = "I don't know where he bought this old book."
+ATTENDED = "I don't know where he bought this old book."
+"""The sentence whose attention is drawn."""
 
 
 def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path,
         context: Context) -> Result:
     """Write the figures of each model on each task, those of copying, TF-IDF and the majority, and the pictures."""
     reporter = context.reporter
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     pairs: dict[str, list[Pair]] = {}
     for pair in read_pairs(data, "test"):
         pairs.setdefault(pair.task, []).append(pair)
     pairs = {task: rows[::-(-len(rows) // config.pairs)] for task, rows in pairs.items()}      # they may be sorted
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     samples: dict[str, list[dict[str, str]]] = {}
-    loaded = {name: open_pair_model(directory, where) for name, directory in models.items()}
+    loaded = {name: open_pair_model(directory, device) for name, directory in models.items()}
     for name, model in loaded.items():
         columns[name], samples[name] = {}, []
         for task, rows in pairs.items():
@@ -43,14 +44,14 @@ def run(config: PairEvaluationConfig, *, data: Path, models: dict[str, Path], ou
     columns["baseline"] = _baselines(pairs, read_pairs(data, "train"), config)
     if "translate" in pairs:
         _draw_lengths(columns, pictures)
-        _draw_looks(loaded, pairs["translate"][0], pictures)
+        _draw_attention(loaded, pairs["translate"][0], pictures)
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
 def _figures(task: str, pairs: list[Pair], answers: list[str], config: PairEvaluationConfig) -> dict[str, float]:
     if task == "sentiment":
-        right = sum(answer == pair.target for pair, answer in zip(pairs, answers, strict=True))
-        return {"sentiment_accuracy": right / len(pairs)}
+        correct = sum(answer == pair.target for pair, answer in zip(pairs, answers, strict=True))
+        return {"sentiment_accuracy": correct / len(pairs)}
     targets = [pair.target for pair in pairs]
     if task == "title":
         exact = sum(answer == target for answer, target in zip(answers, targets, strict=True)) / len(pairs)
@@ -67,7 +68,7 @@ def _chrf(answers: list[str], targets: list[str]) -> float:
 
 
 def _by_length(pairs: list[Pair], bounds: tuple[int, ...]) -> dict[str, list[int]]:
-    """Numbers of the pairs in each group of lengths, in words of the source without its task's name."""
+    """Indices of the pairs in each group of lengths, counted in words of the source without the name of its task."""
     groups: dict[str, list[int]] = {}
     edges = [1, *bounds]
     lengths = [len(_plain_source(pair).split()) for pair in pairs]
@@ -84,7 +85,7 @@ def _plain_source(pair: Pair) -> str:
 
 
 def _baselines(pairs: dict[str, list[Pair]], train: list[Pair], config: PairEvaluationConfig) -> dict[str, float]:
-    """Copying the source for text, the majority and TF-IDF for labels."""
+    """Figures of copying the source or, for titles, its first words; for labels, of the majority and of TF-IDF."""
     figures: dict[str, float] = {}
     for task, rows in pairs.items():
         if task == "sentiment":
@@ -114,14 +115,15 @@ def _draw_lengths(columns: dict[str, dict[str, float]], pictures: Pictures) -> N
     save_picture(figure, pictures.add("by-length", "chrF of held-out translations by the length of the sentence"))
 
 
-def _draw_looks(models: dict[str, PairModel], example: Pair, pictures: Pictures) -> None:
-    """Attention of each model that has one, on a sentence of our own with the prefix that the task has here."""
+def _draw_attention(models: dict[str, PairModel], example: Pair, pictures: Pictures) -> None:
+    """Draw the attention of each model that has one, on a sentence of our own with the task's prefix, if it has one."""
     prefix = PREFIXES["translate"] if example.source.startswith(PREFIXES["translate"]) else ""
-    source = prefix + LOOKED_AT
+    source = prefix + ATTENDED
     for name, model in models.items():
-        tokens, answer, attention = model.looks(source)
-        if attention is None:
+        attended = model.attention(source)
+        if attended is None:
             continue
+        tokens, answer, attention = attended
         figure, axes = figure_and_axes(1.5 + 0.3 * len(tokens), 1.2 + 0.26 * len(answer))
         axes.imshow(attention.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(tokens)), tokens, rotation=60, fontsize=8)

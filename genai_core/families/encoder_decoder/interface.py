@@ -11,45 +11,48 @@ from torch import Tensor, nn
 
 
 class Decoded(NamedTuple):
+    """What a decoder gives for target ids (B, T)."""
+
     logits: Tensor
-    """(B, T, V)"""
+    """Logits (B, T, V) of the token after each of them."""
     state: Any
-    """What the model needs to go on."""
+    """What the decoder is given to go on from there."""
     attention: Tensor | None
-    """Where each target token looked, (B, T, S); None for a model that cannot look."""
+    """Weights (B, T, S) of the source tokens; None for a model without attention."""
 
 
 class EncoderDecoder(nn.Module, ABC):
     """p(y | x) = Π p(y_t | y_1 … y_{t−1}, x), x read by an encoder and y written by a decoder."""
 
     @abstractmethod
-    def encode(self, source: Tensor, real: Tensor) -> Any:
-        """What the decoder is given of source ids (B, S), `real` being False on padding."""
+    def encode(self, source: Tensor, attention_mask: Tensor) -> Any:
+        """What the decoder is given of source ids (B, S); the attention mask (B, S) is False on padding."""
 
     @abstractmethod
     def decode(self, inputs: Tensor, memory: Any, state: Any = None) -> Decoded:
-        """Logits of what follows each of the target ids `inputs` (B, T), the ones before them being in `state`."""
+        """Decode target ids (B, T), given the encoder's `memory`; `state` is that after the ids before them."""
 
-    def forward(self, source: Tensor, real: Tensor, inputs: Tensor) -> Tensor:
-        """Logits (B, T, V)."""
-        return self.decode(inputs, self.encode(source, real)).logits
+    def forward(self, source: Tensor, attention_mask: Tensor, inputs: Tensor) -> Tensor:
+        """Logits (B, T, V) of the token after each of the target ids `inputs` (B, T)."""
+        return self.decode(inputs, self.encode(source, attention_mask)).logits
 
 
 @torch.no_grad()
-def write(model: EncoderDecoder, source: Tensor, real: Tensor, start: int, end: int, longest: int
-          ) -> tuple[Tensor, Tensor | None]:
-    """The likeliest next token, again and again: ids (B, ≤ longest), and where they looked (B, ≤ longest, S)."""
-    memory = model.encode(source, real)
+def greedy_decode(model: EncoderDecoder, source: Tensor, attention_mask: Tensor, start: int, end: int, longest: int
+                  ) -> tuple[Tensor, Tensor | None]:
+    """Target ids (B, T ≤ longest) by taking the likeliest token at each step, and their attention (B, T, S)."""
+    memory = model.encode(source, attention_mask)
     token = torch.full((len(source), 1), start, device=source.device)
     ended = torch.zeros(len(source), dtype=torch.bool, device=source.device)
-    state, ids, looks = None, [], []
+    state, ids = None, []
+    attention: list[Tensor] = []
     for _ in range(longest):
         decoded = model.decode(token, memory, state)
         state, token = decoded.state, decoded.logits[:, -1:].argmax(-1)
         ids.append(token)
-        looks.append(decoded.attention)
+        if decoded.attention is not None:
+            attention.append(decoded.attention)
         ended |= token[:, 0] == end
         if ended.all():
             break
-    attention = torch.cat([look for look in looks if look is not None], 1) if looks[0] is not None else None
-    return torch.cat(ids, dim=1), attention
+    return torch.cat(ids, dim=1), torch.cat(attention, dim=1) if attention else None

@@ -10,25 +10,30 @@ from genai_core.data.packing import IGNORED
 from genai_core.families.encoder_decoder.config import PairTrainConfig
 from genai_core.families.encoder_decoder.interface import EncoderDecoder
 from genai_core.families.encoder_decoder.pairs import PairBatches, PairCodec, read_pairs
+from genai_core.models.flops import flops_per_token, matrix_weights
 from genai_core.training.objectives.objective import Batch, Objective, evenly_spaced
 
 VALIDATION_BATCH = 100
 
 
 class TargetTokens(Objective):
+    """Cross-entropy in nats a target token, the end token included."""
+
     unit = "pairs"
     fixed_shapes = False      # batches are as long as their longest pair
 
     def __init__(self, model: EncoderDecoder, data: Path, codec: PairCodec, config: PairTrainConfig,
                  device: torch.device):
-        self.model, self.codec, self.config, self.device = model, codec, config, device
+        self.model = model
+        self.codec = codec
+        self.config = config
+        self.device = device
         self.batches = PairBatches(read_pairs(data, "train"), codec, config.batch_size, config.seed)
         self.steps = max(1, config.pairs // config.batch_size)
         lengths = [len(row) for rows in (self.batches.sources, self.batches.targets) for row in rows]
-        weights = sum(parameter.numel() for name, parameter in model.named_parameters()
-                      if parameter.dim() == 2 and "embedding" not in name)
-        # 6 N a token; a token passes through about half of the weights, those of the encoder or those of the decoder
-        self.flops = 3.0 * weights * sum(lengths) / len(self.batches.sources) * self.steps * config.batch_size
+        # a token passes through about half of the weights: those of the encoder, or those of the decoder
+        per_token = flops_per_token(matrix_weights(model, "embedding")) / 2
+        self.flops = per_token * sum(lengths) / len(self.batches.sources) * self.steps * config.batch_size
         self.evaluation_steps = evenly_spaced(self.steps, config.evaluations)
         self.validation = read_pairs(data, "validation")
 

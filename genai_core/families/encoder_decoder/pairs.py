@@ -73,6 +73,7 @@ def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list
 
 
 def read_pairs(directory: Path, split: str) -> list[Pair]:
+    """The pairs of a split. Raises InputError, naming the file, when they cannot be read."""
     try:
         rows = pq.read_table(directory / f"{split}.parquet").to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
@@ -81,12 +82,16 @@ def read_pairs(directory: Path, split: str) -> list[Pair]:
 
 
 class PairCodec:
-    """Text to token ids and back. A target begins with the start token, as decoders are given it, and ends with the end
-    token, as they are asked for it."""
+    """Text to token ids and back: sources end in the end token, targets begin with the start token and end in the end
+    token."""
 
     def __init__(self, tokenizer: Tokenizer, source_tokens: int, target_tokens: int):
-        self.tokenizer, self.source_tokens, self.target_tokens = tokenizer, source_tokens, target_tokens
-        self.pad, self.start, self.end = (token_id(tokenizer, name) for name in (END_OF_TEXT, TURN_START, TURN_END))
+        self.tokenizer = tokenizer
+        self.source_tokens = source_tokens
+        self.target_tokens = target_tokens
+        self.pad = token_id(tokenizer, END_OF_TEXT)
+        self.start = token_id(tokenizer, TURN_START)
+        self.end = token_id(tokenizer, TURN_END)
 
     @classmethod
     def load(cls, directory: Path, source_tokens: int, target_tokens: int) -> "PairCodec":
@@ -101,28 +106,31 @@ class PairCodec:
         return [[self.start, *encoding.ids[:self.target_tokens - 1], self.end] for encoding in encoded]
 
     def text(self, ids: list[int]) -> str:
-        """Of the ids before the end token."""
+        """Text of the ids before the end token."""
         return self.tokenizer.decode(ids[:ids.index(self.end)] if self.end in ids else ids).strip()
 
     def padded(self, rows: list[list[int]]) -> Tensor:
-        """(B, longest) int64, padded on the right."""
+        """Ids (B, T) int64, padded on the right to the longest."""
         return pad(rows, self.pad, "right")[0]
 
 
 class PairBatches:
-    """Batches of encoded pairs, each epoch in another order, pairs of like length together."""
+    """Batches of encoded pairs: each epoch in another order, pairs of similar length together."""
 
     def __init__(self, pairs: list[Pair], codec: PairCodec, batch_size: int, seed: int):
-        self.codec, self.batch_size, self.seed = codec, batch_size, seed
+        self.codec = codec
+        self.batch_size = batch_size
+        self.seed = seed
         self.sources = codec.sources([pair.source for pair in pairs])
         self.targets = codec.targets([pair.target for pair in pairs])
         self.batches = len(pairs) // batch_size
         if not self.batches:
             raise InputError(f"{len(pairs)} training pairs do not fill a batch of {batch_size}")
-        self._epoch, self._rows = -1, np.empty((0, 0), np.int64)
+        self._epoch = -1
+        self._rows = np.empty((0, 0), np.int64)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """`source` (B, S), and `inputs` and `targets`, both (B, T), targets one token later."""
+        """Token ids: `source` (B, S), and `inputs` and `targets`, both (B, T), the targets one token later."""
         epoch, number = divmod(step, self.batches)
         if epoch != self._epoch:
             self._epoch, self._rows = epoch, self._ordered(epoch)

@@ -25,7 +25,9 @@ from genai_core.families.recurrent.model import LAYERS, RecurrentLayer, State
 @dataclass(frozen=True)
 class Seq2SeqShape:
     cell: str
+    """`rnn`, `lstm` or `gru`."""
     attention: str
+    """`none`, `bahdanau` or `luong`."""
     vocab_size: int
     embedding_size: int
     hidden_size: int
@@ -34,14 +36,19 @@ class Seq2SeqShape:
 
 
 class Memory(NamedTuple):
+    """What the decoder knows of the source."""
+
     states: Tensor
-    """Of the encoder, (B, S, H)."""
-    real: Tensor
+    """Hidden states (B, S, H) of the encoder."""
+    attention_mask: Tensor
+    """(B, S): False on padding."""
     first: State
-    """Of the decoder, each (B, H)."""
+    """State in which the decoder begins; each tensor (B, H)."""
 
 
 class RecurrentSeq2Seq(EncoderDecoder):
+    """A bidirectional encoder and a decoder of one recurrent layer each, with or without attention."""
+
     def __init__(self, shape: Seq2SeqShape):
         super().__init__()
         self.shape = shape
@@ -59,14 +66,14 @@ class RecurrentSeq2Seq(EncoderDecoder):
             self.combine = nn.Linear(2 * shape.hidden_size, shape.hidden_size)
         self.head = nn.Linear(shape.hidden_size, shape.vocab_size)
 
-    def encode(self, source: Tensor, real: Tensor) -> Memory:
-        """Read from both ends (Schuster & Paliwal 1997); the last states of both directions begin the decoder."""
+    def encode(self, source: Tensor, attention_mask: Tensor) -> Memory:
+        """Read the source from both ends (Schuster & Paliwal 1997); the decoder begins in the last states of both."""
         embedded = self.embedding(source)
         forwards, backwards = self.encoder_layers
-        there, last_there = forwards(embedded, None, real)
-        back, last_back = backwards(embedded.flip(1), None, real.flip(1))
-        first = tuple(torch.cat(both, dim=1) for both in zip(last_there, last_back, strict=True))
-        return Memory(torch.cat([there, back.flip(1)], dim=2), real, first)
+        forward_states, forward_last = forwards(embedded, None, attention_mask)
+        backward_states, backward_last = backwards(embedded.flip(1), None, attention_mask.flip(1))
+        first = tuple(torch.cat(both, dim=1) for both in zip(forward_last, backward_last, strict=True))
+        return Memory(torch.cat([forward_states, backward_states.flip(1)], dim=2), attention_mask, first)
 
     def decode(self, inputs: Tensor, memory: Memory, state: State | None = None) -> Decoded:
         state = memory.first if state is None else state
@@ -77,25 +84,26 @@ class RecurrentSeq2Seq(EncoderDecoder):
         if self.shape.attention == "none":
             return Decoded(self.head(hidden), state, None)
         scores = hidden @ self.match(memory.states).transpose(1, 2)
-        weights = _softmax(scores, memory.real)
+        weights = _softmax(scores, memory.attention_mask)
         combined = torch.tanh(self.combine(torch.cat([weights @ memory.states, hidden], dim=2)))
         return Decoded(self.head(combined), state, weights)
 
     def _decode_bahdanau(self, embedded: Tensor, memory: Memory, state: State) -> Decoded:
-        """The context of a step is part of its input, so the steps go one after the other."""
+        """One step after the other: the context of a step, which depends on the state before, is part of its input."""
         keys, cell = self.key(memory.states), self.decoder_layers[0]
         assert isinstance(cell, RecurrentLayer)
-        outputs, looks = [], []
+        outputs, attention = [], []
         for part in embedded.unbind(1):
             scores = self.score(torch.tanh(self.query(state[0])[:, None] + keys))[:, :, 0]
-            weights = _softmax(scores[:, None], memory.real)
-            given = torch.cat([part, (weights @ memory.states)[:, 0]], dim=1)
-            state = cell.step(F.linear(given, cell.weight_ih, cell.bias_ih), state)
+            weights = _softmax(scores[:, None], memory.attention_mask)
+            context = (weights @ memory.states)[:, 0]
+            state = cell.step(F.linear(torch.cat([part, context], dim=1), cell.weight_ih, cell.bias_ih), state)
             outputs.append(state[0])
-            looks.append(weights)
-        return Decoded(self.head(torch.stack(outputs, dim=1)), state, torch.cat(looks, dim=1))
+            attention.append(weights)
+        return Decoded(self.head(torch.stack(outputs, dim=1)), state, torch.cat(attention, dim=1))
 
 
-def _softmax(scores: Tensor, real: Tensor) -> Tensor:
-    """Over the source tokens of (B, T, S) that are no padding."""
-    return torch.softmax(scores.float().masked_fill(~real[:, None], float("-inf")), dim=2).to(scores.dtype)
+def _softmax(scores: Tensor, attention_mask: Tensor) -> Tensor:
+    """Softmax of scores (B, T, S) over the source tokens that are no padding."""
+    masked = scores.float().masked_fill(~attention_mask[:, None], float("-inf"))
+    return torch.softmax(masked, dim=2).to(scores.dtype)

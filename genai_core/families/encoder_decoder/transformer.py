@@ -16,7 +16,9 @@ from genai_core.families.blocks import DecoderBlock, EncoderBlock
 from genai_core.families.encoder_decoder.interface import Decoded, EncoderDecoder
 from genai_core.models.masks import causal_mask
 
-BUCKETS, FARTHEST = 32, 128
+BUCKETS = 32
+FARTHEST = 128
+"""Distance from which on all share the last bucket."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,28 @@ class T5Shape:
 
 
 class Memory(NamedTuple):
+    """What the decoder knows of the source."""
+
     states: Tensor
-    real: Tensor
-    """(B, 1, 1, S)"""
+    """Hidden states (B, S, C) of the encoder."""
+    mask: Tensor
+    """(B, 1, 1, S): False on padding."""
 
 
 class RelativeBias(nn.Module):
-    """One learned number a head for each bucket of distances: exact when near, on a logarithmic scale when far."""
+    """One learned number for each head and bucket of distances: a bucket for each short distance, buckets of growing
+    width for longer ones."""
 
     def __init__(self, heads: int, both_ways: bool):
         super().__init__()
-        self.table, self.both_ways = nn.Embedding(BUCKETS, heads), both_ways
+        self.table = nn.Embedding(BUCKETS, heads)
+        self.both_ways = both_ways
         nn.init.zeros_(self.table.weight)
 
     def forward(self, length: int) -> Tensor:
-        """(1, H, T, T)"""
-        places = torch.arange(length, device=self.table.weight.device)
-        distance = places[None, :] - places[:, None]      # of the key from the query
+        """Bias (1, H, T, T) of the scores of each query (row) and key (column)."""
+        positions = torch.arange(length, device=self.table.weight.device)
+        distance = positions[None, :] - positions[:, None]      # of the key from the query
         return self.table(self._bucket(distance)).permute(2, 0, 1)[None]
 
     def _bucket(self, distance: Tensor) -> Tensor:
@@ -64,6 +71,8 @@ class RelativeBias(nn.Module):
 
 
 class T5(EncoderDecoder):
+    """Encoder and decoder blocks over one embedding."""
+
     def __init__(self, shape: T5Shape):
         super().__init__()
         self.shape = shape
@@ -77,21 +86,21 @@ class T5(EncoderDecoder):
         nn.init.normal_(self.embedding.weight, std=size ** -0.5)
         nn.init.normal_(self.head.weight, std=0.02)
 
-    def encode(self, source: Tensor, real: Tensor) -> Memory:
-        allowed, bias = real[:, None, None], self.encoder_bias(source.shape[1])
+    def encode(self, source: Tensor, attention_mask: Tensor) -> Memory:
+        mask, bias = attention_mask[:, None, None], self.encoder_bias(source.shape[1])
         x = self.embedding(source)
         for block in self.encoder_layers:
-            x = block(x, allowed, bias)
-        return Memory(self.encoder_norm(x), allowed)
+            x = block(x, mask, bias)
+        return Memory(self.encoder_norm(x), mask)
 
     def decode(self, inputs: Tensor, memory: Memory, state: Tensor | None = None) -> Decoded:
-        """The state is the ids so far: targets are short, so they are read again rather than kept layer by layer."""
+        """Decode target ids (B, T). The state is the ids so far, which are read again at each step, as they are few."""
         ids = inputs if state is None else torch.cat([state, inputs], dim=1)
         causal, bias = causal_mask(ids.shape[1], ids.device), self.decoder_bias(ids.shape[1])
         x = self.embedding(ids)
         weights = None
         for block in self.decoder_layers:
-            x, weights = block(x, memory.states, memory.real, causal, bias)
+            x, weights = block(x, memory.states, memory.mask, causal, bias)
         new = slice(ids.shape[1] - inputs.shape[1], None)
         attention = None if weights is None else weights.mean(1)[:, new]
         return Decoded(self.head(self.decoder_norm(x[:, new])), ids, attention)

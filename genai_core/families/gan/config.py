@@ -10,22 +10,22 @@ from genai_core.families.vae.config import VaeConfig
 
 
 class GanConfig(ImageTrainConfig):
-    """Train a generator against a network that tells its images from real ones."""
+    """Train a generator against a discriminator that tells its images from real ones."""
 
     objective: Literal["dcgan", "wgan"]
     """`dcgan`: binary cross-entropy; `wgan`: Wasserstein distance with gradient penalty."""
     channels: int = Field(default=32, ge=4)
-    """Feature maps next to the image; deeper layers have twice as many."""
+    """Feature maps next to the image; layers further from it have two and four times as many."""
     latent_size: int = Field(default=32, ge=1)
-    """Numbers of noise that an image is made from."""
+    """Size of the noise vector that an image is generated from."""
     critic_steps: int = Field(default=1, ge=1)
-    """Steps of the discriminator or critic, after which the generator has its turn."""
+    """Steps of the discriminator or critic before each turn of the generator."""
     generator_steps: int = Field(default=1, ge=1)
-    """Steps of the generator before it is the other's turn again."""
+    """Steps of the generator in each of its turns."""
     gradient_penalty: float = Field(default=10.0, ge=0)
     """Weight of the gradient penalty; unused with `dcgan`."""
     average_decay: float = Field(default=0.995, ge=0, lt=1)
-    """Decay of the moving average of the generator's weights, which makes the images."""
+    """Decay of the moving average of the generator's weights, with which images are generated."""
 
 
 class GanFamily(FamilyConfig):

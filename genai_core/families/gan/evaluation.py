@@ -9,7 +9,7 @@ import torch
 from genai_core.context import Context, Result
 from genai_core.families.images.config import ImageEvaluationConfig
 from genai_core.families.images.digits import CLASSES, load_digits
-from genai_core.families.images.evaluation import ImageJudge, asked_labels, evenly
+from genai_core.families.images.evaluation import ImageMetrics, balanced_labels, evenly
 from genai_core.families.images.generation import open_image_model
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
@@ -20,22 +20,22 @@ def run(config: ImageEvaluationConfig, *, data: Path, classifier: Path, models: 
         context: Context) -> Result:
     """Write the figures of each generator and of the autoencoder `vae`, and the pictures."""
     reporter = context.reporter
-    where = choose_device(context.device)
-    judge = ImageJudge(classifier, load_digits(data, "test")[0], where)
+    device = choose_device(context.device)
+    metrics = ImageMetrics(classifier, load_digits(data, "test")[0], device)
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
-    asked = asked_labels(config.images)
+    labels = balanced_labels(config.images)
     counts = {}
     for name, directory in models.items():
-        model = open_image_model(directory, where)
-        images = model.generate(asked.to(where), torch.Generator().manual_seed(config.seed)).cpu()
-        columns[name] = {figure: value for figure, value in judge.judge(images, asked).items()
-                         if figure != "label_agreement"}      # these models cannot be asked
-        counts[name] = torch.bincount(judge.classes(images), minlength=CLASSES)
+        model = open_image_model(directory, device)
+        images = model.generate(labels.to(device), torch.Generator().manual_seed(config.seed)).cpu()
+        columns[name] = {figure: value for figure, value in metrics.measure(images, labels).items()
+                         if figure != "label_agreement"}      # these models know no labels
+        counts[name] = torch.bincount(metrics.classes(images), minlength=CLASSES)
         save_grid(images[:40], pictures.add(f"samples-{name}", f"{name}: samples"), 10)
         reporter.note(f"{name}: distance {columns[name]['frechet_distance']:.2f}, "
                       f"{columns[name]['classes_covered']:.0f} of {CLASSES} digits")
     columns["baseline"] = columns.pop("vae")
-    columns["real"] = {"frechet_distance": judge.distance(evenly(load_digits(data, "train")[0], config.images))}
+    columns["real"] = {"frechet_distance": metrics.distance(evenly(load_digits(data, "train")[0], config.images))}
     _draw_counts(counts, pictures)
     _draw_monitor({name: directory for name, directory in models.items() if name != "vae"}, pictures)
     return write_evaluation(columns, pictures, out_dir)
@@ -56,7 +56,7 @@ def _draw_counts(counts: dict[str, torch.Tensor], pictures: Pictures) -> None:
 
 
 def _draw_monitor(models: dict[str, Path], pictures: Pictures) -> None:
-    """What was measured of the samples while the networks played."""
+    """Draw what was measured of the samples during training."""
     figure, (covered, distance) = figure_and_axes(9, 3, columns=2)
     for name, directory in models.items():
         curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
@@ -72,5 +72,3 @@ def _draw_monitor(models: dict[str, Path], pictures: Pictures) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     save_picture(figure, pictures.add("monitor", "the monitor of mode collapse, while the networks played"))
-
-

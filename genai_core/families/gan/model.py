@@ -1,6 +1,6 @@
 """Generative adversarial network (Goodfellow et al. 2014) of convolutions (DCGAN: Radford et al. 2016).
 
-A generator makes images from noise, a discriminator tells them from real ones; each learns from the other's success.
+A generator makes images from noise, a discriminator tells them from real ones; each is trained against the other.
 
 Shapes: B images, L latent size, C channels. Images are (B, 1, 28, 28); the networks see them from −1 to 1.
 """
@@ -19,10 +19,10 @@ class GanShape:
     channels: int
     latent_size: int
     batch_norm: bool
-    """In the discriminator; the gradient penalty is of single images, so its critic must not mix them (Gulrajani et al.
-    2017, section 4)."""
+    """Whether the discriminator normalises batches; the gradient penalty is of single images, which its critic must not
+    mix (Gulrajani et al. 2017, section 4)."""
     classes: int = 0
-    """These networks know no labels."""
+    """Number of labels: these networks know none."""
 
 
 class Generator(nn.Module):
@@ -59,7 +59,7 @@ class Discriminator(nn.Module):
 
 
 class Gan(nn.Module):
-    """Both players, and a moving average of the generator's weights, which makes the images (Yazıcı et al. 2019)."""
+    """Both players, and the moving average of the generator that makes the images (Yazıcı et al. 2019)."""
 
     def __init__(self, shape: GanShape):
         super().__init__()
@@ -72,7 +72,7 @@ class Gan(nn.Module):
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
-        """Move the average towards the generator; statistics of batches are taken as they are."""
+        """Move the average towards the generator's weights; statistics of batch normalisation are copied."""
         for average, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(parameter, 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
@@ -80,6 +80,6 @@ class Gan(nn.Module):
 
     @torch.no_grad()
     def generate(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (B, 1, H, W) from 0 to 1, as many as there are labels."""
+        """Images (B, 1, H, W) from 0 to 1, as many as there are labels (B,), which are not used."""
         noise = torch.randn(len(labels), self.shape.latent_size, generator=generator).to(labels.device)
         return (self.average.eval()(noise) + 1) / 2

@@ -11,13 +11,14 @@ from genai_core.context import Context, Result
 from genai_core.families.gan.config import GanConfig
 from genai_core.families.gan.model import Gan, GanShape
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.evaluation import ImageJudge, asked_labels
+from genai_core.families.images.evaluation import ImageMetrics, balanced_labels
 from genai_core.families.images.objective import ImageObjective
 from genai_core.families.training import train_family_model
 from genai_core.models.flops import counted_flops
 from genai_core.training.objectives.objective import Batch
 
 MONITOR_IMAGES = 500
+"""Generated images that the monitor of mode collapse measures."""
 
 
 class Adversarial(ImageObjective):
@@ -28,8 +29,9 @@ class Adversarial(ImageObjective):
         # a step of either player takes both networks forward and one or both back
         flops = counted_flops(model.generator, noise) + 2 * counted_flops(model.discriminator, image)
         super().__init__(*load_digits(data, "train"), config, device, flops)
-        self.model, self.game = model, config
-        self.judge = ImageJudge(classifier, load_digits(data, "validation")[0], device)
+        self.model = model
+        self.game = config
+        self.metrics = ImageMetrics(classifier, load_digits(data, "validation")[0], device)
 
     def players(self, model: nn.Module) -> dict[str, nn.Module]:
         return {"generator": self.model.generator, "discriminator": self.model.discriminator}
@@ -52,25 +54,28 @@ class Adversarial(ImageObjective):
             return play(batch)
 
     def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """−log D(G(z)), the loss that does not saturate (Goodfellow et al. 2014, section 3), or −D(G(z))."""
         value = self.model.discriminator(self.model.generator(batch["noise"]))
+        # dcgan: L = −log D(G(z)), which does not saturate            Goodfellow et al. 2014, section 3
+        # wgan:  L = −D(G(z))                                         Gulrajani et al. 2017, algorithm 1
         loss = F.softplus(-value).sum() if self.game.objective == "dcgan" else -value.sum()
         return loss, {"generator_loss": loss.detach()}
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """−log D(x) − log(1 − D(G(z))), or D(G(z)) − D(x) + λ (‖∇D(x̂)‖ − 1)² (Gulrajani et al. 2017, eq. 3)."""
-        made = self.model.generator(batch["noise"]).detach()
-        real_value, made_value = self.model.discriminator(batch["images"]), self.model.discriminator(made)
+        fake = self.model.generator(batch["noise"]).detach()
+        real_value, fake_value = self.model.discriminator(batch["images"]), self.model.discriminator(fake)
         if self.game.objective == "dcgan":
-            loss = (F.softplus(-real_value) + F.softplus(made_value)).sum()
+            # L = −log D(x) − log(1 − D(G(z)))                        Goodfellow et al. 2014, eq. 1
+            loss = (F.softplus(-real_value) + F.softplus(fake_value)).sum()
         else:
-            penalty = self._gradient_penalty(batch["images"], made, batch["mixture"])
-            loss = (made_value - real_value).sum() + self.game.gradient_penalty * penalty
-        return loss, {"discriminator_loss": loss.detach(), "advantage": (real_value - made_value).detach().sum()}
+            # L = D(G(z)) − D(x) + λ (‖∇D(x̂)‖ − 1)²                  Gulrajani et al. 2017, eq. 3
+            penalty = self._gradient_penalty(batch["images"], fake, batch["mixture"])
+            loss = (fake_value - real_value).sum() + self.game.gradient_penalty * penalty
+        return loss, {"discriminator_loss": loss.detach(), "advantage": (real_value - fake_value).detach().sum()}
 
-    def _gradient_penalty(self, real: Tensor, made: Tensor, mixture: Tensor) -> Tensor:
-        """Σ (‖∇D(x̂)‖ − 1)² at points x̂ between real and made images."""
-        between = (mixture * real + (1 - mixture) * made).requires_grad_()
+    def _gradient_penalty(self, real: Tensor, fake: Tensor, mixture: Tensor) -> Tensor:
+        """Σ (‖∇D(x̂)‖ − 1)² at points x̂ between real and fake images (B, 1, H, W); `mixture` (B, 1, 1, 1) is the share
+        of the real ones."""
+        between = (mixture * real + (1 - mixture) * fake).requires_grad_()
         value = self.model.discriminator(between).sum()
         (gradient,) = torch.autograd.grad(value, between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().sum()
@@ -79,11 +84,11 @@ class Adversarial(ImageObjective):
         self.model.follow(self.game.average_decay)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """The monitor of mode collapse: which digits the generator still makes, and how far it is from real ones."""
-        asked = asked_labels(MONITOR_IMAGES).to(self.device)
-        images = self.model.generate(asked, torch.Generator().manual_seed(0)).cpu()
-        judged = self.judge.judge(images, asked.cpu())
-        return {name: judged[name] for name in ("classes_covered", "frechet_distance")}
+        """The monitor of mode collapse: how many digits the generator still makes, and its distance to real images."""
+        labels = balanced_labels(MONITOR_IMAGES)
+        images = self.model.generate(labels.to(self.device), torch.Generator().manual_seed(0)).cpu()
+        figures = self.metrics.measure(images, labels)
+        return {name: figures[name] for name in ("classes_covered", "frechet_distance")}
 
 
 def run(config: GanConfig, *, data: Path, classifier: Path, out_dir: Path, context: Context) -> Result:

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of digits (after LeCun et al. 1998): the judge of generated images.
+"""A small convolutional classifier of digits (after LeCun et al. 1998), by which generated images are measured.
 
 Its last hidden layer gives the features of the Fréchet distance, in place of the Inception network of Heusel et al.
 2017, which knows photographs and not digits.
@@ -18,6 +18,8 @@ class ClassifierShape:
 
 
 class DigitClassifier(nn.Module):
+    """Two convolutions, a hidden layer whose activations are the features, and a linear head."""
+
     def __init__(self, shape: ClassifierShape):
         super().__init__()
         self.shape = shape

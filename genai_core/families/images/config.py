@@ -1,5 +1,4 @@
-"""Configs of the image families: digits, their classifier, VAE, GAN, diffusion."""
-
+"""Configs that the families on images of digits share."""
 
 from pydantic import Field
 
@@ -20,22 +19,22 @@ class ImageTrainConfig(TrainConfig):
     steps: int = Field(ge=1)
     """Optimizer steps."""
     evaluations: int = Field(default=4, ge=1)
-    """How many times the held-out figures are measured, the last time at the end."""
+    """Number of times that the held-out figures are measured, the last time at the end."""
 
 
 class ClassifierConfig(ImageTrainConfig):
-    """Train the small classifier by whose features generated images are judged."""
+    """Train the small classifier by whose features generated images are measured."""
 
     channels: int = Field(default=32, ge=4)
     """Feature maps of the first convolution; the second has twice as many."""
     feature_size: int = Field(default=64, ge=4)
-    """Numbers in the last hidden layer: the features of the Fréchet distance."""
+    """Width of the last hidden layer, whose activations are the features of the Fréchet distance."""
 
 
 class ImageEvaluationConfig(Config):
-    """Judge generated images."""
+    """Measure generated images."""
 
     images: int = Field(default=1000, ge=20)
-    """Generated images for the Fréchet distance and the coverage."""
+    """Number of generated images that the Fréchet distance and the coverage are measured on."""
     seed: int = Field(default=1, ge=0)
-    """Seed of what is generated."""
+    """Seed of the generated images."""

@@ -1,4 +1,4 @@
-"""How good generated images are, by the eyes of a classifier that was trained on real ones.
+"""Metrics of generated images, by the features of a classifier that was trained on real ones.
 
 Fréchet distance between Gaussians fitted to the classifier's features (Heusel et al. 2017, eq. 6 with another network):
 
@@ -17,35 +17,36 @@ from genai_core.families.images.digits import CLASSES
 from genai_core.models.kinds import Opened
 
 COVERED_SHARE = 0.1
-"""A class counts as covered when it has at least this share of the images that it would have if all were equal."""
+"""A class counts as covered when it has at least this share of the images that it would have if all had as many."""
 
 
-class ImageJudge:
-    """A trained classifier, and the real images that generated ones are compared with."""
+class ImageMetrics:
+    """Metrics of generated images, by the classifier of a directory and the real images to compare them with."""
 
     def __init__(self, directory: Path, real: Tensor, device: torch.device):
         self.classifier = load_classifier(directory, device)
         self.device = device
-        self.real = self._features(real)
+        self.real_features = self._features(real)
 
     @torch.no_grad()
-    def judge(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """Distance to the real images, digits that occur, how sure the classifier is, and the share of the images that
-        it takes for the digit that was asked for (labels (B,))."""
+    def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """Metrics of images (N, 1, H, W) that were generated for labels (N,): Fréchet distance to the real ones, number
+        of classes covered, mean probability of the predicted class, and the share whose prediction is the label."""
         logits = torch.cat([self.classifier(part.to(self.device)).cpu() for part in images.split(500)])
-        seen = logits.argmax(1)
-        counts = torch.bincount(seen, minlength=CLASSES)
+        predictions = logits.argmax(1)
+        counts = torch.bincount(predictions, minlength=CLASSES)
         return {"frechet_distance": self.distance(images),
                 "classes_covered": float((counts >= COVERED_SHARE * len(images) / CLASSES).sum()),
                 "confidence": torch.softmax(logits, 1).amax(1).mean().item(),
-                "label_agreement": (seen == labels).float().mean().item()}
+                "label_agreement": (predictions == labels).float().mean().item()}
 
     def distance(self, images: Tensor) -> float:
         """Fréchet distance between `images` (N, 1, H, W) and the real ones."""
-        return frechet_distance(self.real, self._features(images))
+        return frechet_distance(self.real_features, self._features(images))
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> Tensor:
+        """Predicted class (N,) of each image."""
         return self.classifier(images.to(self.device)).argmax(1).cpu()
 
     @torch.no_grad()
@@ -66,7 +67,7 @@ def open_classifier(directory: Path, device: torch.device) -> Opened:
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """d² of two sets of features (N, F)."""
+    """Fréchet distance d² between two sets of features (N, F)."""
     mean = first.mean(0) - second.mean(0)
     covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     # the eigenvalues of Σ₁ Σ₂ are those of a symmetric matrix, so they are real and not negative
@@ -74,11 +75,11 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(mean @ mean + np.trace(covariances[0] + covariances[1]) - 2 * np.sqrt(eigenvalues).sum())
 
 
-def asked_labels(count: int) -> Tensor:
-    """Each digit as often as the others: 0, 1, …, 9, 0, 1, … (count,)."""
+def balanced_labels(count: int) -> Tensor:
+    """Labels (`count`,) with each digit equally often: 0, 1, …, 9, 0, 1, …"""
     return torch.arange(count) % CLASSES
 
 
 def evenly(images: Tensor, count: int) -> Tensor:
-    """At most `count` of the images, at even distances: the source has them in the order of their labels."""
+    """At most `count` of the images, at even distances: the source is sorted by label."""
     return images if len(images) <= count else images[torch.arange(count) * len(images) // count]

@@ -16,10 +16,10 @@ class ImageModel(Protocol):
 
     @property
     def shape(self) -> Any:
-        """What it was built from; `classes` is 0 for a model that knows no labels."""
+        """The dataclass that it was built from; `classes` is 0 for a model that knows no labels."""
 
     def generate(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (B, 1, H, W) from 0 to 1, one for each label (B,)."""
+        """Images (B, 1, H, W) from 0 to 1, one for each of labels (B,)."""
 
 
 class OpenedImageModel(Opened):
@@ -30,8 +30,10 @@ class OpenedImageModel(Opened):
 
     @torch.no_grad()
     def make_images(self, count: int, label: int | None, seed: int) -> Tensor:
-        """`count` images, of one digit or of each in turn. Raises InputError for a digit that there is not, or that a
-        model without labels is asked for."""
+        """`count` images (N, 1, H, W) from 0 to 1, of the digit `label` or of each in turn.
+
+        Raises InputError for a label that is no digit, and for any label where the model knows none.
+        """
         if label is not None and not 0 <= label < CLASSES:
             raise InputError(f"--class {label}: the classes are 0 to {CLASSES - 1}")
         if label is not None and not self.model.shape.classes:

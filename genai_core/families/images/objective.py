@@ -30,7 +30,7 @@ class ImageObjective(Objective):
         return {"images": self.images[rows].to(self.device), "labels": self.labels[rows].to(self.device)}
 
     def noise(self, step: int) -> torch.Generator:
-        """A generator whose numbers are the same whenever this step is taken."""
+        """Random generator of a step: the same whenever the step is taken."""
         return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
 
     def targets(self, batch: Batch) -> float:

@@ -1,4 +1,4 @@
-"""Cross-entropy of digit labels."""
+"""Training of the digit classifier by cross-entropy."""
 
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
 
 LARGEST_SHIFT = 2
-"""Training images are moved by up to this many pixels, so that a generated digit may stand anywhere near the middle."""
+"""Most pixels that training images are shifted by, so that a generated digit may stand anywhere near the middle."""
 
 
 class DigitLabels(ImageObjective):
+    """Cross-entropy in nats an image."""
+
     def __init__(self, model: DigitClassifier, images: Tensor, labels: Tensor, data: Path, config: ClassifierConfig,
                  device: torch.device):
         flops = counted_flops(model, torch.zeros(1, 1, 28, 28, device=device))
@@ -32,13 +34,13 @@ class DigitLabels(ImageObjective):
 
     def batch(self, step: int) -> Batch:
         batch = super().batch(step)
-        down, right = torch.randint(-LARGEST_SHIFT, LARGEST_SHIFT + 1, (2,), generator=self.noise(step)).tolist()
-        return batch | {"images": torch.roll(batch["images"], (down, right), dims=(2, 3))}
+        down, across = torch.randint(-LARGEST_SHIFT, LARGEST_SHIFT + 1, (2,), generator=self.noise(step)).tolist()
+        return batch | {"images": torch.roll(batch["images"], (down, across), dims=(2, 3))}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self.model(batch["images"])
-        right = (logits.argmax(1) == batch["labels"]).sum()
-        return F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), {"accuracy": right.detach()}
+        correct = (logits.argmax(1) == batch["labels"]).sum()
+        return F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), {"accuracy": correct.detach()}
 
     def evaluate(self, step: int) -> dict[str, float]:
         return {"validation_accuracy": accuracy(self.model, *self.validation)}
@@ -46,6 +48,7 @@ class DigitLabels(ImageObjective):
 
 @torch.no_grad()
 def accuracy(model: DigitClassifier, images: Tensor, labels: Tensor) -> float:
+    """Share of images (N, 1, H, W) whose label is predicted."""
     return (model(images).argmax(1) == labels).float().mean().item()
 
 

@@ -8,16 +8,16 @@ from genai_core.families.recurrent.config import Cell
 
 
 class ManyToOneConfig(ReviewTrainConfig):
-    """Train recurrent layers to tell a review's sentiment from their last state."""
+    """Train a recurrent layer to classify a review's sentiment by its last state."""
 
     cell: Cell
     """The recurrent cell."""
     embedding_size: int = Field(default=64, ge=4)
-    """Numbers of a token's embedding."""
+    """Size of the embedding of a token."""
     hidden_size: int = Field(default=128, ge=8)
-    """Numbers in the hidden state."""
+    """Size of the hidden state."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    """Share of the embedding's numbers that are blanked in training."""
+    """Share of the embedding's dimensions that are set to 0 at random in training."""
 
 
 class ManyToOneFamily(FamilyConfig):

@@ -9,14 +9,14 @@ from genai_core.families.recurrent.config import CharacterEvaluationConfig, Recu
 
 
 class TuneEvaluationConfig(CharacterEvaluationConfig):
-    """Judge models of music in ABC notation."""
+    """Measure models of music in ABC notation."""
 
     prompt: str = "X:1\nT:"
-    """What the samples continue."""
+    """Text that the samples continue."""
     tunes: int = Field(default=40, ge=1)
-    """Tunes to write, for the share that parses."""
+    """Number of tunes to sample, of which the share that parses and is in time is taken."""
     sample_tokens: int = Field(default=500, ge=10)
-    """Longest tune."""
+    """Longest tune, in tokens."""
 
 
 class MusicFamily(FamilyConfig):

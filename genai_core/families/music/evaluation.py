@@ -24,9 +24,11 @@ from genai_core.pictures import figure_and_axes, save_picture
 WHOLE_BARS = 0.8
 """Share of a tune's inner bars that have to be as long as its metre says for the tune to count as in time."""
 WHOLE = 1e-6
+"""A bar whose surplus is below this, in quarters, is as long as its metre says."""
 MOST_QUAVERS = 4
+"""Bars that miss their length by more quavers than this are drawn as if by this many."""
 COMMON = {"C": "4/4", "C|": "2/2"}
-"""What ABC notation calls its two commonest metres."""
+"""The metres that ABC notation has letters for."""
 
 
 def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
@@ -40,15 +42,15 @@ def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], 
         import music21  # noqa: F401
     except ImportError:
         raise InputError("reading tunes needs music21: pip install 'genai-core[music]'") from None
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     shared = CharacterEvaluationConfig.model_validate(config.model_dump(exclude={"tunes"}))
     pictures = Pictures(out_dir)
-    columns, samples = recurrent.judge(shared, tokens, models, pictures, reporter, where)
+    columns, samples = recurrent.measure(shared, tokens, models, pictures, reporter, device)
     read = {}
     for name, directory in models.items():
-        opened = open_text_model(directory, where)
+        opened = open_text_model(directory, device)
         model, tokenizer = opened.model, opened.tokenizer
-        read[name] = list(map(_surplus, _write(model, tokenizer, config, where)))
+        read[name] = list(map(_surplus, _sample(model, tokenizer, config, device)))
         columns[name] |= _shares(read[name])
         reporter.note(f"{name}: {columns[name]['parsed']:.0%} of {config.tunes} tunes parse, "
                       f"{columns[name]['in_time']:.0%} are in time")
@@ -58,14 +60,15 @@ def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], 
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
-def _write(model: LanguageModel, tokenizer: Tokenizer, config: TuneEvaluationConfig, device: torch.device) -> list[str]:
+def _sample(model: LanguageModel, tokenizer: Tokenizer, config: TuneEvaluationConfig, device: torch.device
+            ) -> list[str]:
+    """Tunes that continue the prompt, up to their end."""
     prompt = tokenizer.encode(config.prompt, add_special_tokens=False).ids
     end = token_id(tokenizer, END_OF_TEXT)
     room = config.sample_tokens if model.unbounded_context else model.context_length - len(prompt)
-    made = generate(model, [prompt] * config.tunes, min(room, config.sample_tokens), {end}, pad_id=end,
-                    sampling=Sampling(config.temperature), generator=torch.Generator(device).manual_seed(0))
-    return [config.prompt + tokenizer.decode(ids[mask].tolist()).split(END_OF_TEXT)[0]
-            for ids, mask in zip(made.ids, made.mask, strict=True)]
+    completions = generate(model, [prompt] * config.tunes, min(room, config.sample_tokens), {end}, pad_id=end,
+                           sampling=Sampling(config.temperature), generator=torch.Generator(device).manual_seed(0))
+    return [config.prompt + tokenizer.decode(ids).split(END_OF_TEXT)[0] for ids in completions.unpadded()]
 
 
 def _held_out(tokens: Path, count: int) -> list[str]:
@@ -80,8 +83,8 @@ def _shares(read: list[list[float] | None]) -> dict[str, float]:
 
 
 def _surplus(tune: str) -> list[float] | None:
-    """How many quarters each inner bar is longer than its metre says; None for a tune that music21 cannot read, or that
-    has no notes in at least two bars."""
+    """Surplus of each inner bar over the length that its metre says, in quarters; None for a tune that music21 cannot
+    read, or that has less than two bars or four notes."""
     import music21
 
     try:

@@ -14,16 +14,16 @@ class OneToManyConfig(ImageTrainConfig):
     cell: Cell
     """The recurrent cell of the decoder."""
     hidden_size: int = Field(default=96, ge=8)
-    """Numbers in the hidden state."""
+    """Size of the hidden state."""
     embedding_size: int = Field(default=16, ge=2)
-    """Numbers of a letter's embedding."""
+    """Size of the embedding of a letter."""
 
 
 class NamesEvaluationConfig(Config):
-    """Judge the names that decoders write."""
+    """Measure the names that decoders write."""
 
     samples: int = Field(default=20, ge=0)
-    """Digits to print."""
+    """Number of digits to draw with the names that were written."""
 
 
 class OneToManyFamily(FamilyConfig):

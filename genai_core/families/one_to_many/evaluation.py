@@ -21,24 +21,24 @@ def run(config: NamesEvaluationConfig, *, data: Path, models: dict[str, Path], o
         context: Context) -> Result:
     """Write the share of held-out digits whose name each model writes right, and that of one name for all."""
     reporter = context.reporter
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     images, labels = load_digits(data, "test")
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
     shown = evenly(torch.arange(len(images)), config.samples)
     samples, written, loaded = {}, dict[str, list[str]](), dict[str, OneToMany]()
     for name, directory in models.items():
-        model = loaded[name] = load_one_to_many(directory, where)
-        columns[name] = {"exact_match": exact_match(model, images, labels, where),
+        model = loaded[name] = load_one_to_many(directory, device)
+        columns[name] = {"exact_match": exact_match(model, images, labels, device),
                          "parameters": sum(parameter.numel() for parameter in model.parameters())}
         reporter.note(f"{name}: {columns[name]['exact_match']:.1%} of the names right")
-        written[name] = model.write(images[shown].to(where))
+        written[name] = model.write(images[shown].to(device))
         samples[name] = [{"task": "name", "asked": f"digit {number}", "expected": NAMES[labels[number]],
                           "answered": word}
                          for number, word in zip(shown.tolist(), written[name], strict=True)][:5]
     counts = torch.bincount(load_digits(data, "train")[1], minlength=CLASSES)
     columns["baseline"] = {"exact_match": (labels == counts.argmax()).float().mean().item()}
     _draw(images[shown], written, pictures)
-    _draw_confusion(next(reversed(loaded.values())).write(images.to(where)), labels, next(reversed(loaded)), pictures)
+    _draw_confusion(next(reversed(loaded.values())).write(images.to(device)), labels, next(reversed(loaded)), pictures)
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
@@ -50,7 +50,7 @@ def load_one_to_many(directory: Path, device: torch.device) -> OneToMany:
 
 
 def open_one_to_many(directory: Path, device: torch.device) -> Opened:
-    """The decoder of a directory; it writes of images, and nobody asks it by a text."""
+    """The decoder of a directory, which reads images and makes nothing of a text."""
     return Opened(directory, load_one_to_many(directory, device), device)
 
 
@@ -67,7 +67,7 @@ def _draw(images: torch.Tensor, written: dict[str, list[str]], pictures: Picture
 
 
 def _draw_confusion(words: list[str], labels: torch.Tensor, model: str, pictures: Pictures) -> None:
-    """Which names the digits are given; what is no name at all comes last."""
+    """Draw which names the digits are given; what is no name at all comes last."""
     counts = torch.zeros(CLASSES, CLASSES + 1)
     for word, label in zip(words, labels.tolist(), strict=True):
         counts[label, NAMES.index(word) if word in NAMES else CLASSES] += 1

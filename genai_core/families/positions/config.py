@@ -16,11 +16,11 @@ class PositionalConfig(LanguageModelConfig):
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "rotary"
     """How the model knows where a token stands."""
     layers: int = Field(default=2, ge=1, le=16)
-    """Blocks."""
+    """Number of blocks."""
     hidden_size: int = Field(default=128, ge=16)
     """Width of the residual stream."""
     heads: int = Field(default=4, ge=1)
-    """Attention heads; they divide the width."""
+    """Number of attention heads, which divides the width."""
     feed_forward_size: int = Field(default=512, ge=16)
     """Inner width of the feed-forward network."""
 
@@ -29,9 +29,9 @@ class ComparisonEvaluationConfig(Config):
     """Compare trainings that differ in one thing."""
 
     held_out_tokens: int = Field(default=60_000, ge=1024)
-    """Most held-out tokens to score."""
+    """Most held-out tokens that are scored."""
     stretch: float = Field(default=2.0, ge=1)
-    """Also score windows this many times as long as those of the training."""
+    """Length of further windows that are scored, as a multiple of those of training; 1 scores none."""
 
 
 class PositionsFamily(FamilyConfig):

@@ -12,23 +12,23 @@ from genai_core.inference.text import open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
 
 SMOOTHING = 0.95
-"""Decay of the moving average that the curves are drawn as."""
+"""Decay of the moving average by which the curves are smoothed."""
 
 
 def run(config: ComparisonEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
         context: Context) -> Result:
     """Write bits per character of each model, in windows as long as in training and longer ones, and the chart."""
     reporter = context.reporter
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     pictures, columns = Pictures(out_dir), dict[str, dict[str, float]]()
 
     for name, directory in models.items():
-        model = open_text_model(directory, where).model
-        columns[name] = {"bits_per_character": held_out.bits(model, where)}
+        model = open_text_model(directory, device).model
+        columns[name] = {"bits_per_character": held_out.bits(model, device)}
         if config.stretch > 1:
             longer = int(model.context_length * config.stretch)
-            columns[name]["bits_per_character_longer"] = held_out.bits(model, where, longer)
+            columns[name]["bits_per_character_longer"] = held_out.bits(model, device, longer)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.3f}" for figure, value in columns[name].items()))
     _draw(models, pictures)
     return write_evaluation(columns, pictures, out_dir)

@@ -16,30 +16,30 @@ class RecurrentConfig(LanguageModelConfig):
     """Train a language model of recurrent layers."""
 
     cell: Cell
-    """The recurrent cell: Elman's, the long short-term memory, or the gated recurrent unit."""
+    """Recurrent cell: Elman's, the long short-term memory, or the gated recurrent unit."""
     layers: int = Field(default=2, ge=1, le=16)
-    """Recurrent layers, one above the other."""
+    """Number of stacked recurrent layers."""
     hidden_size: int = Field(default=256, ge=8)
-    """Numbers in the hidden state of a layer."""
+    """Size of the hidden state of a layer."""
     embedding_size: int = Field(default=64, ge=4)
-    """Numbers of a token's embedding."""
+    """Size of the embedding of a token."""
 
 
 class CharacterEvaluationConfig(Config):
     """Compare language models on held-out characters."""
 
     held_out_tokens: int = Field(default=100_000, ge=1024)
-    """Most held-out tokens to score."""
+    """Most held-out tokens that are scored."""
     ngram_order: int = Field(default=5, ge=1, le=7)
     """Order of the byte n-grams that the models are compared with."""
     memory_lengths: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """Distances over which the gradient's fall is measured, in steps."""
+    """Distances at which the norm of the gradient is measured, in steps."""
     prompt: str = "KING. "
-    """What the samples continue."""
+    """Text that the samples continue."""
     sample_tokens: int = Field(default=300, ge=10)
-    """Length of each sample."""
+    """Length of each sample, in tokens."""
     temperature: float = Field(default=0.8, ge=0)
-    """Of the samples."""
+    """Temperature of the samples; 0 takes the likeliest token."""
 
 
 class RecurrentFamily(FamilyConfig):

@@ -18,6 +18,7 @@ from genai_core.inference.text import continue_text, open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
 
 GRADIENT_WINDOWS = 64
+"""Most windows of text that the gradient is averaged over."""
 
 
 def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Path], out_dir: Path,
@@ -25,19 +26,19 @@ def run(config: CharacterEvaluationConfig, *, tokens: Path, models: dict[str, Pa
     """Write the figures of each model and of n-grams over the same text, a sample of each, and the pictures."""
     reporter = context.reporter
     pictures = Pictures(out_dir)
-    columns, samples = judge(config, tokens, models, pictures, reporter, choose_device(context.device))
+    columns, samples = measure(config, tokens, models, pictures, reporter, choose_device(context.device))
     return write_evaluation(columns, pictures, out_dir, samples)
 
 
-def judge(config: CharacterEvaluationConfig, tokens: Path, models: dict[str, Path], pictures: Pictures,
-          reporter: Reporter, where: torch.device) -> tuple[Columns, dict[str, Samples]]:
-    """Figures and a sample of each model, and the figures of n-grams."""
+def measure(config: CharacterEvaluationConfig, tokens: Path, models: dict[str, Path], pictures: Pictures,
+            reporter: Reporter, device: torch.device) -> tuple[Columns, dict[str, Samples]]:
+    """Figures and a sample of each model, and the figures of n-grams over the same text."""
     held_out = HeldOutCharacters(tokens, config.held_out_tokens)
     columns, samples = Columns(), dict[str, Samples]()
     recurrent = {}
     for model_name, directory in models.items():
-        model = open_text_model(directory, where).model
-        bits = held_out.bits(model, where, overlap=True)
+        model = open_text_model(directory, device).model
+        bits = held_out.bits(model, device, overlap=True)
         columns[model_name] = {"bits_per_character": bits,
                                "parameters": sum(parameter.numel() for parameter in model.parameters())}
         reporter.note(f"{model_name}: {bits:.3f} bits per character")
@@ -54,22 +55,22 @@ def judge(config: CharacterEvaluationConfig, tokens: Path, models: dict[str, Pat
 
 def _gradient_reach(models: dict[str, RecurrentLanguageModel], file: TokenFile, config: CharacterEvaluationConfig,
                     pictures: Pictures, columns: Columns) -> Columns:
-    """How the gradient of a loss at the last step falls with the distance of the input that it reaches, trained and
-    untrained: norm at each distance, as a share of the norm at distance 1."""
+    """Draw how the gradient of the last step's loss falls with the distance of the input, for each model trained and
+    untrained: its norm at each distance, as a share of that at distance 1."""
     length = max(config.memory_lengths) + 1
     ids = torch.stack([torch.from_numpy(file.ids[start:start + length + 1].astype("int64"))
                        for start in range(0, (len(file.ids) - length - 1), length)[:GRADIENT_WINDOWS]])
     figure, axes = figure_and_axes(6, 3.2)
-    reached: Columns = {}
+    figures: Columns = {}
     for number, (name, model) in enumerate(models.items()):
         torch.manual_seed(0)
         untrained = RecurrentLanguageModel(model.shape).to(next(model.parameters()).device)
-        for subject, style, label in ((model, "-", name), (untrained, ":", f"{name}, untrained")):
-            norms = _input_gradients(subject, ids.to(next(subject.parameters()).device))
+        for measured, style, label in ((model, "-", name), (untrained, ":", f"{name}, untrained")):
+            norms = _input_gradients(measured, ids.to(next(measured.parameters()).device))
             shares = [norms[-distance] / norms[-1] for distance in config.memory_lengths]
             axes.plot(config.memory_lengths, shares, style, color=f"C{number}", marker="o", markersize=3, label=label)
-            if subject is model:
-                reached[name] = {**columns[name], f"gradient_at_{config.memory_lengths[-1]}": shares[-1]}
+            if measured is model:
+                figures[name] = {**columns[name], f"gradient_at_{config.memory_lengths[-1]}": shares[-1]}
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("distance of the input, in steps")
@@ -78,11 +79,11 @@ def _gradient_reach(models: dict[str, RecurrentLanguageModel], file: TokenFile, 
     axes.grid(alpha=0.3)
     save_picture(figure, pictures.add("gradient-reach", "how the gradient of the last step's loss falls on its way "
                                                         "back in time"))
-    return reached
+    return figures
 
 
 def _input_gradients(model: RecurrentLanguageModel, ids: torch.Tensor) -> list[float]:
-    """Norm of ∂ loss at the last step / ∂ embedding at each step, averaged over the rows; oldest first."""
+    """Mean norm of ∂ loss at the last step / ∂ embedding at each step, oldest first, for token ids (B, T)."""
     embedded = model.embedding(ids[:, :-1]).detach().requires_grad_()
     outputs, _ = model.recurrent(embedded)
     F.cross_entropy(model.logits(outputs[:, -1]), ids[:, -1], reduction="sum").backward()

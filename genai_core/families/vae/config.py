@@ -12,13 +12,13 @@ class VaeConfig(ImageTrainConfig):
     channels: int = Field(default=32, ge=4)
     """Feature maps of the first convolution; the second has twice as many."""
     latent_size: int = Field(default=16, ge=1)
-    """Numbers of the latent code."""
+    """Dimensions of the latent code."""
     conditional: bool = False
-    """Give encoder and decoder the label."""
+    """Whether encoder and decoder are given the label."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of the divergence of the posterior from the prior; 1 is the evidence lower bound."""
     beta_warmup_fraction: float = Field(default=0.2, ge=0, le=1)
-    """Share of the steps in which the weight rises from 0."""
+    """Share of the steps, at the start, in which the weight rises from 0."""
 
 
 class VaeFamily(FamilyConfig):

@@ -9,7 +9,7 @@ from torch import Tensor
 from genai_core.context import Context, Result
 from genai_core.families.images.config import ImageEvaluationConfig
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.evaluation import ImageJudge, asked_labels, evenly
+from genai_core.families.images.evaluation import ImageMetrics, balanced_labels, evenly
 from genai_core.families.report import DATA, Columns, Pictures, write_evaluation
 from genai_core.families.vae.generation import load_vae
 from genai_core.families.vae.model import Vae, divergence
@@ -24,29 +24,30 @@ def run(config: ImageEvaluationConfig, *, data: Path, classifier: Path, models: 
         context: Context) -> Result:
     """Write the figures of each autoencoder and of PCA of the same size, and the pictures."""
     reporter = context.reporter
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     images, labels = load_digits(data, "test")
     training_images, _ = load_digits(data, "train")
-    judge = ImageJudge(classifier, images, where)
-    loaded = {name: load_vae(directory, where) for name, directory in models.items()}
+    metrics = ImageMetrics(classifier, images, device)
+    loaded = {name: load_vae(directory, device) for name, directory in models.items()}
     pictures = Pictures(out_dir)
-    asked = asked_labels(config.images)
+    sampled_labels = balanced_labels(config.images)
     columns: Columns = {}
     for name, model in loaded.items():
         generator = torch.Generator().manual_seed(config.seed)
-        generated = model.generate(asked.to(where), generator).cpu()
-        error = (_reconstruct(model, images.to(where), labels.to(where)).cpu() - images).square().mean().item()
-        columns[name] = {**held_out_bound(model, images.to(where), labels.to(where)), "squared_error": error,
-                         **judge.judge(generated, asked)}
+        generated = model.generate(sampled_labels.to(device), generator).cpu()
+        reconstructed = _reconstruct(model, images.to(device), labels.to(device)).cpu()
+        columns[name] = {**held_out_bound(model, images.to(device), labels.to(device)),
+                         "squared_error": (reconstructed - images).square().mean().item(),
+                         **metrics.measure(generated, sampled_labels)}
         if not model.shape.classes:
-            del columns[name]["label_agreement"]      # nobody asked it for a digit
+            del columns[name]["label_agreement"]      # it knows no labels
         save_grid(generated[:40], pictures.add(f"samples-{name}", f"{name}: samples from the prior"), 10)
         reporter.note(f"{name}: ELBO {columns[name]['elbo']:.1f} nats, distance "
                       f"{columns[name]['frechet_distance']:.1f}")
     first = next(iter(loaded.values()))
-    columns["baseline"] = _pca(training_images, images, first.shape.latent_size, judge, config)
-    columns["real"] = {"frechet_distance": judge.distance(evenly(training_images, config.images))}
-    _draw(loaded, images.to(where), labels.to(where), pictures)
+    columns["baseline"] = _pca(training_images, images, first.shape.latent_size, metrics, config)
+    columns["real"] = {"frechet_distance": metrics.distance(evenly(training_images, config.images))}
+    _draw(loaded, images.to(device), labels.to(device), pictures)
     return write_evaluation(columns, pictures, out_dir)
 
 
@@ -56,9 +57,9 @@ def _reconstruct(model: Vae, images: Tensor, labels: Tensor) -> Tensor:
     return torch.sigmoid(model.decode(mean, labels))
 
 
-def _pca(train: Tensor, test: Tensor, components: int, judge: ImageJudge, config: ImageEvaluationConfig
+def _pca(train: Tensor, test: Tensor, components: int, metrics: ImageMetrics, config: ImageEvaluationConfig
          ) -> dict[str, float]:
-    """Principal components, as many as the code has numbers: reconstruction, and samples from their Gaussian."""
+    """Figures of PCA with as many components as the code has dimensions; samples are from the Gaussian of its codes."""
     from sklearn.decomposition import PCA
 
     fitted = PCA(components, svd_solver="full").fit(train.flatten(1).numpy())
@@ -67,7 +68,7 @@ def _pca(train: Tensor, test: Tensor, components: int, judge: ImageJudge, config
     sampled = fitted.inverse_transform(codes * np.sqrt(fitted.explained_variance_))
     images = torch.from_numpy(sampled).float().clamp(0, 1).view(-1, *test.shape[1:])
     return {"squared_error": float(np.square(rebuilt - test.flatten(1).numpy()).mean()),
-            **{name: value for name, value in judge.judge(images, asked_labels(config.images)).items()
+            **{name: value for name, value in metrics.measure(images, balanced_labels(config.images)).items()
                if name != "label_agreement"}}
 
 

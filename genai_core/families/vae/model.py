@@ -23,10 +23,12 @@ class VaeShape:
     channels: int
     latent_size: int
     classes: int
-    """Labels that encoder and decoder are given; 0 for none."""
+    """Number of labels, which encoder and decoder are given; 0 for none."""
 
 
 class Vae(nn.Module):
+    """Convolutional encoder and decoder, both given the label where there are classes."""
+
     def __init__(self, shape: VaeShape):
         super().__init__()
         self.shape = shape
@@ -59,7 +61,7 @@ class Vae(nn.Module):
 
     @torch.no_grad()
     def generate(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (B, 1, H, W) from codes of the prior; the labels (B,) only matter to a conditional model."""
+        """Images (B, 1, H, W) from codes drawn from the prior; labels (B,) only matter to a conditional model."""
         codes = torch.randn(len(labels), self.shape.latent_size, generator=generator)
         return torch.sigmoid(self.decode(codes, labels))
 

@@ -17,20 +17,22 @@ from genai_core.models.flops import counted_flops
 from genai_core.training.objectives.objective import Batch
 
 ACTIVE_NATS = 0.01
-"""A latent dimension counts as used when its mean divergence is above this (Burda et al. 2016 use 0.01 too, of the
+"""A latent dimension counts as active when its mean divergence is above this (Burda et al. 2016 take 0.01 too, of the
 variance of its mean)."""
 
 
 class EvidenceLowerBound(ImageObjective):
-    """−ELBO in nats an image; the weight of the divergence rises in the first steps, so that the decoder learns to use
-    the code before the prior takes it away (Bowman et al. 2016, section 3.1)."""
+    """−ELBO in nats an image. The weight of the divergence rises in the first steps, so that the decoder learns to use
+    the code before the prior empties it (Bowman et al. 2016, section 3.1)."""
 
     def __init__(self, model: Vae, data: Path, config: VaeConfig, device: torch.device):
         example = torch.zeros(1, 1, 28, 28, device=device)
-        label, noise = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, config.latent_size,
-                                                                                      device=device)
+        label = torch.zeros(1, dtype=torch.int64, device=device)
+        noise = torch.zeros(1, config.latent_size, device=device)
         super().__init__(*load_digits(data, "train"), config, device, counted_flops(model, example, label, noise))
-        self.model, self.beta, self.warmup = model, config.beta, config.beta_warmup_fraction
+        self.model = model
+        self.beta = config.beta
+        self.warmup = config.beta_warmup_fraction
         self.latent_size = config.latent_size
         self.validation = tuple(tensor.to(device) for tensor in load_digits(data, "validation"))
 
@@ -42,6 +44,7 @@ class EvidenceLowerBound(ImageObjective):
                         "weight": torch.full((count,), weight, device=self.device)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        # L = −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z))         Kingma & Welling 2014, eq. 3; β: Higgins et al. 2017
         logits, mean, log_variance = self.model(batch["images"], batch["labels"], batch["noise"])
         error = F.binary_cross_entropy_with_logits(logits.float(), batch["images"], reduction="none").flatten(1).sum(1)
         rate = divergence(mean.float(), log_variance.float()).sum(1)
@@ -54,7 +57,7 @@ class EvidenceLowerBound(ImageObjective):
 
 @torch.no_grad()
 def held_out_bound(model: Vae, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """The ELBO in nats an image, one code drawn for each, its two parts, and how many latent dimensions are used."""
+    """ELBO in nats an image, from one draw of the code of each, its two parts, and the number of active dimensions."""
     noise = torch.randn(len(images), model.shape.latent_size, generator=torch.Generator().manual_seed(0))
     logits, mean, log_variance = model(images, labels, noise.to(images.device))
     error = F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(1).mean().item()

@@ -16,7 +16,7 @@ VALIDATION_ROWS = 64
 
 
 class AssistantTokens(Objective):
-    """Cross-entropy of the assistant's tokens in packed rows."""
+    """Cross-entropy in nats of the assistant's tokens in packed rows."""
 
     unit = "tokens"
     fixed_shapes = True

@@ -18,10 +18,10 @@ from genai_core.training.objectives.objective import Batch, Objective
 
 
 class BradleyTerry(Objective):
-    """−log σ(r_better − r_worse) over all pairs of a batch (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1).
+    """−log σ(r_better − r_worse) summed over the pairs of a batch (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1).
 
-    A batch holds rated texts, and every two whose ratings are far enough apart are a pair: B texts cost B forward
-    passes and give up to B(B−1)/2 pairs.
+    A batch holds rated texts, of which every two whose ratings are far enough apart are a pair: B texts cost B forward
+    passes and give up to B (B − 1) / 2 pairs.
     """
 
     unit = "texts"
@@ -29,7 +29,10 @@ class BradleyTerry(Objective):
 
     def __init__(self, model: RewardModel, tokenizer: Any, rows: Rows, validation: Rows, config: RewardConfig,
                  device: torch.device):
-        self.model, self.tokenizer, self.config, self.device = model, tokenizer, config, device
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = config
+        self.device = device
         self.ids, self.last = encode_texts(tokenizer, [row["text"] for row in rows], config.context_length)
         self.ratings = torch.tensor([row["rating"] for row in rows], dtype=torch.float32)
         self.validation = validation
@@ -47,26 +50,27 @@ class BradleyTerry(Objective):
                 "ratings": self.ratings[rows].to(self.device)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        rewards = self.model(self._drop_tokens(batch["ids"], batch["last"]), batch["last"])
-        pairs = self._pairs(batch)
-        difference = rewards[:, None] - rewards[None, :]
-        right = ((difference > 0) & pairs).sum()
-        return (F.softplus(-difference) * pairs).sum(), {"accuracy": right.detach()}
+        # L = −log σ(r_better − r_worse) = softplus(−margin)          Ouyang et al. 2022, eq. 1
+        rewards = self.model(self._drop_tokens(batch["ids"], batch["last"]), batch["last"])      # (B,)
+        pairs = self._pairs(batch["ratings"])                                                    # (B, B)
+        margins = rewards[:, None] - rewards[None, :]
+        correct = ((margins > 0) & pairs).sum()
+        return (F.softplus(-margins) * pairs).sum(), {"accuracy": correct.detach()}
 
     def _drop_tokens(self, ids: Tensor, last: Tensor) -> Tensor:
-        """Training ids with a random share of the tokens blanked, the last one never (word dropout)."""
+        """Ids (B, T) with a random share of the tokens replaced by a blank, the last one never (word dropout)."""
         blank = torch.rand(ids.shape, device=ids.device) < self.config.token_dropout
         blank &= torch.arange(ids.shape[1], device=ids.device)[None] < last[:, None]
         return ids.masked_fill(blank, self.blank_id)
 
-    def _pairs(self, batch: Batch) -> Tensor:
-        """True at (i, j) where text i is rated higher than text j by enough."""
-        return batch["ratings"][:, None] - batch["ratings"][None, :] >= self.config.min_rating_gap
+    def _pairs(self, ratings: Tensor) -> Tensor:
+        """(B, B): True where text i is rated higher than text j by enough."""
+        return ratings[:, None] - ratings[None, :] >= self.config.min_rating_gap
 
     def targets(self, batch: Batch) -> float:
-        """Pairs within the micro-batches that the loop will cut."""
+        """Number of pairs within the micro-batches that the loop cuts."""
         size = len(batch["ratings"]) // self.config.accumulation_steps
-        return max(1, sum(int(self._pairs({"ratings": part}).sum()) for part in batch["ratings"].split(size)))
+        return max(1, sum(int(self._pairs(ratings).sum()) for ratings in batch["ratings"].split(size)))
 
     def size(self, batch: Batch) -> int:
         return len(batch["ratings"])

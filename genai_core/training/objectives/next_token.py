@@ -18,21 +18,26 @@ from genai_core.training.objectives.objective import Batch, Objective, evenly_sp
 
 
 class NextToken(Objective):
-    """Cross-entropy of each token given those before it in its window."""
+    """Cross-entropy in nats of each token given those before it in its window.
+
+    Raises InputError when the training tokens are too few for windows of the context length.
+    """
 
     unit = "tokens"
     fixed_shapes = True
 
     def __init__(self, model: LanguageModel, tokens_dir: Path, config: LanguageModelConfig, device: torch.device):
-        self.model, self.config, self.device = model, config, device
+        self.model = model
+        self.config = config
+        self.device = device
         file = read_tokens(tokens_dir, "train")
         if len(file.ids) < 3 * config.context_length:
             raise InputError(f"pretrain.context_length: {len(file.ids):,} training tokens are too few for windows of "
                              f"{config.context_length}; add text or shorten the context")
         self.windows = Windows(file, config.context_length, config.batch_size, config.seed, device)
         self.steps = max(1, config.tokens // (config.batch_size * config.context_length))
-        self.flops = self.steps * config.batch_size * config.context_length \
-            * model.training_flops_per_token(config.context_length)
+        tokens = self.steps * config.batch_size * config.context_length
+        self.flops = tokens * model.training_flops_per_token(config.context_length)
         self.evaluation_steps = evenly_spaced(self.steps, config.evaluations)
         self.byte_lengths = token_byte_lengths(load_tokenizer(tokens_dir))
         self.validation = {name: read_tokens(tokens_dir, f"validation.{name}") for name in validation_names(tokens_dir)}
@@ -51,7 +56,10 @@ class NextToken(Objective):
         return batch["targets"].numel()
 
     def evaluate(self, step: int) -> dict[str, float]:
-        precision = choose_precision(self.device)
-        return {f"bits_per_byte/{name}": held_out_loss(
-            self.model, file, self.byte_lengths, self.config.context_length, max_tokens=self.config.validation_tokens,
-            device=self.device, precision=precision).bits_per_byte for name, file in self.validation.items()}
+        figures = {}
+        for name, file in self.validation.items():
+            loss = held_out_loss(self.model, file, self.byte_lengths, self.config.context_length,
+                                 max_tokens=self.config.validation_tokens, device=self.device,
+                                 precision=choose_precision(self.device))
+            figures[f"bits_per_byte/{name}"] = loss.bits_per_byte
+        return figures

@@ -1,4 +1,4 @@
-"""What a training stage optimises: the one thing that the training loop does not know."""
+"""What a training stage optimises, which is all that the training loop does not know."""
 
 from abc import ABC, abstractmethod
 
@@ -8,57 +8,62 @@ Batch = dict[str, Tensor]
 
 
 class Objective(ABC):
-    """A loss, the batches that it is of, and figures on held-out data.
+    """A loss, the batches that it is taken of, and figures on held-out data.
 
-    Each step belongs to one player: the part of the model whose parameters it changes. Most objectives have one player,
-    the whole model; two networks that play against each other are two.
+    Each step belongs to one player: the part of the model whose parameters it updates. Most objectives have one player,
+    the whole model; two networks that are trained against each other are two.
     """
 
     steps: int
+    """Number of optimizer steps."""
     unit: str
-    """What `size` counts, for example tokens."""
+    """What `size` counts, e.g. `tokens`."""
     flops: float
     """Floating-point operations of all steps."""
     fixed_shapes: bool
-    """Whether all batches have the same shapes: only then is compiling worth it, since each shape is compiled anew."""
+    """Whether all batches have the same shapes; each shape is compiled anew, so only then is it worth compiling."""
     evaluation_steps: frozenset[int] = frozenset()
+    """Steps after which `evaluate` is called; it is called after the last step in any case."""
 
     @abstractmethod
     def batch(self, step: int) -> Batch:
-        """The tensors of one step; the first dimension of each is that of the examples."""
+        """Tensors of step `step`, by name; the first dimension of each is that of the examples."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over the batch's targets, and further sums worth a curve. This is what gets compiled."""
+        """The loss summed over the targets of the batch, and further such sums by name, each of which becomes a curve.
+
+        This is what torch.compile compiles.
+        """
 
     @abstractmethod
     def targets(self, batch: Batch) -> float:
-        """What the sums are divided by: the number of target tokens, pairs or the like in the whole batch."""
+        """Number of targets in the whole batch, e.g. of tokens or pairs: what the sums of `loss` are divided by."""
 
     @abstractmethod
     def size(self, batch: Batch) -> int:
-        """How many `unit` the batch is."""
+        """Size of `batch` in `unit`, e.g. its number of tokens."""
 
     def figures(self, batch: Batch) -> dict[str, float]:
-        """Points for curves that are known before the step, for example the mean reward of sampled text."""
+        """Figures of the batch itself, which become curves, e.g. the mean reward of sampled text."""
         return {}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Figures on held-out data, after `step` steps; the loop calls it at `evaluation_steps` and after the last."""
+        """Figures on held-out data after `step` steps."""
         return {}
 
     def players(self, model: nn.Module) -> dict[str, nn.Module]:
-        """The parts of the model that have an optimizer of their own."""
+        """Parts of the model by name, each of which has an optimizer of its own."""
         return {"model": model}
 
     def player(self, step: int) -> str:
-        """Whose step it is."""
+        """Name of the player whose parameters step `step` updates."""
         return "model"
 
     def after_step(self) -> None:      # noqa: B027  most objectives have nothing to do
-        """Called after each optimizer step, for what follows the weights, such as their moving average."""
+        """Update what depends on the weights, e.g. their moving average; called after each optimizer step."""
 
 
 def evenly_spaced(steps: int, count: int) -> frozenset[int]:
-    """The steps after which `count` evaluations are due, the last one at the end."""
+    """Steps after which `count` evaluations are due, at even distances up to the end."""
     return frozenset(steps * (number + 1) // count for number in range(count))
