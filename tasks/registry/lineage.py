@@ -31,6 +31,8 @@ class Node:
     mlflow_run_id: str = ""
     flow_run_id: str = ""
     dvc_md5: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Versions of Python and of the libraries that made it."""
     figures: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     sources: list[dict[str, str]] = field(default_factory=list)
@@ -80,6 +82,7 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     node.mlflow_run_id = record.get("mlflow_run_id") or (version.run_id if version is not None else "")
     node.flow_run_id = record.get("flow_run_id") or tags.get("prefect.flow_run_id", "")
     node.dvc_md5 = tags.get("dvc.md5", "")
+    node.environment = record.get("environment") or json.loads(tags.get("environment", "{}"))
     node.cost = recorded_cost(record)
     node.figures = versions.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
     node.sources = _sources(directory / "data_card.json")
