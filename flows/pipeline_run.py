@@ -53,14 +53,14 @@ class Request:
     until: str = ""
     only: str = ""
     family: str = ""
-    """Empty for the language model."""
+    """Name of the family; empty for the language model."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         return stages_of(self.family)
 
     def config(self) -> PipelineConfig | FamilyConfig:
-        """Raises InputError for anything that is not right."""
+        """The config of the run. Raises InputError for a field, a stage or a preset that there is not."""
         config = family_named(self.family).load(self.preset, self.overrides) if self.family else \
             load_pipeline(self.preset, self.overrides)
         names = [stage.name for stage in self.stages]

@@ -99,7 +99,7 @@ class Server:
         os.environ["PREFECT_API_URL"] = self.url
 
     def wait(self) -> None:
-        """Raises InputError when the server does not come up; its log says why."""
+        """Wait until the server answers. Raises InputError when it does not come up; its log says why."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             if answers(f"{self.url}/health"):

@@ -20,7 +20,7 @@ class Node:
     stage: str
     digest: str
     key: str = ""
-    """Empty where the artifact is neither here nor in the registry."""
+    """Key of the artifact; empty where it is neither here nor in the registry."""
     version: str = ""
     """`NAME/VERSION` of the registered model; empty for datasets."""
     aliases: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Node:
     figures: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     sources: list[dict[str, str]] = field(default_factory=list)
-    """Of a collected dataset: name, licence and origin of each source."""
+    """Name, licence and origin of each source, for a collected dataset."""
     inputs: list["Node"] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

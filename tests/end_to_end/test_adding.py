@@ -45,7 +45,7 @@ EDITS = {
     "genai_core/data/sources/readers.py": [
         ("READERS: dict",
          'def read_names(archive: Archive) -> Iterator[Record]:\n    """The names of the files."""\n'
-         '    for name in archive.names():\n        yield "documents", {"text": f"This is the file {name} of the archive."}'
+         '    for name in archive.names():\n        yield "documents", {"text": f"This is the file {name} of it all."}'
          '\n\n\nREADERS: dict'),
         ('    "wikitext": read_wikitext,', '    "wikitext": read_wikitext,\n    "names": read_names,')],
     "genai_core/config/data.py": [('Literal["wikitext", ', 'Literal["wikitext", "names", ')],
