@@ -26,7 +26,8 @@ def show_stages(run: PipelineRun) -> None:
                      _link(record.get("mlflow_run_id", "")[:8], tracking.run_link(record.get("mlflow_run_id", ""))),
                      _link(f"{model_name(stage)} v{version}", _version_link(stage, version)) if version else "",
                      f"`{artifact.key}`"])
-    lines = markdown_table(["stage", "what it is", "state", "seconds to make", "cost", "MLflow run", "model version", "key"], rows)
+    header = ["stage", "what it is", "state", "seconds to make", "cost", "MLflow run", "model version", "key"]
+    lines = markdown_table(header, rows)
     _create("\n".join(["# Stages", "", *lines]), "stages", "Stages, with links to MLflow")
 
 
