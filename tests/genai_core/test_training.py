@@ -13,11 +13,12 @@ from genai_core.data.batches import Windows
 from genai_core.data.token_files import TokenFile, write_tokens
 from genai_core.data.tokenizer import save_tokenizer
 from genai_core.errors import InputError, TrainingDiverged
+from genai_core.hardware import prepare
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints, loop
 from genai_core.training.loop import Run, train
 from genai_core.training.objectives.objective import Objective
-from genai_core.training.optimizers import Muon, orthogonalize
+from genai_core.training.optimizers import Muon, build_optimizers, orthogonalize
 from genai_core.training.schedule import learning_rate_factor
 from tests.conftest import Recorder
 
@@ -236,6 +237,27 @@ def test_muon_equals_that_of_pytorch():
         own.step()
         reference.step()
     assert torch.allclose(ours, theirs, atol=2e-3)
+
+
+@pytest.mark.parametrize(("multiplied_by_hardware", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_muon_iterates_in_the_precision_that_the_hardware_multiplies(monkeypatch, multiplied_by_hardware, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplied_by_hardware)
+    model = torch.nn.ModuleDict({"layers": torch.nn.Linear(8, 8), "head": torch.nn.Linear(8, 2)})
+    config = TrainConfig(learning_rate=0.1, batch_size=1, optimizer="muon")
+    (muon,) = [part for part in build_optimizers(model, config, torch.device("cpu")) if isinstance(part, Muon)]
+    assert muon.dtype is dtype
+
+
+def test_preparing_for_a_gpu_leaves_the_matrix_precision_readable():
+    """PyTorch refuses to tell it after TF32 was allowed through the setting of one backend alone."""
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        prepare(torch.device("cuda"))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
 def test_an_epoch_of_windows_shows_every_token_at_most_once_and_almost_all():
