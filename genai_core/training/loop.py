@@ -66,7 +66,7 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, run: Run)
     peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
     curves: dict[str, list[tuple[int, float]]] = {}
     start, done_before, skipped = 0, 0, 0
-    restored = checkpoints.restore(run.checkpoint_dir, model, optimizers)
+    restored = checkpoints.restore(run.checkpoint_dir, model, optimizers, run.reporter)
     if restored:
         state, _ = restored
         start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]

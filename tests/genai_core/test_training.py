@@ -126,14 +126,52 @@ def test_a_signal_before_the_first_step_is_over_is_not_held_back(tokens, tmp_pat
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(tokens, tmp_path, recorder, monkeypatch):
-    with pytest.raises(Interrupted):
-        run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c", monkeypatch, 6)
-    (saved,) = (tmp_path / "c").glob("step-*")
-    weights = saved / "model.safetensors"
+def damage(checkpoint):
+    weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    result = run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c")
+
+
+@pytest.fixture
+def stopped_at_six(tokens, tmp_path, recorder, monkeypatch):
+    """Checkpoints of a training that saved one after every step and died after the sixth."""
+    with pytest.raises(Interrupted):
+        run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "saved", monkeypatch, 6)
+    return tmp_path / "saved"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tokens, tmp_path, recorder, caplog,
+                                                                       stopped_at_six):
+    before, newest = sorted(stopped_at_six.iterdir())
+    assert (before.name, newest.name) == ("step-00000005", "step-00000006")
+    damage(newest)
+    resumed = run_pretraining(tokens, tmp_path / "out", recorder, stopped_at_six)
+    assert resumed.measurements["resumed_from_step"] == 5
+    assert any("the checkpoint at step 6 is damaged" in note for note in recorder.notes)
+    assert any(record.levelname == "WARNING" and str(newest) in record.getMessage() for record in caplog.records)
+    run_pretraining(tokens, tmp_path / "whole", recorder, tmp_path / "other")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == \
+        (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_training_begins_anew_when_every_checkpoint_is_damaged_and_says_so(tokens, tmp_path, recorder, stopped_at_six):
+    for checkpoint in stopped_at_six.iterdir():
+        damage(checkpoint)
+    result = run_pretraining(tokens, tmp_path / "out", recorder, stopped_at_six)
     assert result.measurements["resumed_from_step"] == 0
+    assert any("no checkpoint is whole" in note for note in recorder.notes)
+
+
+def test_restoring_deletes_nothing_and_the_next_checkpoint_replaces_what_was_passed_over(tmp_path, recorder):
+    model = torch.nn.Linear(2, 1)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
+    for step in (10, 20):
+        checkpoints.save(tmp_path, step, model, optimizers, {}, {})
+    damage(tmp_path / "step-00000020")
+    state, _ = checkpoints.restore(tmp_path, model, optimizers, recorder)
+    assert state["step"] == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000020"]
+    checkpoints.save(tmp_path, 15, model, optimizers, {}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tokens, tmp_path, recorder):
