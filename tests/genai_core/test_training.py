@@ -242,6 +242,26 @@ def test_a_step_that_is_not_finite_is_skipped_and_reported(tmp_path, recorder):
     assert any("step 3" in note and "skipped" in note for note in recorder.notes)
 
 
+def test_skipped_steps_are_counted_at_the_end_of_training(tmp_path, recorder):
+    train_quadratic(tmp_path, recorder, 20, {3, 4}, "skip")
+    assert recorder.notes[-1] == "2 of 20 steps were skipped: their loss or gradient was not finite"
+
+
+def test_no_skipped_steps_are_not_worth_a_note(tmp_path, recorder):
+    train_quadratic(tmp_path, recorder, 20, set(), "skip")
+    assert not any("skipped" in note for note in recorder.notes)
+
+
+def test_the_loss_of_a_training_whose_last_step_was_skipped_is_the_last_finite_one(tmp_path, recorder):
+    _, trained = train_quadratic(tmp_path, recorder, 20, {18, 19}, "skip")
+    assert trained.metrics["loss"] == trained.curves["loss"][17][1] > 0
+
+
+def test_a_training_of_skipped_steps_alone_has_failed(tmp_path, recorder):
+    with pytest.raises(TrainingDiverged, match="each of the 5 steps was skipped"):
+        train_quadratic(tmp_path, recorder, 5, set(range(5)), "skip")
+
+
 @pytest.mark.parametrize(("policy", "bad"), [("stop", {2}), ("skip", set(range(2, 20)))])
 def test_training_stops_when_it_cannot_go_on(tmp_path, recorder, policy, bad):
     with pytest.raises(TrainingDiverged, match="lower the learning rate"):
