@@ -47,7 +47,7 @@ class Removals:
         counts = [f"{name} {count:,}" for name, count in sorted(self.counts.items())]
         training = [text.removeprefix("train/") for text in counts if text.startswith("train/")]
         held_out = [text for text in counts if not text.startswith("train/")]
-        return (f"of training records: {', '.join(training) or 'none'}; "
+        return (f"of training records {', '.join(training) or 'none'}; "
                 f"of held-out records {self.held_out:,}: {', '.join(held_out) or 'none'}")
 
 
@@ -76,7 +76,7 @@ def run(config: CleanConfig, *, collected: Path, out_dir: Path, reporter: Report
     kept = {f"{name}_kept": len(rows) for name, rows in cleaned.items()}
     removed = {f"{name}_removed": len(tables[name]) - len(rows) for name, rows in cleaned.items()}
     characters = sum(len(row["text"]) for row in cleaned["documents"] if row["split"] == "train")
-    reporter.note(f"removed {removals}")
+    reporter.note(f"removed: {removals}")
     return Result(kept | removed | _offers(cleaned)
                   | {"held_out_removed": removals.held_out, "masked": masked, "train_characters": characters})
 

@@ -16,7 +16,7 @@ from genai_core.data.tables import read_table
 from genai_core.data.token_files import TokenFile, read_tokens
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.evaluation import baselines, tasks
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.export.model_directory import load_model
 from genai_core.hardware import choose_device, choose_precision
 from genai_core.models.reward import Judge, load_judge
@@ -101,9 +101,8 @@ def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questi
         figures[f"bits_per_byte/{file_name}"] = loss.bits_per_byte
         outcomes[f"bits_per_byte/{file_name}"] = [[round(nats / math.log(2), 3) for nats, _ in loss.windows],
                                                   [size for _, size in loss.windows]]
-        if file.raw_words and file_name.startswith("test."):
-            figures[f"word_perplexity/{file_name}"] = baselines.perplexity_per_word(
-                loss.bits_per_byte * math.log(2), file.utf8_bytes, file.raw_words)
+        if file.raw_words.any() and file_name.startswith("test."):
+            figures[f"word_perplexity/{file_name}"] = word_perplexity(loss, file)
     held_out = [value for figure, value in figures.items() if figure.startswith("bits_per_byte/validation.")]
     figures["bits_per_byte"] = sum(held_out) / len(held_out)
     samples = []

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from genai_core.config.release import Gate, PromoteConfig
 from genai_core.data.token_files import TokenFile
 from genai_core.errors import InputError
-from genai_core.evaluation.baselines import ByteNgrams, perplexity_per_word
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.evaluation.baselines import ByteNgrams
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.evaluation.tasks import chrf
 from genai_core.stages.promote import judge
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def file(tokenizer, prose):
     ids = np.array(tokenizer.encode(prose[2][:2000]).ids, dtype="<u2")
-    return TokenFile(ids, np.zeros(1), len(prose[2][:2000].encode()), 0)
+    return TokenFile(ids, np.zeros(1), len(prose[2][:2000].encode()), np.zeros(1))
 
 
 def test_byte_lengths_add_up_to_the_text(tokenizer, prose):
@@ -74,8 +74,13 @@ def test_the_ngram_model_is_the_textbooks(prose, order):
     assert got == pytest.approx(naive_witten_bell(train, text, order), rel=1e-9)
 
 
-def test_word_perplexity_is_the_loss_of_a_word():
-    assert perplexity_per_word(math.log(2), utf8_bytes=500, words=100) == pytest.approx(2**5)
+@pytest.mark.parametrize(("scored", "words"), [(60, 20), (80, 30), (100, 40)])
+def test_word_perplexity_is_of_the_words_that_were_scored(tiny_model, tokenizer, file, scored, words):
+    """Three documents of 20, 20 and 5,000 words, of which the last is never read."""
+    file = TokenFile(file.ids, np.array([0, 60, 100]), file.utf8_bytes, np.array([20, 20, 5000]))
+    loss = held_out_loss(tiny_model, file, token_byte_lengths(tokenizer), 64, max_tokens=scored - 1, device=CPU,
+                         precision=torch.float32)
+    assert word_perplexity(loss, file) == pytest.approx(math.exp(loss.nats / words))
 
 
 def test_chrf_takes_the_best_of_several_references():

@@ -319,7 +319,7 @@ def test_preparing_for_a_gpu_leaves_the_matrix_precision_readable():
 
 
 def test_an_epoch_of_windows_shows_every_token_at_most_once_and_almost_all():
-    file = TokenFile(np.arange(1000, dtype="<u2"), np.zeros(1), 0, 0)
+    file = TokenFile(np.arange(1000, dtype="<u2"), np.zeros(1), 0, np.zeros(1))
     windows = Windows(file, 10, 7, seed=3, device=torch.device("cpu"))
     steps = windows.windows // 7
     seen = torch.cat([windows.batch(step)["targets"].flatten() for step in range(steps)])
