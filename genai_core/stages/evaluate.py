@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from genai_core.config.release import EvaluateConfig
-from genai_core.data.instructions import review_openings
+from genai_core.data.instructions import LABELS, end_of_review, read_mixture, review_openings, sentiment_examples
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
 from genai_core.data.token_files import TokenFile, read_tokens
@@ -65,6 +65,8 @@ def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
+    if questions.reviews:
+        table["baseline"] |= _sentiment_baselines(cleaned, models.get("instruct"), questions, opening_words, reporter)
     reporter.progress(len(models) + 1, len(models) + 1, "models")
     _write(out_dir / "evaluation.json", table)
     _write(out_dir / "samples.json", samples)
@@ -137,13 +139,6 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
     figures |= {f"xz_bits_per_byte/{name}": baselines.xz_bits_per_byte(text) for name, text in texts.items()}
     validation = [value for name, value in ngrams.items() if name.startswith("validation.")]
     figures["bits_per_byte"] = sum(validation) / len(validation)
-    if questions.reviews:
-        labels = [row["label"] for row in questions.reviews]
-        known = [row for row in documents if row["split"] == "train" and row["label"] is not None]
-        figures["majority_accuracy"] = baselines.majority_accuracy(labels)
-        figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
-            [row["text"] for row in known], [row["label"] for row in known],
-            [row["text"] for row in questions.reviews], labels)
     if questions.translations:
         figures["translation_chrf"] = tasks.chrf([row["source_text"] for row in questions.translations],
                                                  [questions.references[row["source_text"]]
@@ -153,6 +148,29 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
                                            [[row["title"]] for row in questions.titles])
     if questions.trivia:
         figures["trivia_exact_match"] = _most_frequent_answer(cleaned, questions.trivia)
+    return figures
+
+
+def _sentiment_baselines(cleaned: Path, instruct: Path | None, questions: Questions, opening_words: int,
+                         reporter: Reporter) -> Figures:
+    """Accuracy of the majority class and of TF-IDF with logistic regression, the latter twice.
+
+    `sentiment_accuracy` learns from the reviews that the model in `instruct` was fine-tuned on and reads the same words
+    of each; `tfidf_full_reviews_accuracy` learns from every labelled training review and reads all of it.
+    """
+    texts, labels = [row["text"] for row in questions.reviews], [row["label"] for row in questions.reviews]
+    figures = {"majority_accuracy": baselines.majority_accuracy(labels)}
+    mixture = read_mixture(instruct) if instruct else None
+    examples = sentiment_examples(cleaned, mixture, opening_words) if mixture else []
+    if len({label for _, label in examples}) == len(LABELS):
+        figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
+            [text for text, _ in examples], [label for _, label in examples],
+            [end_of_review(text) for text in texts], labels)
+    else:
+        reporter.note("no baseline of sentiment like for like: no model was fine-tuned on reviews of both labels")
+    known = [row for row in read_table(cleaned, "documents", split="train") if row["label"] is not None]
+    figures["tfidf_full_reviews_accuracy"] = baselines.tfidf_sentiment_accuracy(
+        [row["text"] for row in known], [row["label"] for row in known], texts, labels)
     return figures
 
 

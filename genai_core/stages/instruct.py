@@ -4,7 +4,7 @@ from pathlib import Path
 
 from genai_core.config.training import InstructConfig
 from genai_core.data.chat import END_OF_TEXT, encode_chat, token_id
-from genai_core.data.instructions import build_mixture
+from genai_core.data.instructions import build_mixture, save_mixture
 from genai_core.data.packing import PackedRows, pack
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
@@ -35,6 +35,7 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
     objective = AssistantTokens(model, train_rows, validation_rows, config, device)
     trained = train(model, objective, config, training)
     save_model(model, base, out_dir)
+    save_mixture(config, out_dir)
     save_curves(trained.curves, out_dir)
     return Result(trained.metrics | last_values(trained.curves, "validation_loss")
                   | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled}, trained.measurements)
