@@ -61,7 +61,7 @@ def run(config: EvaluateConfig, *, models: dict[str, Path], reward: Path, tokens
     for done, (name, directory) in enumerate(models.items()):
         reporter.progress(done, len(models) + 1, "models")
         table[name], samples[name], outcomes[name] = _judge(config, name, directory, questions, judge,
-                                                            completion_tokens, where)
+                                                            completion_tokens, where, reporter)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
@@ -89,7 +89,8 @@ def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: 
 
 
 def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questions, judge: Judge,
-           completion_tokens: int, device: torch.device) -> tuple[Figures, list[tasks.Sample], Outcomes]:
+           completion_tokens: int, device: torch.device, reporter: Reporter
+           ) -> tuple[Figures, list[tasks.Sample], Outcomes]:
     quantized = is_quantized(directory)
     device = torch.device("cpu") if quantized else device
     model = load_quantized(directory, device) if quantized else load_model(directory, device)
@@ -121,6 +122,9 @@ def _judge(config: EvaluateConfig, name: str, directory: Path, questions: Questi
         if questions_of_task:
             answered = ask()
             figures[figure] = answered.figure
+            if answered.cut_prompts:
+                reporter.note(f"{name}: of {len(questions_of_task):,} prompts for {figure} {answered.cut_prompts:,} "
+                              f"lost their beginning to fit the context of {model.context_length:,} tokens")
             samples += answered.samples[:config.samples]
             outcomes[figure] = [[round(outcome, 4) for outcome in answered.outcomes], [1.0] * len(answered.outcomes)]
     return figures, samples, outcomes

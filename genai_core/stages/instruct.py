@@ -27,7 +27,13 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
         chats = build_mixture(cleaned, config, opening_words, split)
         if split != "train":
             chats = chats[:1000]
-        return pack([encode_chat(tokenizer, chat) for chat in chats], config.context_length, pad_id)
+        packed = pack([encode_chat(tokenizer, chat) for chat in chats], config.context_length, pad_id)
+        if packed.chats_cut or packed.chats_left_out:
+            training.reporter.note(
+                f"{split}: of {len(chats):,} chats {packed.chats_cut:,} lost their beginning to fit "
+                f"{config.context_length} tokens, {packed.chats_left_out:,} are left out: "
+                "no token of an answer was left")
+        return packed
 
     train_rows, validation_rows = rows("train"), rows("validation")
     filled = float((train_rows.segments > 0).mean())
@@ -38,4 +44,6 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
     save_mixture(config, out_dir)
     save_curves(trained.curves, out_dir)
     return Result(trained.metrics | last_values(trained.curves, "validation_loss")
-                  | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled}, trained.measurements)
+                  | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled,
+                     "chats_cut": train_rows.chats_cut, "chats_left_out": train_rows.chats_left_out},
+                  trained.measurements)

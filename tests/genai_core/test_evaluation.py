@@ -8,12 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genai_core.config.release import Gate, PromoteConfig
+from genai_core.config.release import EvaluateConfig, Gate, PromoteConfig
 from genai_core.data.token_files import TokenFile
 from genai_core.errors import InputError
+from genai_core.evaluation import tasks
 from genai_core.evaluation.baselines import ByteNgrams
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.evaluation.tasks import chrf
+from genai_core.export.model_directory import save_model
+from genai_core.stages import evaluate
 from genai_core.stages.promote import judge
 
 CPU = torch.device("cpu")
@@ -81,6 +84,33 @@ def test_word_perplexity_is_of_the_words_that_were_scored(tiny_model, tokenizer,
     loss = held_out_loss(tiny_model, file, token_byte_lengths(tokenizer), 64, max_tokens=scored - 1, device=CPU,
                          precision=torch.float32)
     assert word_perplexity(loss, file) == pytest.approx(math.exp(loss.nats / words))
+
+
+SHORT, LONG = "A good film.", "A good film. " * 60
+
+
+def test_prompts_that_do_not_fit_are_cut_and_counted(tiny_model, tokenizer):
+    subject = tasks.Subject(tiny_model, tokenizer, chats=True)
+    reviews = [{"text": text, "label": 1} for text in (SHORT, LONG, SHORT)]
+    sentences = [{"source_text": text, "target_text": "x"} for text in (SHORT, LONG)]
+    sections = [{"text": LONG, "title": "x"}]
+    questions = [{"messages": [{"content": text}, {"content": "x"}], "accepted": ["x"]} for text in (LONG, LONG)]
+    assert tasks.sentiment(subject, reviews).cut_prompts == 1
+    assert tasks.translation(subject, sentences, {SHORT: ["x"], LONG: ["x"]}).cut_prompts == 1
+    assert tasks.titles(subject, sections).cut_prompts == 1
+    assert tasks.trivia(subject, questions).cut_prompts == 2
+
+
+def test_the_stage_tells_how_many_prompts_of_a_task_were_cut(tiny_model, tokenizer, tokenizer_dir, file, tmp_path,
+                                                             recorder):
+    save_model(tiny_model, tokenizer_dir, tmp_path)
+    questions = evaluate.Questions(
+        files={"validation.prose": file}, byte_lengths=token_byte_lengths(tokenizer),
+        reviews=[{"text": text, "label": 1} for text in (SHORT, LONG)], translations=[], references={},
+        titles=[{"text": SHORT, "title": "x"}], trivia=[], openings=[])
+    evaluate._judge(EvaluateConfig(), "instruct", tmp_path, questions, None, 8, CPU, recorder)
+    assert recorder.notes == [
+        "instruct: of 2 prompts for sentiment_accuracy 1 lost their beginning to fit the context of 128 tokens"]
 
 
 def test_chrf_takes_the_best_of_several_references():
