@@ -45,9 +45,8 @@ def eager(tokens_dir: Path, preset: str, tokens: int) -> dict[str, float]:
 
 def ours(tokens_dir: Path, preset: str) -> dict[str, float]:
     from genai_core.config.pipeline import load_pipeline
-    from genai_core.context import LogReporter
+    from genai_core.context import Context
     from genai_core.stages import pretrain
-    from genai_core.training.loop import Run
 
     config = load_pipeline(preset).pretrain
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +54,7 @@ def ours(tokens_dir: Path, preset: str) -> dict[str, float]:
         out.mkdir()
         began = time.perf_counter()
         result = pretrain.run(config, tokens=tokens_dir, out_dir=out,
-                              training=Run(Path(folder) / "checkpoints", LogReporter()))
+                              context=Context(Path(folder) / "checkpoints"))
         return {"tokens": result.metrics["tokens"], "seconds": time.perf_counter() - began}
 
 

@@ -160,7 +160,7 @@ class RlhfConfig(TrainConfig):
     kl_coefficient: float = Field(default=0.05, ge=0)
     """Weight of the KL penalty to the instruct model, per token."""
     kl_target: float = Field(default=6.0, gt=0)
-    """KL from which the weight grows with the fourth power of KL / target, in nats a completion."""
+    """KL from which the weight grows with the fourth power of KL / target, at most a hundredfold; nats a completion."""
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Clipping of the probability ratio (epsilon of PPO and GRPO)."""
     evaluation_prompts: int = Field(default=64, ge=8)

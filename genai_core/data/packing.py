@@ -18,6 +18,10 @@ class PackedRows:
     targets: np.ndarray
     segments: np.ndarray
     positions: np.ndarray
+    chats_cut: int
+    """Number of chats that lost their beginning because they are longer than a row."""
+    chats_left_out: int
+    """Number of chats of which no target was left, be it that they had none."""
 
     def take(self, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         arrays = {"ids": self.ids, "targets": self.targets, "segments": self.segments, "positions": self.positions}
@@ -27,10 +31,12 @@ class PackedRows:
 def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) -> PackedRows:
     """First-fit-decreasing packing of (ids, spoken) chats; a chat longer than a row loses its beginning.
 
-    Chats without a target token are left out. The target of a position is the next token, where that one is spoken.
+    Chats without a target token are left out, and both kinds are counted. The target of a position is the next token,
+    where that one is spoken.
     """
-    cut = [(ids[-(length + 1):], spoken[-(length + 1):]) for ids, spoken in chats]
-    cut = [(ids, spoken) for ids, spoken in cut if any(spoken[1:])]
+    longest = length + 1      # the last token is a target alone
+    cut = [(ids[-longest:], spoken[-longest:]) for ids, spoken in chats if any(spoken[-longest:][1:])]
+    too_long = sum(len(ids) > longest for ids, spoken in chats if any(spoken[-longest:][1:]))
     order = sorted(range(len(cut)), key=lambda index: -len(cut[index][0]))
     rows: list[list[int]] = []
     room: list[int] = []
@@ -60,7 +66,7 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) ->
             arrays["segments"][row, place] = segment
             arrays["positions"][row, place] = np.arange(len(tokens) - 1)
             start += len(tokens) - 1
-    return PackedRows(ids, targets, arrays["segments"], arrays["positions"])
+    return PackedRows(ids, targets, arrays["segments"], arrays["positions"], too_long, len(chats) - len(cut))
 
 
 def packed_mask(segments: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from genai_core.context import Context, Reporter
 from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.training import checkpoints
+from genai_core.training.curves import Curves, finite
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers
@@ -32,7 +33,7 @@ MAX_SKIPPED_STEPS = 10
 class Trained:
     """What a run of the loop leaves beside the weights."""
 
-    curves: dict[str, list[tuple[int, float]]]
+    curves: Curves
     metrics: dict[str, float]
     """The same for every run with the same inputs."""
     measurements: dict[str, Any]
@@ -42,7 +43,8 @@ class Trained:
 def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:
     """Train `model` in place, from the newest checkpoint of `context.checkpoint_dir` if there is one.
 
-    Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop.
+    Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop, and
+    when every step was skipped.
     """
     device = choose_device(context.device)
     prepare(device)
@@ -52,9 +54,9 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
     optimizers_of = {name: build_optimizers(part, config, device) for name, part in players.items()}
     optimizers = [optimizer for own in optimizers_of.values() for optimizer in own]
     peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves: Curves = {}
     start, done_before, skipped = 0, 0, 0
-    restored = checkpoints.restore(context.checkpoint_dir, model, optimizers)
+    restored = checkpoints.restore(context.checkpoint_dir, model, optimizers, context.reporter)
     if restored:
         state, _ = restored
         start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
@@ -122,9 +124,15 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
     model.eval()
     seconds = time.monotonic() - began
+    if skipped == objective.steps:
+        raise TrainingDiverged(f"each of the {skipped} steps was skipped: their loss or gradient was not finite; "
+                               "lower the learning rate")
+    if skipped:
+        context.reporter.note(f"{skipped} of {objective.steps} steps were skipped: their loss or gradient was not "
+                              "finite")
     return Trained(
         curves=curves,
-        metrics={"loss": curves["loss"][-1][1], "steps": objective.steps, objective.unit: done,
+        metrics={"loss": finite(curves["loss"])[-1][1], "steps": objective.steps, objective.unit: done,
                  "skipped_steps": skipped, "flops": objective.flops},
         measurements={"training_seconds": seconds, "evaluation_seconds": evaluating, "resumed_from_step": start,
                       f"{objective.unit}_per_second": (done - done_before) / max(seconds - evaluating, 1e-9),
@@ -147,25 +155,23 @@ def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: i
     return totals
 
 
-def _record(curves: dict[str, list[tuple[int, float]]], step: int, values: dict[str, float],
-            reporter: Reporter) -> None:
+def _record(curves: Curves, step: int, values: dict[str, float], reporter: Reporter) -> None:
     for name, value in values.items():
-        curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))    # type: ignore[arg-type]
+        curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))
     reporter.metrics(step, **{name: value for name, value in values.items() if math.isfinite(value)})
 
 
-def _replay(curves: dict[str, list[tuple[int, float]]], reporter: Reporter) -> None:
+def _replay(curves: Curves, reporter: Reporter) -> None:
     """Tell the reporter the points from before the interruption, so that its curves are whole."""
     by_step: dict[int, dict[str, float]] = {}
     for name, points in curves.items():
-        for step, value in points:
-            if value is not None:
-                by_step.setdefault(step, {})[name] = value
+        for step, value in finite(points):
+            by_step.setdefault(step, {})[name] = value
     for step, values in sorted(by_step.items()):
         reporter.metrics(step, **values)
 
 
 def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int,
-          skipped: int, curves: dict[str, list[tuple[int, float]]]) -> None:
+          skipped: int, curves: Curves) -> None:
     checkpoints.save(context.checkpoint_dir, step, model, optimizers, {},
                      {"done": done, "skipped": skipped, "curves": curves})

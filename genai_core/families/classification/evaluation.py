@@ -14,6 +14,7 @@ from genai_core.families.classification.reviews import LABELS, Reviews, load_rev
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
+from genai_core.training.curves import read_curves
 
 
 def run(config: ClassificationEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path,
@@ -71,7 +72,7 @@ def _draw_curves(models: dict[str, Path], pictures: Pictures) -> None:
     """Accuracy on held-out reviews while training: where it falls again, the model learns the reviews by heart."""
     figure, axes = figure_and_axes(6, 3)
     for name, directory in models.items():
-        curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
+        curves = read_curves(directory)
         chosen = [curve for curve in curves if curve.startswith("validation_accuracy")]
         if chosen:
             axes.plot(*zip(*curves[chosen[-1]], strict=True), marker="o", markersize=3, label=name)

@@ -17,6 +17,10 @@ from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.objectives.objective import Batch, Objective
 
+MAX_KL_FACTOR = 100.0
+"""Largest factor of the KL penalty's weight, reached at 3.2 times the target: beyond, one batch of stray samples would
+drown the rewards of all others."""
+
 
 class Grpo(Objective):
     """Clipped policy gradient with group-normalised rewards, minus a KL penalty to the reference."""
@@ -55,10 +59,12 @@ class Grpo(Objective):
     def _kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.
 
-        Beyond the target it grows with the fourth power, so that the policy settles near the target instead of drifting
-        on: a controller without a state, where Ziegler et al. 2019 (section 2.2) adapt the weight from step to step.
+        Beyond the target it grows with the fourth power, up to MAX_KL_FACTOR, so that the policy settles near the
+        target instead of drifting on: a controller without a state, where Ziegler et al. 2019 (section 2.2) adapt the
+        weight from step to step.
         """
-        return self.config.kl_coefficient * (kl / self.config.kl_target).clamp(min=1.0) ** 4
+        factor = (kl / self.config.kl_target).clamp(min=1.0) ** 4
+        return self.config.kl_coefficient * factor.clamp(max=MAX_KL_FACTOR)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         spoken = batch["spoken"][:, 1:].float()
@@ -85,10 +91,10 @@ class Grpo(Objective):
                 "length": batch["spoken"].sum().item() / len(batch["spoken"])}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        state = torch.get_rng_state()      # evaluation must not move what training samples next
-        torch.manual_seed(self.config.seed + 1)
-        figures = compare(self.policy, self.reference, self.judge, self.tokenizer, self.held_out, self.config)
-        torch.set_rng_state(state)
+        # evaluation must not move what training samples next, and seeding seeds every device
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.config.seed + 1)
+            figures = compare(self.policy, self.reference, self.judge, self.tokenizer, self.held_out, self.config)
         return {name: figures[name] for name in ("held_out_reward", "held_out_kl")}
 
 
