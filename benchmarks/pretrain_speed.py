@@ -23,12 +23,12 @@ def eager(tokens_dir: Path, preset: str, tokens: int) -> dict[str, float]:
 
     from genai_core.config.pipeline import load_pipeline
     from genai_core.data.tokenizer import load_tokenizer
-    from genai_core.models.registry import build
+    from genai_core.models.transformer import Transformer, transformer_config
     from genai_core.training.objectives.next_token import NextToken
 
     config = load_pipeline(preset).pretrain
     torch.manual_seed(config.seed)
-    model = build(config, load_tokenizer(tokens_dir).get_vocab_size())
+    model = Transformer(transformer_config(config, load_tokenizer(tokens_dir).get_vocab_size()))
     objective = NextToken(model, tokens_dir, config, torch.device("cpu"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
     done, began = 0, time.perf_counter()

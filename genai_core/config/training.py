@@ -65,8 +65,6 @@ class LanguageModelConfig(TrainConfig):
 class PretrainConfig(LanguageModelConfig):
     """Train the base model on the token files."""
 
-    architecture: Literal["transformer"] = "transformer"
-    """File of `genai_core/models` that the model comes from."""
     layers: int = Field(ge=1, le=200)
     """Transformer blocks."""
     hidden_size: int = Field(ge=16)
@@ -145,8 +143,6 @@ class RewardConfig(TrainConfig):
 class RlhfConfig(TrainConfig):
     """Raise the reward of the instruct model's answers, held near it by a KL penalty."""
 
-    algorithm: Literal["grpo"] = "grpo"
-    """File of `genai_core/training` with the objective."""
     steps: int = Field(ge=1)
     """Optimizer steps; each samples its own completions."""
     group_size: int = Field(default=8, ge=2)

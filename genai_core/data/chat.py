@@ -1,4 +1,4 @@
-"""The chat format: special tokens, the template, and rendering a chat with a mask of what the assistant says.
+"""The chat format: special tokens, the template, and encoding a chat with its completion mask.
 
 The format is ChatML, as Qwen3 uses it; the template in `tokenizer_config.json` renders the same text.
 """
@@ -35,25 +35,25 @@ def render_prompt(messages: Sequence[Message]) -> str:
 
 
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-    """Token ids of a chat and, for each, whether the assistant says it (its end of turn included).
+    """Token ids of a chat and its completion mask: True on what the assistant writes, its end of turn included.
 
     Each piece is encoded by itself, so that the mask follows token boundaries exactly. The special tokens and line ends
     around the pieces keep the ids equal to those of the whole rendered text.
     """
     ids: list[int] = []
-    spoken: list[bool] = []
+    completion_mask: list[bool] = []
     for message in messages:
         header = tokenizer.encode(f"{TURN_START}{message['role']}\n", add_special_tokens=False).ids
         content = tokenizer.encode(f"{plain(message['content'])}{TURN_END}", add_special_tokens=False).ids
         end = tokenizer.encode("\n", add_special_tokens=False).ids
         assistant = message["role"] == "assistant"
         ids += header + content + end
-        spoken += [False] * len(header) + [assistant] * len(content) + [False] * len(end)
-    return ids, spoken
+        completion_mask += [False] * len(header) + [assistant] * len(content) + [False] * len(end)
+    return ids, completion_mask
 
 
 def end_ids(tokenizer: Tokenizer) -> set[int]:
-    """Tokens at which an answer ends."""
+    """Ids of the tokens that end an answer."""
     return {token_id(tokenizer, TURN_END), token_id(tokenizer, END_OF_TEXT)}
 
 

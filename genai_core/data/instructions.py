@@ -20,6 +20,8 @@ LABELS = ("negative", "positive")
 REVIEW_WORDS = 90
 CONTINUATION_WORDS = 36
 TITLE_WORDS = 80
+CONTINUATION_PROMPT_TOKENS = 24
+"""Length of a rendered continuation prompt, about: what estimates of work count before there are prompts."""
 MIXTURE_FILE = "mixture.json"
 
 Chat = list[Message]

@@ -14,23 +14,29 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, size: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.query, self.key = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
-        self.value, self.out = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
+        self.query = nn.Linear(size, size, bias=False)
+        self.key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size, bias=False)
+        self.out = nn.Linear(size, size, bias=False)
 
-    def forward(self, x: Tensor, memory: Tensor, allowed: Tensor, bias: Tensor | None = None
-                ) -> tuple[Tensor, Tensor]:
-        """What x (B, T, C) takes from `memory` (B, S, C) where `allowed` (B or 1, 1, T or 1, S) is True, and the
-        weights (B, H, T, S); `bias` is added to the scores."""
-        query, key, value = (self._split(layer(part)) for layer, part in (
-            (self.query, x), (self.key, memory), (self.value, memory)))
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Attention of x (B, T, C) to `memory` (B, S, C): the output (B, T, C) and the weights (B, H, T, S).
+
+        `mask` (B or 1, 1, T or 1, S) is True where a query may attend to a key; `bias` is added to the scores.
+        """
+        query = split_heads(self.query(x), self.heads)      # (B, H, T, D)
+        key = split_heads(self.key(memory), self.heads)
+        value = split_heads(self.value(memory), self.heads)
         scores = (query @ key.transpose(-2, -1)).float() * query.shape[-1] ** -0.5
         if bias is not None:
             scores = scores + bias
-        weights = torch.softmax(scores.masked_fill(~allowed, float("-inf")), dim=-1).to(value.dtype)
+        weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1).to(value.dtype)
         return self.out((weights @ value).transpose(1, 2).flatten(2)), weights
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, C) as (B, H, T, C / H)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -38,44 +44,47 @@ class FeedForward(nn.Module):
 
     def __init__(self, size: int, inner: int):
         super().__init__()
-        self.enter, self.leave = nn.Linear(size, inner), nn.Linear(inner, size)
+        self.enter = nn.Linear(size, inner)
+        self.leave = nn.Linear(inner, size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.leave(F.gelu(self.enter(x)))
 
 
 class EncoderBlock(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)): normalised before, so that the gradient has a straight
-    way (Xiong et al. 2020)."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)): the norm comes first, so that gradients reach every layer
+    by the residual stream alone (Xiong et al. 2020)."""
 
     def __init__(self, size: int, heads: int, inner: int):
         super().__init__()
-        self.attention, self.feed_forward = MultiHeadAttention(size, heads), FeedForward(size, inner)
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attention = MultiHeadAttention(size, heads)
+        self.feed_forward = FeedForward(size, inner)
+        self.attention_norm = nn.LayerNorm(size)
+        self.feed_forward_norm = nn.LayerNorm(size)
 
-    def forward(self, x: Tensor, allowed: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
         normed = self.attention_norm(x)
-        x = x + self.attention(normed, normed, allowed, bias)[0]
+        x = x + self.attention(normed, normed, mask, bias)[0]
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class DecoderBlock(nn.Module):
-    """An encoder's block with a look at the encoder between its two parts."""
+    """Causal self-attention, cross-attention to the encoder's states, feed-forward, each added to what it reads."""
 
     def __init__(self, size: int, heads: int, inner: int):
         super().__init__()
-        self.attention, self.look = MultiHeadAttention(size, heads), MultiHeadAttention(size, heads)
+        self.attention = MultiHeadAttention(size, heads)
+        self.look = MultiHeadAttention(size, heads)      # the cross-attention, by the name that stored weights have
         self.feed_forward = FeedForward(size, inner)
-        self.attention_norm, self.look_norm, self.feed_forward_norm = (nn.LayerNorm(size) for _ in range(3))
+        self.attention_norm = nn.LayerNorm(size)
+        self.look_norm = nn.LayerNorm(size)
+        self.feed_forward_norm = nn.LayerNorm(size)
 
-    def forward(self, x: Tensor, memory: Tensor, real: Tensor, causal: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor, mask: Tensor, bias: Tensor
+                ) -> tuple[Tensor, Tensor]:
+        """Output (B, T, C) and the weights of the cross-attention to `memory` (B, H, T, S)."""
         normed = self.attention_norm(x)
-        x = x + self.attention(normed, normed, causal, bias)[0]
-        seen, weights = self.look(self.look_norm(x), memory, real)
-        x = x + seen
+        x = x + self.attention(normed, normed, mask, bias)[0]
+        attended, weights = self.look(self.look_norm(x), memory, memory_mask)
+        x = x + attended
         return x + self.feed_forward(self.feed_forward_norm(x)), weights
-
-
-def causal_mask(length: int, device: torch.device) -> Tensor:
-    """True where a query may look: at itself and before, (1, 1, T, T)."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

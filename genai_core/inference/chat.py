@@ -26,7 +26,7 @@ MESSAGE_CUT = "the last message does not fit into the model's context of {contex
 
 
 class OpenedChatModel(OpenedTextModel):
-    """A language model that knows the chat format."""
+    """A language model that was fine-tuned on chats."""
 
     produces = "chat"
 
@@ -37,7 +37,7 @@ class OpenedChatModel(OpenedTextModel):
 
     def chat(self, messages: list[Message], max_new_tokens: int = 128, sampling: Sampling | None = None,
              seed: int | None = None) -> Iterator[str]:
-        """Pieces of the assistant's answer to a conversation, as they are made.
+        """Pieces of the assistant's answer to a conversation, as it is written.
 
         The oldest turns are dropped when the conversation and the answer do not fit into the model's context. An answer
         for which half of the context is too short may be shorter than `max_new_tokens`, for the conversation's sake.

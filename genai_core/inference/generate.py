@@ -4,76 +4,82 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
+from genai_core.data.batches import pad
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.masks import left_padded_mask, position_ids_of
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. The defaults take the most likely one."""
+    """How the next token is chosen; the defaults take the likeliest one."""
 
     temperature: float = 0.0
-    """0 is greedy; otherwise logits are divided by it."""
+    """What the logits are divided by; 0 takes the likeliest token."""
     top_k: int = 0
-    """Sample among this many most likely tokens; 0 for all."""
+    """Number of likeliest tokens to sample among; 0 for all."""
     top_p: float = 1.0
-    """Sample among the most likely tokens that together have this probability."""
+    """Sample among the likeliest tokens that together have this probability."""
 
 
 @dataclass(frozen=True)
 class Completions:
-    """Token ids (B, N) after each prompt, padded after the end token; `mask` is True up to and including that token.
-
-    `log_probabilities` (B, N) are those of the sampled tokens under temperature 1 of the sampling distribution's logits
-    divided by the temperature, before top-k and top-p.
-    """
+    """What a model wrote after each of B prompts, up to N tokens."""
 
     ids: Tensor
+    """Token ids (B, N), padded after the end token."""
     mask: Tensor
-    log_probabilities: Tensor
+    """(B, N): True up to the end token, that one included."""
+    log_probs: Tensor
+    """Log-probability (B, N) of each token at the sampling temperature, before top-k and top-p; 0 on padding."""
+
+    def unpadded(self) -> list[list[int]]:
+        """Token ids of each completion, the end token included."""
+        return [ids[mask].tolist() for ids, mask in zip(self.ids.cpu(), self.mask.cpu(), strict=True)]
 
 
 @torch.no_grad()
 def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int, end_ids: set[int], *, pad_id: int,
              sampling: Sampling | None = None, generator: torch.Generator | None = None) -> Completions:
-    """Continue each prompt until an end token or `max_new_tokens`. Prompts are padded on the left and masked.
+    """Continue each prompt, given as token ids, until an end token or for `max_new_tokens`.
 
-    Raises ValueError for an empty prompt.
+    Prompts of unequal length are padded on the left and masked. Raises ValueError for an empty prompt.
     """
     if not prompts or not all(prompts):
         raise ValueError("every prompt needs at least one token")
     device = next(model.parameters()).device
-    steps = _Decoder(model, prompts, max_new_tokens, pad_id, device)
+    decoder = _Decoder(model, prompts, max_new_tokens, pad_id, device)
     batch = len(prompts)
     ids = torch.full((batch, max_new_tokens), pad_id, device=device)
     mask = torch.zeros((batch, max_new_tokens), dtype=torch.bool, device=device)
-    log_probabilities = torch.zeros((batch, max_new_tokens), device=device)
+    log_probs = torch.zeros((batch, max_new_tokens), device=device)
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     ends = torch.tensor(sorted(end_ids), device=device)
-    logits = steps.first()
+    logits = decoder.first()
     for position in range(max_new_tokens):
         chosen, chosen_log = choose(logits, sampling or Sampling(), generator)
         ids[:, position] = torch.where(alive, chosen, pad_id)
         mask[:, position] = alive
-        log_probabilities[:, position] = torch.where(alive, chosen_log, 0.0)
+        log_probs[:, position] = torch.where(alive, chosen_log, 0.0)
         alive = alive & ~torch.isin(chosen, ends)
         if not alive.any():
-            return Completions(ids[:, :position + 1], mask[:, :position + 1], log_probabilities[:, :position + 1])
+            return Completions(ids[:, :position + 1], mask[:, :position + 1], log_probs[:, :position + 1])
         if position + 1 < max_new_tokens:
-            logits = steps.next(ids[:, position])
-    return Completions(ids, mask, log_probabilities)
+            logits = decoder.next(ids[:, position])
+    return Completions(ids, mask, log_probs)
 
 
 @torch.no_grad()
 def stream(model: LanguageModel, prompt: list[int], max_new_tokens: int, end_ids: set[int],
            sampling: Sampling | None = None, generator: torch.Generator | None = None) -> Iterator[int]:
-    """The tokens of one completion as they are made, the end token left out."""
+    """Token ids of one completion, one by one as they are sampled, without the end token."""
     device = next(model.parameters()).device
-    steps = _Decoder(model, [prompt], max_new_tokens, 0, device)
-    logits = steps.first()
+    decoder = _Decoder(model, [prompt], max_new_tokens, 0, device)
+    logits = decoder.first()
     for position in range(max_new_tokens):
         chosen, _ = choose(logits, sampling or Sampling(), generator)
         token = int(chosen)
@@ -81,11 +87,11 @@ def stream(model: LanguageModel, prompt: list[int], max_new_tokens: int, end_ids
             return
         yield token
         if position + 1 < max_new_tokens:
-            logits = steps.next(chosen)
+            logits = decoder.next(chosen)
 
 
 def text_pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """The text of tokens, piece by piece as it becomes whole: a character may take several tokens."""
+    """Text of a stream of token ids, in pieces of whole characters: one may take several tokens."""
     decoder = DecodeStream(skip_special_tokens=True)
     for token in tokens:
         piece = decoder.step(tokenizer, token)
@@ -94,19 +100,20 @@ def text_pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """The next token (B,) for logits (B, V), and its log-probability (see Completions)."""
+    """Next token (B,) for logits (B, V), and its log-probability (B,) before top-k and top-p."""
     if sampling.temperature == 0:
-        log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-        chosen = log_probabilities.argmax(dim=-1)
-        return chosen, log_probabilities.gather(-1, chosen[:, None])[:, 0]
-    log_probabilities = torch.log_softmax(logits.float() / sampling.temperature, dim=-1)
-    probabilities = _restrict(log_probabilities.exp(), sampling)
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        chosen = log_probs.argmax(dim=-1)
+        return chosen, log_probs.gather(-1, chosen[:, None])[:, 0]
+    log_probs = torch.log_softmax(logits.float() / sampling.temperature, dim=-1)
+    probabilities = _restrict(log_probs.exp(), sampling)
     chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-    return chosen, log_probabilities.gather(-1, chosen[:, None])[:, 0]
+    return chosen, log_probs.gather(-1, chosen[:, None])[:, 0]
 
 
 def _restrict(probabilities: Tensor, sampling: Sampling) -> Tensor:
-    """Zero outside the top k and the nucleus (Holtzman et al. 2020); multinomial renormalises."""
+    """Set probabilities (B, V) outside the top k and the nucleus (Holtzman et al. 2020) to 0; multinomial sampling
+    needs no sum of 1."""
     if sampling.top_k:
         least = probabilities.topk(min(sampling.top_k, probabilities.shape[-1])).values[:, -1:]
         probabilities = probabilities.where(probabilities >= least, 0.0)
@@ -119,34 +126,28 @@ def _restrict(probabilities: Tensor, sampling: Sampling) -> Tensor:
 
 
 class _Decoder:
-    """The cache, positions and mask of a batch that grows by one token a step."""
+    """Cache, position ids and attention mask of a batch that grows by one token a step."""
 
     def __init__(self, model: LanguageModel, prompts: list[list[int]], new_tokens: int, pad_id: int,
                  device: torch.device):
-        longest = max(map(len, prompts))
+        prompt, attention_mask = pad(prompts, pad_id, "left")
         self.model = model
-        rows = [[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        self.prompt = torch.tensor(rows, device=device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        real = torch.arange(longest, device=device)[None] >= (longest - lengths)[:, None]
-        self.padded = bool((lengths < longest).any())
-        self.seen = torch.cat([real, torch.ones(len(prompts), new_tokens, dtype=torch.bool, device=device)], dim=1)
-        self.positions = (self.seen.cumsum(dim=1) - 1).clamp(min=0)
-        self.cache = model.new_cache(len(prompts), longest + new_tokens)
+        self.prompt = prompt.to(device)
+        self.padded = not bool(attention_mask.all())
+        self.attention_mask = F.pad(attention_mask, (0, new_tokens), value=True).to(device)
+        self.position_ids = position_ids_of(self.attention_mask)
+        self.cache = model.new_cache(len(prompts), self.attention_mask.shape[1])
 
     def first(self) -> Tensor:
+        """Logits (B, V) of the token after the prompts."""
         length = self.prompt.shape[1]
-        mask = None
-        if self.padded:
-            causal = torch.ones(length, length, dtype=torch.bool, device=self.prompt.device).tril()
-            # a padding position sees itself, so that its softmax is not over nothing
-            mask = (causal & (self.seen[:, None, :length] | torch.eye(length, dtype=torch.bool,
-                                                                      device=self.prompt.device)))[:, None]
-        states = self.model.hidden(self.prompt, self.positions[:, :length], mask, self.cache)
+        mask = left_padded_mask(self.attention_mask[:, :length]) if self.padded else None
+        states = self.model.hidden(self.prompt, self.position_ids[:, :length], mask, self.cache)
         return self.model.logits(states[:, -1])
 
     def next(self, ids: Tensor) -> Tensor:
+        """Logits (B, V) of the token after `ids` (B,)."""
         end = self.cache.length + 1
-        mask = self.seen[:, None, None, :end] if self.padded else None
-        states = self.model.hidden(ids[:, None], self.positions[:, end - 1:end], mask, self.cache)
+        mask = self.attention_mask[:, None, None, :end] if self.padded else None
+        states = self.model.hidden(ids[:, None], self.position_ids[:, end - 1:end], mask, self.cache)
         return self.model.logits(states[:, -1])

@@ -15,7 +15,7 @@ from genai_core.models.reward import RewardModel, score_texts
 
 
 class OpenedRewardModel(Opened):
-    """A reward model with what it needs to score text."""
+    """A reward model and its tokenizer: it scores text."""
 
     produces = "scores"
     model: RewardModel
@@ -24,7 +24,7 @@ class OpenedRewardModel(Opened):
         super().__init__(directory, model, next(model.parameters()).device)
         self.tokenizer = tokenizer
         self.length = length
-        """Longest text, in tokens."""
+        """Longest text, in tokens; of a longer one the end is scored."""
 
     def score(self, texts: list[str]) -> Tensor:
         return score_texts(self.model, self.tokenizer, texts, self.length)

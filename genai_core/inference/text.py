@@ -15,7 +15,7 @@ from genai_core.models.language_model import LanguageModel
 
 
 class OpenedTextModel(Opened):
-    """A language model with its tokenizer: it continues text."""
+    """A language model and its tokenizer: it continues text."""
 
     produces: Product = "text"
     model: LanguageModel
@@ -38,10 +38,13 @@ def open_text_model(directory: Path, device: torch.device) -> OpenedTextModel:
 
 def continue_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, sampling: Sampling,
                   seed: int | None) -> Iterator[str]:
-    """Pieces of text after `prompt`; an empty prompt stands for the beginning of a document."""
+    """Pieces of the text that continues `prompt`; an empty prompt stands for the beginning of a document.
+
+    A prompt that leaves no room for `max_new_tokens` in the model's context loses its beginning.
+    """
     end = token_id(tokenizer, END_OF_TEXT)
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
-    room = len(ids) + max_new_tokens if model.reads_on else model.context_length
+    room = len(ids) + max_new_tokens if model.unbounded_context else model.context_length
     ids = ids[-max(1, room - max_new_tokens):]
     generator = None if seed is None else torch.Generator(next(model.parameters()).device).manual_seed(seed)
     tokens = stream(model, ids, min(max_new_tokens, room - len(ids)), {end}, sampling, generator)

@@ -7,36 +7,43 @@ from torch import Tensor, nn
 
 
 class LanguageModel(nn.Module, ABC):
-    """Base of the architectures. Shapes: B sequences, T tokens, C hidden size, V vocabulary."""
+    """Base of the architectures.
+
+    Shapes: B sequences, T tokens, S tokens with those of a cache, C hidden size, V vocabulary.
+    """
 
     config: Any
-    """A dataclass with the shape of the model."""
-    reads_on: bool = False
-    """Whether it reads past its `context_length`: a recurrent model does."""
+    """Dataclass of the sizes that the model is built from."""
+    unbounded_context: bool = False
+    """Whether it can read past its `context_length`, as a recurrent model can."""
 
     @property
     @abstractmethod
     def context_length(self) -> int:
-        """The longest sequence that the model was made for, in tokens."""
+        """Longest sequence that the model was made for, in tokens."""
 
     @abstractmethod
-    def hidden(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
+    def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                cache: Any = None) -> Tensor:
-        """Hidden states (B, T, C) of token ids (B, T)."""
+        """Hidden states (B, T, C) of token ids (B, T).
+
+        `position_ids` (B, T) default to 0, 1, 2, … after what the cache holds. `mask` (B, 1, T, S) is True where a
+        query may attend to a key; the default is causal. A cache grows by T tokens.
+        """
 
     @abstractmethod
     def logits(self, states: Tensor) -> Tensor:
-        """Hidden states (…, C) to logits (…, V)."""
+        """Logits (…, V) of the next token for hidden states (…, C)."""
 
     @abstractmethod
     def new_cache(self, batch: int, capacity: int) -> Any:
-        """What the model remembers between calls, for `batch` sequences of up to `capacity` tokens."""
+        """An empty cache: what the model remembers between calls, for `batch` sequences of up to `capacity` tokens."""
 
     @abstractmethod
     def training_flops_per_token(self, length: int) -> float:
-        """Floating-point operations of forward and backward for one token in a row of `length`."""
+        """Floating-point operations of the forward and backward pass for one token of a sequence of `length` tokens."""
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
+    def forward(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                 cache: Any = None) -> Tensor:
-        """Logits (B, T, V) of the token that follows each of `ids` (B, T)."""
-        return self.logits(self.hidden(ids, positions, mask, cache))
+        """Logits (B, T, V) of the token that follows each of `ids` (B, T); the rest is as in `hidden`."""
+        return self.logits(self.hidden(ids, position_ids, mask, cache))

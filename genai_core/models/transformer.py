@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.config.training import PretrainConfig
+from genai_core.models.flops import flops_per_token
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.masks import causal_mask
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,19 @@ class TransformerConfig:
         return asdict(self)
 
 
+def transformer_config(config: PretrainConfig, vocab_size: int) -> TransformerConfig:
+    """The sizes of the model that `pretrain` trains."""
+    return TransformerConfig(
+        vocab_size=vocab_size, hidden_size=config.hidden_size, num_hidden_layers=config.layers,
+        num_attention_heads=config.heads, num_key_value_heads=config.key_value_heads, head_dim=config.head_size,
+        intermediate_size=config.feed_forward_size, max_position_embeddings=config.context_length,
+        rope_theta=config.rope_theta)
+
+
+LONGEST_PLAIN = 512
+"""Rows of up to this many queries are attended to by plain products on a CPU (docs/LOG.md)."""
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + eps) · weight, in float32 (Zhang & Sennrich 2019, eq. 4)."""
 
@@ -47,10 +63,10 @@ class RMSNorm(nn.Module):
         return (x_float * scale * self.weight).to(x.dtype)
 
 
-def rotary_angles(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary embedding (Su et al. 2021, eq. 15) at `positions` (B, T): two (B, 1, T, D)."""
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, None, :, None].float() * (theta ** -exponents)
+def rotary_angles(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary embedding (Su et al. 2021, eq. 15) at `position_ids` (B, T): two (B, 1, T, D)."""
+    exponents = torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim
+    angles = position_ids[:, None, :, None].float() * (theta ** -exponents)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
@@ -62,16 +78,19 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values of the tokens seen so far, preallocated: two (B, K, capacity, D) a layer."""
+    """Keys and values of the tokens read so far, preallocated: two (B, K, capacity, D) for each layer."""
 
-    def __init__(self, config: TransformerConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype):
-        shape = (config.num_hidden_layers, 2, batch, config.num_key_value_heads, capacity, config.head_dim)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+    def __init__(self, layers: int, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor):
+        """Room for `capacity` tokens, on the device and in the precision of `like`."""
+        self.values = like.new_zeros(layers, 2, batch, heads, capacity, head_dim)
         self.length = 0
         self.capacity = capacity
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, K, T, D) after what is there; keys and values of everything so far."""
+        """Store keys and values (B, K, T, D) of new tokens; return those of all tokens so far (B, K, S, D).
+
+        Raises ValueError when they do not fit.
+        """
         end = self.length + key.shape[2]
         if end > self.capacity:
             raise ValueError(f"{end} tokens do not fit into a cache of {self.capacity}")
@@ -83,12 +102,12 @@ class KeyValueCache:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(QKᵀ/√D + mask) V (Vaswani et al. 2017, eq. 1) for (B, H, T, D) and (B, K, S, D); H is a multiple of K.
 
-    `mask` is True where a query may look, broadcastable to (B, 1, T, S); None is causal with T = S.
+    `mask` is True where a query may attend to a key, broadcastable to (B, 1, T, S); None is causal with T = S.
     On a GPU, and for long rows, the fused kernel; for short rows on a CPU plain products, whose backward is 1.4 times
     as fast there (docs/LOG.md).
     """
-    query_length, key_length = query.shape[2], key.shape[2]
-    if query.device.type != "cpu" or query_length > 512:
+    length = query.shape[2]
+    if query.device.type != "cpu" or length > LONGEST_PLAIN:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None,
                                               enable_gqa=True)
     groups = query.shape[1] // key.shape[1]
@@ -96,7 +115,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query @ key.transpose(-2, -1)).float() * query.shape[-1] ** -0.5
     if mask is None:
-        mask = torch.ones(query_length, key_length, dtype=torch.bool, device=query.device).tril()
+        mask = causal_mask(length, query.device)
     weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
     return weights.to(value.dtype) @ value
 
@@ -106,7 +125,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
+        self.layer = layer
+        self.head_dim = config.head_dim
         query_size = config.num_attention_heads * config.head_dim
         key_size = config.num_key_value_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
@@ -143,6 +163,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
     def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -174,9 +196,9 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
         x = self.embed_tokens(ids)
-        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        angles = rotary_angles(position_ids, self.config.head_dim, self.config.rope_theta)
         for block in self.layers:
             x = block(x, angles, mask, cache)
         return self.norm(x)
@@ -200,31 +222,25 @@ class Transformer(LanguageModel):
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def hidden(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
+    def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                cache: KeyValueCache | None = None) -> Tensor:
-        """Hidden states (B, T, C) of token ids (B, T).
-
-        `positions` (B, T) default to 0, 1, 2, … after what the cache holds. `mask` (B, 1, T, S) is True where a query
-        may look; the default is causal. With a cache, S counts the tokens in it too, and its length grows by T.
-        """
-        start = cache.length if cache is not None else 0
-        if positions is None:
-            positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None]
+        past = cache.length if cache is not None else 0
+        if position_ids is None:
+            position_ids = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
         if mask is None and cache is not None:
-            seen = torch.arange(start + ids.shape[1], device=ids.device)
-            mask = (seen[None, :] <= seen[start:, None])[None, None]
-        states = self.model(ids, positions, mask, cache)
+            mask = causal_mask(ids.shape[1], ids.device, past)
+        states = self.model(ids, position_ids, mask, cache)
         if cache is not None:
             cache.length += ids.shape[1]
         return states
 
     def logits(self, states: Tensor) -> Tensor:
-        """Hidden states (…, C) to logits (…, V)."""
         return self.model.embed_tokens.project(states)
 
     def new_cache(self, batch: int, capacity: int) -> KeyValueCache:
-        weight = self.model.norm.weight
-        return KeyValueCache(self.config, batch, capacity, weight.device, weight.dtype)
+        shape = self.config
+        return KeyValueCache(shape.num_hidden_layers, batch, shape.num_key_value_heads, capacity, shape.head_dim,
+                             like=self.model.norm.weight)
 
     @property
     def context_length(self) -> int:
@@ -235,14 +251,16 @@ class Transformer(LanguageModel):
 
 
 def training_flops_per_token(config: TransformerConfig, length: int) -> float:
-    """Floating-point operations of forward and backward for one token in a row of `length`: 6 N + 12 L d T
-    (Kaplan et al. 2020; PaLM appendix B), N the parameters that multiply, the tied head counted once."""
-    return 6 * parameter_count(config) + 12 * config.num_hidden_layers * config.num_attention_heads \
-        * config.head_dim * length
+    """Floating-point operations of the forward and backward pass for one token of a sequence of `length` tokens.
+
+    All parameters count: the embedding multiplies as the head.
+    """
+    return flops_per_token(parameter_count(config), config.num_hidden_layers,
+                           config.num_attention_heads * config.head_dim, length)
 
 
 def parameter_count(config: TransformerConfig) -> int:
-    """Parameters of the model, computed without building it."""
+    """Number of parameters, computed without building the model."""
     attention = config.hidden_size * config.head_dim * 2 * (config.num_attention_heads + config.num_key_value_heads)
     block = attention + 3 * config.hidden_size * config.intermediate_size + 2 * config.hidden_size + 2 * config.head_dim
     return config.vocab_size * config.hidden_size + config.num_hidden_layers * block + config.hidden_size

@@ -9,7 +9,7 @@ from genai_core.context import Context, Result
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import save_model
 from genai_core.hardware import choose_device
-from genai_core.models.registry import build
+from genai_core.models.transformer import Transformer, transformer_config
 from genai_core.training.loop import train
 from genai_core.training.objectives.next_token import NextToken
 from genai_core.training.outcome import outcome
@@ -20,7 +20,7 @@ def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, context: Context
     tokenizer = load_tokenizer(tokens)
     torch.manual_seed(config.seed)
     device = choose_device(context.device)
-    model = build(config, tokenizer.get_vocab_size()).to(device)
+    model = Transformer(transformer_config(config, tokenizer.get_vocab_size())).to(device)
     objective = NextToken(model, tokens, config, device)
     trained = train(model, objective, config, context)
     save_model(model, tokens, out_dir)

@@ -13,7 +13,7 @@ from genai_core.hardware import choose_device
 from genai_core.inference.reward import open_reward_model
 from genai_core.training.curves import save_curves
 from genai_core.training.loop import train
-from genai_core.training.objectives.grpo import Grpo, compare
+from genai_core.training.objectives.grpo import Grpo, evaluate_policy
 
 
 def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_dir: Path, context: Context) -> Result:
@@ -21,16 +21,16 @@ def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_
     device = choose_device(context.device)
     policy, reference = load_model(instruct, device), load_model(instruct, device)
     reference.requires_grad_(False)
-    judge = open_reward_model(reward, device)
+    reward_model = open_reward_model(reward, device)
     tokenizer = load_tokenizer(instruct)
     openings = review_openings(cleaned, "train", config.prompt_words, config.seed)
     held_out = review_openings(cleaned, "test", config.prompt_words, config.seed)[:config.evaluation_prompts]
-    objective = Grpo(policy, reference, judge, tokenizer, openings, held_out, config, device)
+    objective = Grpo(policy, reference, reward_model, tokenizer, openings, held_out, config, device)
     torch.manual_seed(config.seed + 1)
-    before = compare(reference, reference, judge, tokenizer, held_out, config)
+    before = evaluate_policy(reference, reference, reward_model, tokenizer, held_out, config)
     trained = train(policy, objective, config, context)
     torch.manual_seed(config.seed + 1)
-    after = compare(policy, reference, judge, tokenizer, held_out, config)
+    after = evaluate_policy(policy, reference, reward_model, tokenizer, held_out, config)
     save_model(policy, instruct, out_dir)
     save_curves(trained.curves, out_dir)
     gain = after["held_out_reward"] - before["held_out_reward"]

@@ -3,25 +3,31 @@
 from dataclasses import dataclass
 
 from genai_core.config.pipeline import PipelineConfig
-from genai_core.models.registry import transformer_config
-from genai_core.models.transformer import parameter_count, training_flops_per_token
+from genai_core.data.instructions import CONTINUATION_PROMPT_TOKENS
+from genai_core.models.transformer import parameter_count, training_flops_per_token, transformer_config
 
 TOKENS_OF_A_CHAT = 70
-"""Mean length assumed for the chats of the mixture, before they are there to be counted."""
+"""Mean length assumed for the chats of the mixture, before they can be counted."""
 RATED_TEXTS = 9_000
-"""Rated texts assumed before they are collected."""
+"""Number of rated texts assumed before they are collected."""
 
 
 @dataclass(frozen=True)
 class Estimate:
+    """What a training stage takes."""
+
     parameters: int
     tokens: int
+    """Tokens of all steps."""
     flops: float
+    """Floating-point operations of all steps."""
     memory_bytes: int
+    """Peak memory."""
 
 
 def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None) -> Estimate | None:
-    """Parameters, tokens, floating-point operations and peak memory of a training stage; None for the others."""
+    """What the training stage `stage` takes; None for a stage that trains nothing. `rated_texts` is their number, where
+    it is known."""
     shape = transformer_config(config.pretrain, config.tokenize.vocab_size)
     parameters = parameter_count(shape)
     if stage == "pretrain":
@@ -35,7 +41,7 @@ def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None)
         rows, length = config.reward.batch_size, config.reward.context_length
         tokens, passes = int((rated_texts or RATED_TEXTS) * config.reward.epochs * length / 2), 1.0
     elif stage == "rlhf":
-        rows, length = config.rlhf.batch_size, config.rlhf.completion_tokens + 24
+        rows, length = config.rlhf.batch_size, CONTINUATION_PROMPT_TOKENS + config.rlhf.completion_tokens
         tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
     else:
         return None

@@ -36,7 +36,7 @@ def test_no_field_is_a_switch_since_an_untouched_switch_says_off():
 
 
 @pytest.mark.parametrize("fields", [{"pretrain": {"tokens": 3}}, {"pretrain": {"token": 5000}}, {"cook": {}},
-                                    {"rlhf": {"algorithm": "ppo"}}])
+                                    {"rlhf": {"on_non_finite": "explode"}}])
 def test_a_bad_value_is_refused(fields):
     with pytest.raises(ValidationError):
         Fields(**fields)
@@ -48,8 +48,8 @@ def test_a_field_set_twice_is_refused():
 
 
 def test_the_command_of_a_request_starts_the_same_run():
-    request = Request("smoke", {"pretrain.seed": 3, "rlhf.algorithm": "grpo"}, until="instruct")
-    assert request.command() == ("genai run --preset smoke --set pretrain.seed=3 --set 'rlhf.algorithm=\"grpo\"' "
+    request = Request("smoke", {"pretrain.seed": 3, "rlhf.on_non_finite": "stop"}, until="instruct")
+    assert request.command() == ("genai run --preset smoke --set pretrain.seed=3 --set 'rlhf.on_non_finite=\"stop\"' "
                                  "--until instruct")
     with pytest.raises(InputError, match="until: unknown stage 'cook'"):
         Request("smoke", {}, until="cook").config()

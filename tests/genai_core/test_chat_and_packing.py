@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context
 from genai_core.data.chat import encode_chat, render_prompt
-from genai_core.data.packing import IGNORED, pack, packed_mask
+from genai_core.data.packing import IGNORED, pack
 from genai_core.data.tables import SCHEMAS, write_table
 from genai_core.export.model_directory import save_model
+from genai_core.models.masks import packed_mask
 from genai_core.stages import instruct
 
 CHATS = [
@@ -30,9 +31,9 @@ def test_ids_and_mask_are_those_of_the_template(chat, tokenizer, tokenizer_dir):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(tokenizer_dir)
     rendered = theirs.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
-    ids, spoken = encode_chat(tokenizer, chat)
+    ids, completion_mask = encode_chat(tokenizer, chat)
     assert ids == rendered["input_ids"]
-    assert [int(flag) for flag in spoken] == rendered["assistant_masks"]
+    assert [int(flag) for flag in completion_mask] == rendered["assistant_masks"]
     prompt = theirs.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
     assert render_prompt(chat[:1]) == prompt
 
@@ -49,22 +50,22 @@ def test_packed_equals_unpacked(tiny_model, tokenizer):
     rows = pack(chats, 128, pad_id=0)
     assert len(rows.ids) == 1
     batch = rows.take([0], torch.device("cpu"))
-    logits = tiny_model(batch["ids"], batch["positions"], packed_mask(batch["segments"]))
+    logits = tiny_model(batch["ids"], batch["position_ids"], packed_mask(batch["segments"]))
     packed = F.cross_entropy(logits[0], batch["targets"][0], ignore_index=IGNORED, reduction="sum")
     alone = torch.zeros(())
-    for ids, spoken in chats:
+    for ids, completion_mask in chats:
         row = tiny_model(torch.tensor([ids[:-1]]))[0]
         losses = F.cross_entropy(row, torch.tensor(ids[1:]), reduction="none")
-        alone = alone + losses[torch.tensor(spoken[1:])].sum()
+        alone = alone + losses[torch.tensor(completion_mask[1:])].sum()
     assert packed.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
 def test_a_chat_that_is_too_long_keeps_its_answer(tokenizer):
     chat = [{"role": "user", "content": "word " * 200}, {"role": "assistant", "content": "Yes, of course."}]
-    ids, spoken = encode_chat(tokenizer, chat)
-    rows = pack([(ids, spoken)], 32, pad_id=0)
+    ids, completion_mask = encode_chat(tokenizer, chat)
+    rows = pack([(ids, completion_mask)], 32, pad_id=0)
     learned = rows.targets[rows.targets != IGNORED].tolist()
-    assert learned == [token for token, flag in zip(ids, spoken, strict=True) if flag]
+    assert learned == [token for token, flag in zip(ids, completion_mask, strict=True) if flag]
 
 
 def test_chats_that_lose_their_beginning_or_have_nothing_to_learn_are_counted(tokenizer):

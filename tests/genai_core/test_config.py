@@ -6,8 +6,7 @@ from genai_core.config.dial import dial, heads_for_keys
 from genai_core.config.pipeline import load_pipeline
 from genai_core.config.presets import parse_overrides, preset_names
 from genai_core.errors import InputError
-from genai_core.models.registry import transformer_config
-from genai_core.models.transformer import parameter_count
+from genai_core.models.transformer import parameter_count, transformer_config
 from genai_core.training.estimate import estimate
 
 

@@ -33,7 +33,7 @@ def test_the_end_token_is_kept_and_what_follows_is_masked(tiny_model):
     done = generate(tiny_model, PROMPTS, 8, {end}, pad_id=0)
     first = done.ids[0].tolist().index(end)
     assert done.mask[0].tolist() == [True] * (first + 1) + [False] * (done.ids.shape[1] - first - 1)
-    assert done.log_probabilities[0, first + 1:].abs().sum() == 0
+    assert done.log_probs[0, first + 1:].abs().sum() == 0
 
 
 def test_log_probabilities_are_those_of_the_model_at_that_temperature(tiny_model):
@@ -42,7 +42,7 @@ def test_log_probabilities_are_those_of_the_model_at_that_temperature(tiny_model
     ids = torch.tensor([PROMPTS[0] + done.ids[0].tolist()])
     logits = tiny_model(ids)[0, len(PROMPTS[0]) - 1:-1] / 0.7
     wanted = torch.log_softmax(logits, -1).gather(-1, done.ids[0][:, None])[:, 0]
-    assert torch.allclose(done.log_probabilities[0], wanted, atol=1e-4)
+    assert torch.allclose(done.log_probs[0], wanted, atol=1e-4)
 
 
 def test_sampling_stays_within_top_k_and_top_p():

@@ -11,7 +11,7 @@ from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
 from genai_core.models.reward import RewardModel, encode_texts, score_texts
 from genai_core.training.objectives.bradley_terry import BradleyTerry
-from genai_core.training.objectives.grpo import Grpo, compare, sample, token_log_probabilities
+from genai_core.training.objectives.grpo import Grpo, evaluate_policy, sample_rollout, token_log_probs
 
 CPU = torch.device("cpu")
 
@@ -40,9 +40,9 @@ def test_transformers_gives_our_rewards(reward_model, tokenizer, tokenizer_dir, 
     with torch.no_grad():
         assert theirs(ids).logits[0, 0].item() == pytest.approx(
             score_texts(reward_model, tokenizer, TEXTS[:1], 64).item(), abs=1e-4)
-    judge = open_reward_model(tmp_path, CPU)
-    assert judge.length == 64
-    assert torch.equal(judge.score(TEXTS), score_texts(reward_model, tokenizer, TEXTS, 64))
+    opened = open_reward_model(tmp_path, CPU)
+    assert opened.length == 64
+    assert torch.equal(opened.score(TEXTS), score_texts(reward_model, tokenizer, TEXTS, 64))
 
 
 def test_the_pair_loss_is_that_of_every_pair_by_itself(reward_model, tokenizer):
@@ -72,18 +72,18 @@ def test_pair_accuracy_and_calibration():
 def setting(tiny_model, reward_model, tokenizer):
     config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10, prompt_words=2)
     openings = ["This film", "I saw", "One of"]
-    judge = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
-    return config, judge, Grpo(tiny_model, tiny_model, judge, tokenizer, openings, openings, config, CPU)
+    opened = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
+    return config, opened, Grpo(tiny_model, tiny_model, opened, tokenizer, openings, openings, config, CPU)
 
 
 def test_sampler_and_trainer_agree_on_probabilities_so_the_first_ratio_is_one(setting, tiny_model):
     config, _, objective = setting
     torch.manual_seed(0)
     batch = objective.batch(0)
-    own, _ = token_log_probabilities(tiny_model, batch["ids"], batch["positions"], batch["mask"], config.temperature)
-    spoken = batch["spoken"][:, 1:]
-    assert (own - batch["sampled"])[spoken].abs().max() < 1e-4
-    assert torch.allclose(own[spoken], batch["reference"][spoken], atol=1e-5)
+    log_probs, _ = token_log_probs(tiny_model, batch["ids"], batch["position_ids"], batch["mask"], config.temperature)
+    mask = batch["completion_mask"][:, 1:]
+    assert (log_probs - batch["sampled_log_probs"])[mask].abs().max() < 1e-4
+    assert torch.allclose(log_probs[mask], batch["reference_log_probs"][mask], atol=1e-5)
 
 
 def test_advantages_are_normalised_within_each_prompt(setting):
@@ -135,12 +135,12 @@ def test_evaluation_leaves_the_random_state_of_every_gpu_alone(setting, monkeypa
 
 
 def test_a_model_compared_with_itself_has_no_kl(setting, tiny_model, tokenizer):
-    config, judge, _ = setting
-    figures = compare(tiny_model, tiny_model, judge, tokenizer, ["This film", "I"], config)
+    config, reward_model, _ = setting
+    figures = evaluate_policy(tiny_model, tiny_model, reward_model, tokenizer, ["This film", "I"], config)
     assert figures["held_out_kl"] == pytest.approx(0, abs=1e-5)
     assert 0 < figures["distinct_words"] <= 1
 
 
 def test_samples_begin_with_their_opening(setting, tiny_model, tokenizer):
-    texts = sample(tiny_model, tokenizer, ["This film", "I saw"], setting[0]).texts
+    texts = sample_rollout(tiny_model, tokenizer, ["This film", "I saw"], setting[0]).texts
     assert [text.split()[0] for text in texts] == ["This", "I"]

@@ -5,7 +5,7 @@ import torch
 
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.models import transformer
-from genai_core.models.transformer import KeyValueCache, attend, parameter_count
+from genai_core.models.transformer import attend, parameter_count
 
 
 def test_parameter_count_is_that_of_the_model(tiny_model):
@@ -30,13 +30,13 @@ def test_later_tokens_do_not_change_earlier_logits(tiny_model):
 @pytest.mark.parametrize("chunks", [[1] * 20, [7, 1, 12], [20]])
 def test_cached_equals_naive(tiny_model, chunks):
     ids = torch.randint(0, 700, (3, 20))
-    cache = KeyValueCache(tiny_model.config, 3, 20, ids.device, torch.float32)
+    cache = tiny_model.new_cache(3, 20)
     parts = [tiny_model(part, cache=cache) for part in ids.split(chunks, dim=1)]
     assert torch.allclose(torch.cat(parts, dim=1), tiny_model(ids), atol=1e-5)
 
 
 def test_a_full_cache_says_so(tiny_model):
-    cache = KeyValueCache(tiny_model.config, 1, 4, torch.device("cpu"), torch.float32)
+    cache = tiny_model.new_cache(1, 4)
     with pytest.raises(ValueError, match="do not fit into a cache of 4"):
         tiny_model(torch.zeros(1, 5, dtype=torch.long), cache=cache)
 

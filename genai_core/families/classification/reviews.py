@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context, Result
+from genai_core.data.batches import pad
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
 from genai_core.data.clean.decontaminate import HeldOut
 from genai_core.data.clean.normalize import normalize
@@ -83,15 +84,14 @@ def load_reviews(directory: Path, split: str) -> Reviews:
 
 
 def encode_reviews(directory: Path, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-    """Ids (N, T) and which are real; of a longer text the beginning and the end, where people say what they think."""
+    """Ids and attention mask (N, `length`) of texts; of a longer text the beginning and the end are kept, where people
+    say what they think."""
     tokenizer = load_tokenizer(directory)
-    pad = token_id(tokenizer, END_OF_TEXT)
+    pad_id = token_id(tokenizer, END_OF_TEXT)
     rows = []
     for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-        ids = encoding.ids or [pad]
+        ids = encoding.ids or [pad_id]
         if len(ids) > length:
             ids = ids[:length // 2] + ids[-(length - length // 2):]
         rows.append(ids)
-    padded = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    return padded, torch.arange(length)[None] < lengths[:, None]
+    return pad(rows, pad_id, "right", length)

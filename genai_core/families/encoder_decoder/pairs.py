@@ -6,15 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context, Result
+from genai_core.data.batches import epoch_order, pad
 from genai_core.data.chat import END_OF_TEXT, TURN_END, TURN_START, plain, token_id
 from genai_core.data.clean.decontaminate import HeldOut
-from genai_core.data.packing import epoch_order
 from genai_core.data.tables import read_table
 from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
@@ -124,8 +123,7 @@ class PairCodec:
 
     def padded(self, rows: list[list[int]]) -> Tensor:
         """(B, longest) int64, padded on the right."""
-        longest = max(map(len, rows))
-        return torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows])
+        return pad(rows, self.pad, "right")[0]
 
 
 class PairBatches:

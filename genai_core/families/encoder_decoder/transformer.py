@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genai_core.families.blocks import DecoderBlock, EncoderBlock, causal_mask
+from genai_core.families.blocks import DecoderBlock, EncoderBlock
 from genai_core.families.encoder_decoder.interface import Decoded, EncoderDecoder
+from genai_core.models.masks import causal_mask
 
 BUCKETS, FARTHEST = 32, 128
 

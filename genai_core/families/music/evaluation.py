@@ -61,7 +61,7 @@ def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], 
 def _write(model: LanguageModel, tokenizer: Tokenizer, config: TuneEvaluationConfig, device: torch.device) -> list[str]:
     prompt = tokenizer.encode(config.prompt, add_special_tokens=False).ids
     end = token_id(tokenizer, END_OF_TEXT)
-    room = config.sample_tokens if model.reads_on else model.context_length - len(prompt)
+    room = config.sample_tokens if model.unbounded_context else model.context_length - len(prompt)
     made = generate(model, [prompt] * config.tunes, min(room, config.sample_tokens), {end}, pad_id=end,
                     sampling=Sampling(config.temperature), generator=torch.Generator(device).manual_seed(0))
     return [config.prompt + tokenizer.decode(ids[mask].tolist()).split(END_OF_TEXT)[0]

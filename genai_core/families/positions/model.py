@@ -14,14 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genai_core.families.blocks import FeedForward
+from genai_core.families.blocks import FeedForward, split_heads
+from genai_core.models.flops import flops_per_token, matrix_weights
 from genai_core.models.language_model import LanguageModel
-from genai_core.models.transformer import KeyValueCache, TransformerConfig, attend, rotary_angles, rotate
+from genai_core.models.masks import causal_mask
+from genai_core.models.transformer import KeyValueCache, attend, rotary_angles, rotate
 
 
 @dataclass(frozen=True)
 class PositionalShape:
     positions: str
+    """`sinusoidal`, `learned`, `rotary` or `none`."""
     vocab_size: int
     hidden_size: int
     heads: int
@@ -29,30 +32,38 @@ class PositionalShape:
     feed_forward_size: int
     context_length: int
     theta: float = 10_000.0
+    """Base of the rotary angles."""
 
 
-def sinusoids(positions: Tensor, size: int) -> Tensor:
-    """P at positions (B, T): (B, T, C)."""
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, size, 2, device=positions.device) / size)
-    angles = positions[:, :, None].float() * frequencies
+def sinusoids(position_ids: Tensor, size: int) -> Tensor:
+    """P (B, T, C) at positions (B, T)."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, size, 2, device=position_ids.device) / size)
+    angles = position_ids[:, :, None].float() * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)
 
 
 class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x)), with a cache and any of the positions."""
+
     def __init__(self, shape: PositionalShape, layer: int):
         super().__init__()
         size = shape.hidden_size
-        self.layer, self.heads = layer, shape.heads
-        self.query, self.key = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
-        self.value, self.out = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
+        self.layer = layer
+        self.heads = shape.heads
+        self.query = nn.Linear(size, size, bias=False)
+        self.key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size, bias=False)
+        self.out = nn.Linear(size, size, bias=False)
         self.feed_forward = FeedForward(size, shape.feed_forward_size)
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attention_norm = nn.LayerNorm(size)
+        self.feed_forward_norm = nn.LayerNorm(size)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None,
                 cache: KeyValueCache | None) -> Tensor:
         normed = self.attention_norm(x)
-        query, key, value = (layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-                             for layer in (self.query, self.key, self.value))
+        query = split_heads(self.query(normed), self.heads)      # (B, H, T, D)
+        key = split_heads(self.key(normed), self.heads)
+        value = split_heads(self.value(normed), self.heads)
         if angles is not None:
             query, key = rotate(query, *angles), rotate(key, *angles)
         if cache is not None:
@@ -71,6 +82,8 @@ class Body(nn.Module):
 
 
 class PositionalLanguageModel(LanguageModel):
+    """The transformer: token embedding, blocks, norm, linear head."""
+
     def __init__(self, shape: PositionalShape):
         super().__init__()
         self.config = self.shape = shape
@@ -86,22 +99,21 @@ class PositionalLanguageModel(LanguageModel):
     def context_length(self) -> int:
         return self.shape.context_length
 
-    def hidden(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
+    def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                cache: KeyValueCache | None = None) -> Tensor:
-        """As of every language model; positions past the table of a learned embedding take its last row."""
-        start = cache.length if cache is not None else 0
-        if positions is None:
-            positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None].expand(len(ids), -1)
+        """Hidden states (B, T, C); a position past the table of a learned embedding takes its last row."""
+        past = cache.length if cache is not None else 0
+        if position_ids is None:
+            position_ids = torch.arange(past, past + ids.shape[1], device=ids.device)[None].expand(len(ids), -1)
         if mask is None and cache is not None:
-            seen = torch.arange(start + ids.shape[1], device=ids.device)
-            mask = (seen[None, :] <= seen[start:, None])[None, None]
+            mask = causal_mask(ids.shape[1], ids.device, past)
         x, angles = self.embedding(ids), None
         if self.shape.positions == "sinusoidal":
-            x = x + 0.02 * sinusoids(positions, self.shape.hidden_size)      # as small as the embeddings begin
+            x = x + 0.02 * sinusoids(position_ids, self.shape.hidden_size)      # as small as the embeddings begin
         elif self.table is not None:
-            x = x + self.table(positions.clamp(max=self.shape.context_length - 1))
+            x = x + self.table(position_ids.clamp(max=self.shape.context_length - 1))
         elif self.shape.positions == "rotary":
-            angles = rotary_angles(positions, self.shape.hidden_size // self.shape.heads, self.shape.theta)
+            angles = rotary_angles(position_ids, self.shape.hidden_size // self.shape.heads, self.shape.theta)
         for block in self.body.layers:
             x = block(x, angles, mask, cache)
         if cache is not None:
@@ -113,14 +125,9 @@ class PositionalLanguageModel(LanguageModel):
 
     def new_cache(self, batch: int, capacity: int) -> KeyValueCache:
         shape = self.shape
-        size = shape.hidden_size // shape.heads
-        layout = TransformerConfig(shape.vocab_size, shape.hidden_size, shape.layers, shape.heads, shape.heads, size,
-                                   shape.feed_forward_size, shape.context_length)
-        return KeyValueCache(layout, batch, capacity, self.head.weight.device, self.head.weight.dtype)
+        return KeyValueCache(shape.layers, batch, shape.heads, capacity, shape.hidden_size // shape.heads,
+                             like=self.head.weight)
 
     def training_flops_per_token(self, length: int) -> float:
-        """6 N + 12 L C T (Kaplan et al. 2020), N the weights that multiply."""
-        weights = sum(parameter.numel() for name, parameter in self.named_parameters()
-                      if parameter.dim() == 2 and not name.startswith(("embedding", "table")))
-        return 6.0 * weights + 12 * self.shape.layers * self.shape.hidden_size * length
-
+        return flops_per_token(matrix_weights(self, "embedding", "table"), self.shape.layers, self.shape.hidden_size,
+                               length)

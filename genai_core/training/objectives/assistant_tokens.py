@@ -1,15 +1,18 @@
-"""Supervised fine-tuning on packed chats, with loss on what the assistant says."""
+"""Supervised fine-tuning on packed chats, with loss on the assistant's tokens alone."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import InstructConfig
-from genai_core.data.packing import IGNORED, PackedRows, epoch_order, epoch_rows, packed_mask
+from genai_core.data.batches import epoch_order, epoch_rows
+from genai_core.data.packing import IGNORED, PackedRows
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.masks import packed_mask
 from genai_core.training.objectives.objective import Batch, Objective
 
 VALIDATION_ROWS = 64
+"""Most packed rows that the validation loss is measured on."""
 
 
 class AssistantTokens(Objective):
@@ -20,7 +23,11 @@ class AssistantTokens(Objective):
 
     def __init__(self, model: LanguageModel, rows: PackedRows, validation: PackedRows, config: InstructConfig,
                  device: torch.device):
-        self.model, self.rows, self.validation, self.config, self.device = model, rows, validation, config, device
+        self.model = model
+        self.rows = rows
+        self.validation = validation
+        self.config = config
+        self.device = device
         self.count = len(rows.ids)
         self.steps = max(1, round(self.count * config.epochs / config.batch_size))
         tokens = self.steps * config.batch_size * config.context_length
@@ -32,7 +39,7 @@ class AssistantTokens(Objective):
         return self.rows.take(rows, self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.model(batch["ids"], batch["positions"], packed_mask(batch["segments"]))
+        logits = self.model(batch["ids"], batch["position_ids"], packed_mask(batch["segments"]))
         return F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED,
                                reduction="sum"), {}
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import RewardConfig
+from genai_core.data.batches import epoch_rows
 from genai_core.data.chat import END_OF_TEXT, token_id
-from genai_core.data.packing import epoch_rows
 from genai_core.data.tables import Rows
 from genai_core.evaluation.preferences import pair_accuracy
 from genai_core.models.reward import RewardModel, encode_texts, score_texts

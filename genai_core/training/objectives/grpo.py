@@ -2,7 +2,11 @@
 
 The objective samples a batch with the policy itself, scores it with the reward model and compares it with the
 reference; the loop does the rest. Each step makes one update, so the probability ratio starts at 1.
+
+Shapes: B completions, G of them to each prompt; T tokens, prompt and completion.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +14,41 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from genai_core.config.training import RlhfConfig
+from genai_core.data.batches import pad
 from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
-from genai_core.data.instructions import continuation_prompt, user_asks
-from genai_core.inference.generate import Completions, Sampling, generate
+from genai_core.data.instructions import CONTINUATION_PROMPT_TOKENS, continuation_prompt, user_asks
+from genai_core.inference.generate import Sampling, generate
 from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.masks import left_padded_mask, position_ids_of
 from genai_core.training.objectives.objective import Batch, Objective
 
 MAX_KL_FACTOR = 100.0
 """Largest factor of the KL penalty's weight, reached at 3.2 times the target: beyond, one batch of stray samples would
 drown the rewards of all others."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Prompts, padded on the left, and the completions that a policy sampled."""
+
+    ids: Tensor
+    """Token ids (B, T)."""
+    completion_mask: Tensor
+    """(B, T): True on the tokens that the policy sampled."""
+    position_ids: Tensor
+    """(B, T)"""
+    mask: Tensor
+    """Attention mask (B, 1, T, T)."""
+    log_probs: Tensor
+    """Log-probabilities (B, T − 1) of the tokens from the second on, when they were sampled; 0 on prompts."""
+    texts: list[str]
+    """Opening and continuation, as the reward model reads them."""
+
+    @property
+    def target_mask(self) -> Tensor:
+        """Completion mask (B, T − 1) of the tokens from the second on, which are those that have a probability."""
+        return self.completion_mask[:, 1:]
 
 
 class Grpo(Objective):
@@ -28,33 +57,39 @@ class Grpo(Objective):
     unit = "completions"
     fixed_shapes = False
 
-    def __init__(self, policy: LanguageModel, reference: LanguageModel, judge: OpenedRewardModel, tokenizer: Tokenizer,
-                 openings: list[str], held_out: list[str], config: RlhfConfig, device: torch.device):
-        self.policy, self.reference, self.judge, self.tokenizer = policy, reference, judge, tokenizer
-        self.openings, self.held_out, self.config, self.device = openings, held_out, config, device
+    def __init__(self, policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
+                 tokenizer: Tokenizer, openings: list[str], held_out: list[str], config: RlhfConfig,
+                 device: torch.device):
+        self.policy = policy
+        self.reference = reference
+        self.reward_model = reward_model
+        self.tokenizer = tokenizer
+        self.openings = openings
+        self.held_out = held_out
+        self.config = config
+        self.device = device
         self.steps = config.steps
-        self.pad_id, self.end_ids = token_id(tokenizer, END_OF_TEXT), end_ids(tokenizer)
-        tokens = config.steps * config.batch_size * (config.completion_tokens + 24)
-        self.flops = 2 * tokens * policy.training_flops_per_token(config.completion_tokens + 24)
+        length = CONTINUATION_PROMPT_TOKENS + config.completion_tokens
+        tokens = config.steps * config.batch_size * length
+        # twice: sampling and scoring take about as much as training
+        self.flops = 2 * tokens * policy.training_flops_per_token(length)
         self.evaluation_steps = frozenset({config.steps // 2})
 
     def batch(self, step: int) -> Batch:
-        count = self.config.batch_size // self.config.group_size
-        chosen = [self.openings[(step * count + number) % len(self.openings)] for number in range(count)]
-        groups = [opening for opening in chosen for _ in range(self.config.group_size)]
-        sampled = sample(self.policy, self.tokenizer, groups, self.config)
-        rewards = self.judge.score(sampled.texts).view(count, -1)
-        advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
-        ids, spoken = sampled.rows(self.pad_id)
+        prompts = self.config.batch_size // self.config.group_size
+        chosen = [self.openings[(step * prompts + number) % len(self.openings)] for number in range(prompts)]
+        repeated = [opening for opening in chosen for _ in range(self.config.group_size)]
+        rollout = sample_rollout(self.policy, self.tokenizer, repeated, self.config)
+        rewards = self.reward_model.score(rollout.texts)
         with torch.no_grad():
-            reference = token_log_probabilities(self.reference, ids.to(self.device), sampled.positions(ids),
-                                                sampled.mask(ids), self.config.temperature)[0]
-        log_probabilities = sampled.log_probabilities(ids)
-        kl = ((log_probabilities - reference) * spoken[:, 1:].to(self.device)).sum(1)
-        return {"ids": ids.to(self.device), "spoken": spoken.to(self.device), "positions": sampled.positions(ids),
-                "mask": sampled.mask(ids), "sampled": log_probabilities, "reference": reference,
-                "advantages": advantages.flatten().to(self.device), "rewards": rewards.flatten().to(self.device),
-                "kl": kl, "kl_weight": self._kl_weight(kl.mean()).expand(len(ids))}
+            reference, _ = token_log_probs(self.reference, rollout.ids, rollout.position_ids, rollout.mask,
+                                           self.config.temperature)
+        kl = ((rollout.log_probs - reference) * rollout.target_mask).sum(1)      # of each completion, in nats
+        return {"ids": rollout.ids, "completion_mask": rollout.completion_mask, "position_ids": rollout.position_ids,
+                "mask": rollout.mask, "sampled_log_probs": rollout.log_probs, "reference_log_probs": reference,
+                "advantages": group_advantages(rewards, self.config.group_size).to(self.device),
+                "rewards": rewards.to(self.device), "kl": kl,
+                "kl_weight": self._kl_weight(kl.mean()).expand(len(kl))}
 
     def _kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.
@@ -67,20 +102,26 @@ class Grpo(Objective):
         return self.config.kl_coefficient * factor.clamp(max=MAX_KL_FACTOR)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        spoken = batch["spoken"][:, 1:].float()
-        log_probabilities, entropy = token_log_probabilities(self.policy, batch["ids"], batch["positions"],
-                                                             batch["mask"], self.config.temperature)
-        ratio = (log_probabilities - batch["sampled"]).exp()
-        clipped = ratio.clamp(1 - self.config.clip_ratio, 1 + self.config.clip_ratio)
-        advantages = batch["advantages"][:, None]
-        gain = torch.minimum(ratio * advantages, clipped * advantages)
-        difference = batch["reference"] - log_probabilities
-        penalty = difference.exp() - difference - 1          # Schulman's k3: unbiased, never negative
-        loss = ((batch["kl_weight"][:, None] * penalty - gain) * spoken).sum()
-        return loss, {"kl_per_token": (penalty.detach() * spoken).sum(), "entropy": (entropy.detach() * spoken).sum()}
+        # L = Σ_t −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) + β KL_t      Shao et al. 2024, eq. 3
+        # ρ = π(x_t) / π_sampled(x_t)
+        # KL_t = e^d − d − 1,  d = log π_ref(x_t) − log π(x_t)     Schulman 2020 (k3): unbiased, never negative
+        # The loop divides by the number of sampled tokens         Yu et al. 2025 (DAPO), eq. 8
+        epsilon = self.config.clip_ratio
+        mask = batch["completion_mask"][:, 1:].float()
+        advantages = batch["advantages"][:, None]                            # A, (B, 1)
+        beta = batch["kl_weight"][:, None]                                   # β, (B, 1)
+        log_probs, entropy = token_log_probs(self.policy, batch["ids"], batch["position_ids"], batch["mask"],
+                                             self.config.temperature)        # log π, (B, T − 1)
+        ratio = (log_probs - batch["sampled_log_probs"]).exp()               # ρ
+        clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+        surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+        log_ratio = batch["reference_log_probs"] - log_probs                 # d
+        kl = log_ratio.exp() - log_ratio - 1
+        loss = ((beta * kl - surrogate) * mask).sum()
+        return loss, {"kl_per_token": (kl.detach() * mask).sum(), "entropy": (entropy.detach() * mask).sum()}
 
     def targets(self, batch: Batch) -> float:
-        return float(batch["spoken"][:, 1:].sum())
+        return float(batch["completion_mask"][:, 1:].sum())
 
     def size(self, batch: Batch) -> int:
         return len(batch["ids"])
@@ -88,85 +129,69 @@ class Grpo(Objective):
     def figures(self, batch: Batch) -> dict[str, float]:
         return {"reward": batch["rewards"].mean().item(), "kl": batch["kl"].mean().item(),
                 "kl_weight": batch["kl_weight"][0].item(),
-                "length": batch["spoken"].sum().item() / len(batch["spoken"])}
+                "length": batch["completion_mask"].sum().item() / len(batch["completion_mask"])}
 
     def evaluate(self, step: int) -> dict[str, float]:
         # evaluation must not move what training samples next, and seeding seeds every device
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.config.seed + 1)
-            figures = compare(self.policy, self.reference, self.judge, self.tokenizer, self.held_out, self.config)
+            figures = evaluate_policy(self.policy, self.reference, self.reward_model, self.tokenizer, self.held_out,
+                                      self.config)
         return {name: figures[name] for name in ("held_out_reward", "held_out_kl")}
 
 
-class Sampled:
-    """Prompts, their sampled completions, and the text that the reward model reads."""
-
-    def __init__(self, prompts: list[list[int]], completions: Completions, texts: list[str], device: torch.device):
-        self.prompts, self.completions, self.texts, self.device = prompts, completions, texts, device
-        self.longest = max(map(len, prompts))
-
-    def rows(self, pad_id: int) -> tuple[Tensor, Tensor]:
-        """Ids (B, P + N), prompts padded on the left, and which of them the policy sampled."""
-        left = torch.tensor([[pad_id] * (self.longest - len(prompt)) + prompt for prompt in self.prompts])
-        ids = torch.cat([left, self.completions.ids.cpu()], dim=1)
-        spoken = torch.cat([torch.zeros_like(left, dtype=torch.bool), self.completions.mask.cpu()], dim=1)
-        return ids, spoken
-
-    def _real(self, ids: Tensor) -> Tensor:
-        lengths = torch.tensor([len(prompt) for prompt in self.prompts])
-        return torch.arange(ids.shape[1])[None] >= (self.longest - lengths)[:, None]
-
-    def positions(self, ids: Tensor) -> Tensor:
-        return (self._real(ids).cumsum(1) - 1).clamp(min=0).to(self.device)
-
-    def mask(self, ids: Tensor) -> Tensor:
-        length = ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        own = torch.eye(length, dtype=torch.bool)
-        return (causal & (self._real(ids)[:, None, :] | own))[:, None].to(self.device)
-
-    def log_probabilities(self, ids: Tensor) -> Tensor:
-        """Log-probabilities at sampling time (B, P + N − 1), 0 on prompts."""
-        prompt = torch.zeros(len(ids), self.longest - 1, device=self.device)
-        return torch.cat([prompt, self.completions.log_probabilities], dim=1)
-
-
-def sample(policy: LanguageModel, tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> Sampled:
-    """One continuation of each opening, sampled at the config's temperature from the whole vocabulary."""
-    rendered = [render_prompt(user_asks(continuation_prompt(opening))) for opening in openings]
-    prompts = [encoding.ids for encoding in tokenizer.encode_batch_fast(rendered, add_special_tokens=False)]
-    completions = generate(policy, prompts, config.completion_tokens, end_ids(tokenizer),
-                           pad_id=token_id(tokenizer, END_OF_TEXT), sampling=Sampling(config.temperature))
-    said = tokenizer.decode_batch([row[mask].tolist() for row, mask in
-                                   zip(completions.ids, completions.mask, strict=True)], skip_special_tokens=True)
-    texts = [f"{opening} {text.strip()}" for opening, text in zip(openings, said, strict=True)]
-    return Sampled(prompts, completions, texts, completions.ids.device)
-
-
-def token_log_probabilities(model: LanguageModel, ids: Tensor, positions: Tensor, mask: Tensor, temperature: float
-                            ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each next token and entropy of its distribution, both (B, T − 1), at a temperature."""
-    logits = model(ids, positions, mask)[:, :-1].float() / temperature
-    log_probabilities = F.log_softmax(logits, dim=-1)
-    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
-    return log_probabilities.gather(-1, ids[:, 1:, None])[..., 0], entropy
+def group_advantages(rewards: Tensor, group_size: int) -> Tensor:
+    """A_i = (r_i − mean(r)) / (std(r) + 1e−4) within each group of `group_size` completions of one prompt (B,)."""
+    groups = rewards.view(-1, group_size)
+    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
 
 
 @torch.no_grad()
-def compare(policy: LanguageModel, reference: LanguageModel, judge: OpenedRewardModel, tokenizer: Tokenizer,
-            openings: list[str], config: RlhfConfig) -> dict[str, float]:
-    """Reward, its standard deviation, length and KL of the policy on `openings`; KL in nats a completion, from the
-    log-probabilities of the policy's own samples."""
-    sampled = sample(policy, tokenizer, openings, config)
-    rewards = judge.score(sampled.texts)
-    ids, spoken = sampled.rows(token_id(tokenizer, END_OF_TEXT))
-    arguments = (ids.to(sampled.device), sampled.positions(ids), sampled.mask(ids), config.temperature)
-    own, entropy = token_log_probabilities(policy, *arguments)
-    other, _ = token_log_probabilities(reference, *arguments)
-    counted = spoken[:, 1:].to(sampled.device).float()
+def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> Rollout:
+    """One continuation of each opening, sampled at the config's temperature from the whole vocabulary."""
+    rendered = [render_prompt(user_asks(continuation_prompt(opening))) for opening in openings]
+    prompts = [encoding.ids for encoding in tokenizer.encode_batch_fast(rendered, add_special_tokens=False)]
+    pad_id = token_id(tokenizer, END_OF_TEXT)
+    completions = generate(policy, prompts, config.completion_tokens, end_ids(tokenizer), pad_id=pad_id,
+                           sampling=Sampling(config.temperature))
+    continuations = tokenizer.decode_batch(completions.unpadded(), skip_special_tokens=True)
+    device, new_tokens = completions.ids.device, completions.ids.shape[1]
+    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, "left"))
+    # what pads a completion on the right comes after all that counts, so it needs no mask
+    attention_mask = F.pad(prompt_mask, (0, new_tokens), value=True)
+    return Rollout(
+        ids=torch.cat([prompt_ids, completions.ids], dim=1),
+        completion_mask=torch.cat([torch.zeros_like(prompt_mask), completions.mask], dim=1),
+        position_ids=position_ids_of(attention_mask),
+        mask=left_padded_mask(attention_mask),
+        log_probs=F.pad(completions.log_probs, (prompt_ids.shape[1] - 1, 0)),
+        texts=[f"{opening} {text.strip()}" for opening, text in zip(openings, continuations, strict=True)])
+
+
+def token_log_probs(model: LanguageModel, ids: Tensor, position_ids: Tensor, mask: Tensor, temperature: float
+                    ) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token from the second on, and entropy of the distribution that it is drawn from, both
+    (B, T − 1), at a temperature."""
+    logits = model(ids, position_ids, mask)[:, :-1].float() / temperature
+    log_probs = F.log_softmax(logits, dim=-1)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    return log_probs.gather(-1, ids[:, 1:, None])[..., 0], entropy
+
+
+@torch.no_grad()
+def evaluate_policy(policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
+                    tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> dict[str, float]:
+    """Figures of the policy's samples on `openings`: their reward and its standard deviation, their length in tokens,
+    entropy a token, the share of distinct words, and the KL to the reference in nats a completion."""
+    rollout = sample_rollout(policy, tokenizer, openings, config)
+    rewards = reward_model.score(rollout.texts)
+    inputs = (rollout.ids, rollout.position_ids, rollout.mask, config.temperature)
+    policy_log_probs, entropy = token_log_probs(policy, *inputs)
+    reference_log_probs, _ = token_log_probs(reference, *inputs)
+    mask = rollout.target_mask.float()
+    words = [word for text in rollout.texts for word in text.split()]
     return {"held_out_reward": rewards.mean().item(), "held_out_reward_deviation": rewards.std().item(),
-            "held_out_kl": ((own - other) * counted).sum().item() / len(openings),
-            "held_out_entropy": ((entropy * counted).sum() / counted.sum()).item(),
-            "held_out_length": counted.sum().item() / len(openings),
-            "distinct_words": len({word for text in sampled.texts for word in text.split()})
-            / max(1, sum(len(text.split()) for text in sampled.texts))}
+            "held_out_kl": ((policy_log_probs - reference_log_probs) * mask).sum().item() / len(openings),
+            "held_out_entropy": ((entropy * mask).sum() / mask.sum()).item(),
+            "held_out_length": mask.sum().item() / len(openings),
+            "distinct_words": len(set(words)) / max(1, len(words))}
