@@ -22,7 +22,6 @@ CONTINUATION_WORDS = 36
 TITLE_WORDS = 80
 CONTINUATION_PROMPT_TOKENS = 24
 """Length of a rendered continuation prompt, about: what estimates of work count before there are prompts."""
-MIXTURE_FILE = "mixture.json"
 
 Chat = list[Message]
 
@@ -83,17 +82,6 @@ def sentiment_examples(cleaned: Path, config: InstructConfig, opening_words: int
     chats = _drawn(generator, cleaned, config, opening_words, split).get("sentiment", [])
     answers = {chat[0]["content"]: chat[1]["content"] for chat in chats}
     return [(question.split("\n\n", 1)[1], LABELS.index(answer)) for question, answer in answers.items()]
-
-
-def save_mixture(config: InstructConfig, out_dir: Path) -> None:
-    """Write `mixture.json` beside the model that was fine-tuned on it: from it the mixture can be drawn again."""
-    (out_dir / MIXTURE_FILE).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def read_mixture(directory: Path) -> InstructConfig | None:
-    """The config of the mixture that the model in `directory` was fine-tuned on; None for any other model."""
-    path = directory / MIXTURE_FILE
-    return InstructConfig.model_validate_json(path.read_bytes()) if path.is_file() else None
 
 
 def _drawn(generator: np.random.Generator, cleaned: Path, config: InstructConfig, opening_words: int, split: str

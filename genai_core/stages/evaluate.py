@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from genai_core.config.release import EvaluateConfig
+from genai_core.config.training import InstructConfig
 from genai_core.context import Context, Reporter, Result
-from genai_core.data.instructions import LABELS, end_of_review, read_mixture, review_openings, sentiment_examples
+from genai_core.data.instructions import LABELS, end_of_review, review_openings, sentiment_examples
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
 from genai_core.data.token_files import TokenFile, read_tokens
@@ -44,7 +45,8 @@ class Questions:
 
 
 def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quantized: Path, reward: Path, tokens: Path,
-        cleaned: Path, completion_tokens: int, opening_words: int, out_dir: Path, context: Context) -> Result:
+        cleaned: Path, mixture: InstructConfig, completion_tokens: int, opening_words: int, out_dir: Path,
+        context: Context) -> Result:
     """Write `evaluation.json` (model to figure to value, and the baselines), `samples.json` and `outcomes.json`.
 
     The outcomes of single questions and windows of text tell how much of a difference between two models is noise.
@@ -65,7 +67,7 @@ def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quant
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
     if questions.reviews:
-        table["baseline"] |= _sentiment_baselines(cleaned, instruct, questions, opening_words, reporter)
+        table["baseline"] |= _sentiment_baselines(cleaned, mixture, questions, opening_words, reporter)
     reporter.progress(len(models) + 1, len(models) + 1, "models")
     _write(out_dir / "evaluation.json", table)
     _write(out_dir / "samples.json", samples)
@@ -153,23 +155,22 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
     return figures
 
 
-def _sentiment_baselines(cleaned: Path, instruct: Path | None, questions: Questions, opening_words: int,
+def _sentiment_baselines(cleaned: Path, mixture: InstructConfig, questions: Questions, opening_words: int,
                          reporter: Reporter) -> Figures:
     """Accuracy of the majority class and of TF-IDF with logistic regression, the latter twice.
 
-    `sentiment_accuracy` learns from the reviews that the model in `instruct` was fine-tuned on and reads the same words
-    of each; `tfidf_full_reviews_accuracy` learns from every labelled training review and reads all of it.
+    `sentiment_accuracy` learns from the reviews of the mixture that the chat model was fine-tuned on, and reads the
+    same words of each; `tfidf_full_reviews_accuracy` learns from every labelled training review and reads all of it.
     """
     texts, labels = [row["text"] for row in questions.reviews], [row["label"] for row in questions.reviews]
     figures = {"majority_accuracy": baselines.majority_accuracy(labels)}
-    mixture = read_mixture(instruct) if instruct else None
-    examples = sentiment_examples(cleaned, mixture, opening_words) if mixture else []
+    examples = sentiment_examples(cleaned, mixture, opening_words)
     if len({label for _, label in examples}) == len(LABELS):
         figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
             [text for text, _ in examples], [label for _, label in examples],
             [end_of_review(text) for text in texts], labels)
     else:
-        reporter.note("no baseline of sentiment like for like: no model was fine-tuned on reviews of both labels")
+        reporter.note("no baseline of sentiment like for like: the mixture has no reviews of both labels")
     known = [row for row in read_table(cleaned, "documents", split="train") if row["label"] is not None]
     figures["tfidf_full_reviews_accuracy"] = baselines.tfidf_sentiment_accuracy(
         [row["text"] for row in known], [row["label"] for row in known], texts, labels)

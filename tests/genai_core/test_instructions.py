@@ -13,7 +13,6 @@ from genai_core.data.instructions import (
     REVIEW_WORDS,
     TITLE_WORDS,
     build_mixture,
-    save_mixture,
     sentiment_prompt,
     title_prompt,
 )
@@ -55,7 +54,7 @@ def test_there_are_as_many_chats_of_each_task_as_asked_for_repeated_where_there_
 
 
 def test_the_baseline_of_sentiment_learns_from_the_reviews_of_the_mixture_as_the_model_reads_them(
-        cleaned, tmp_path, recorder, monkeypatch):
+        cleaned, recorder, monkeypatch):
     """As many, the same ones, cut alike; from all whole reviews there is a figure of its own."""
     config = load_pipeline("smoke").instruct.model_copy(update={"sentiment": 60, "dialogue": 0})
     chats = [chat for chat in build_mixture(cleaned, config, opening_words=5)
@@ -70,8 +69,7 @@ def test_the_baseline_of_sentiment_learns_from_the_reviews_of_the_mixture_as_the
         return float(len(learned))
 
     monkeypatch.setattr(evaluate.baselines, "tfidf_sentiment_accuracy", remember)
-    save_mixture(config, tmp_path)
-    figures = evaluate._sentiment_baselines(cleaned, tmp_path, questions, 5, recorder)
+    figures = evaluate._sentiment_baselines(cleaned, config, questions, 5, recorder)
     assert (figures["sentiment_accuracy"], figures["tfidf_full_reviews_accuracy"]) == (1.0, 2.0)
     texts, labels, held_out_texts = learned[0]
     assert len(texts) == 60
