@@ -26,7 +26,6 @@ def configure(workspace: Workspace) -> None:
     os.environ.update({
         "GENAI_HOME": str(workspace.root),
         "PREFECT_HOME": str(workspace.prefect),
-        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(workspace.prefect / "storage"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "genai_core,tasks",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
