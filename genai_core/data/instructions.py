@@ -17,6 +17,7 @@ from genai_core.data.tables import read_table
 from genai_core.errors import InputError
 
 LABELS = ("negative", "positive")
+"""What the labels 0 and 1 of a review say."""
 REVIEW_WORDS = 90
 CONTINUATION_WORDS = 36
 TITLE_WORDS = 80

@@ -50,7 +50,7 @@ LONGEST_PLAIN = 512
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight, in float32 (Zhang & Sennrich 2019, eq. 4)."""
+    """x / sqrt(mean(x²) + eps) · weight, in float32 whatever the precision of x (Zhang & Sennrich 2019, eq. 4)."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
@@ -58,9 +58,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x_float = x.float()
-        scale = torch.rsqrt(x_float.pow(2).mean(-1, keepdim=True) + self.eps)
-        return (x_float * scale * self.weight).to(x.dtype)
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
 def rotary_angles(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

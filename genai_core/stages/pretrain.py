@@ -12,7 +12,6 @@ from genai_core.hardware import choose_device
 from genai_core.models.transformer import Transformer, transformer_config
 from genai_core.training.loop import train
 from genai_core.training.objectives.next_token import NextToken
-from genai_core.training.outcome import outcome
 
 
 def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, context: Context) -> Result:
@@ -24,4 +23,4 @@ def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, context: Context
     objective = NextToken(model, tokens, config, device)
     trained = train(model, objective, config, context)
     save_model(model, tokens, out_dir)
-    return outcome(trained, model, out_dir, "bits_per_byte/")
+    return trained.outcome(model, out_dir, "bits_per_byte/")

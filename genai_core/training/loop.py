@@ -7,26 +7,27 @@ step itself and a resumed run sees exactly what an uninterrupted one would have 
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
-from genai_core.context import Context, Reporter
+from genai_core.context import Context, Reporter, Result
 from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.training import checkpoints
-from genai_core.training.curves import Curves, finite
+from genai_core.training.curves import Curves, finite, last_values, save_curves
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.optimizers import build_optimizers
-from genai_core.training.schedule import learning_rate_factor
+from genai_core.training.optimizers import build_optimizers, learning_rate_factor
 
 COMPILE_FLOPS = {"cpu": 2.5e13, "cuda": 1e16}
 """Runs with more floating-point operations than this earn the time of torch.compile back (docs/LOG.md)."""
 
 MAX_SKIPPED_STEPS = 10
+"""Steps in a row whose loss or gradient may be infinite or NaN before training stops."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,17 @@ class Trained:
 
     curves: Curves
     metrics: dict[str, float]
-    """The same for every run with the same inputs."""
+    """Figures that are the same for every run with the same inputs."""
     measurements: dict[str, Any]
     """Seconds, speed and hardware of this run."""
+
+    def outcome(self, model: nn.Module, out_dir: Path, *prefixes: str) -> Result:
+        """Write the curves beside the model. The result has the loop's metrics, the last points of the curves whose
+        names begin with one of `prefixes`, and the number of the model's parameters."""
+        save_curves(self.curves, out_dir)
+        last = {name: value for prefix in prefixes for name, value in last_values(self.curves, prefix).items()}
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return Result(self.metrics | last | {"parameters": parameters}, self.measurements)
 
 
 def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:

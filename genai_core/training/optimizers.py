@@ -1,4 +1,7 @@
-"""AdamW for vectors and embeddings, Muon for the matrices inside the layers; SGD to compare them with."""
+"""Optimizers and the schedule of their learning rate.
+
+AdamW trains vectors and embeddings, Muon the matrices inside the layers; SGD is there to compare them with.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -83,3 +86,16 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate,
                               betas=config.adam_betas, fused=True)]
+
+
+def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
+    """Learning rate at `step` of `steps`, as a share of the peak: linear up, constant, linear down to the final share
+    (warmup-stable-decay: Hu et al. 2024, section 4)."""
+    warmup = max(1, round(config.warmup_fraction * steps))
+    decay = round(config.decay_fraction * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if step < steps - decay:
+        return 1.0
+    left = (steps - 1 - step) / max(1, decay - 1)
+    return config.final_learning_rate_fraction + (1 - config.final_learning_rate_fraction) * left

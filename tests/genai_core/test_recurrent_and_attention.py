@@ -25,9 +25,10 @@ CELLS = sorted(TORCH)
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 3])
-def test_cells_equal_those_of_torch(cell, layers):
+@pytest.mark.parametrize("fused", [False, True])
+def test_cells_equal_those_of_torch(cell, layers, fused):
     torch.manual_seed(0)
-    ours, theirs = RecurrentStack(cell, 7, 11, layers), TORCH[cell](7, 11, layers, batch_first=True)
+    ours, theirs = RecurrentStack(cell, 7, 11, layers, fused), TORCH[cell](7, 11, layers, batch_first=True)
     for number, layer in enumerate(ours.layers):
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             getattr(theirs, f"{name}_l{number}").data.copy_(getattr(layer, name))
@@ -41,6 +42,25 @@ def test_cells_equal_those_of_torch(cell, layers):
     outputs.square().sum().backward()
     expected.square().sum().backward()
     assert torch.allclose(ours.layers[0].weight_hh.grad, theirs.weight_hh_l0.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_kernel_continues_from_a_state_and_computes_under_autocast(cell):
+    torch.manual_seed(0)
+    stack = RecurrentStack(cell, 7, 11, 2)
+    inputs = torch.randn(4, 9, 7)
+    results = {}
+    for fused in (False, True):
+        for layer in stack.layers:
+            layer.fused = fused
+        first, states = stack(inputs[:, :4])
+        rest, _ = stack(inputs[:, 4:], states)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            _, states = stack(inputs[:, :4])
+            low, _ = stack(inputs[:, 4:], states)
+        results[fused] = torch.cat([first, rest], dim=1), low.float()
+    assert torch.allclose(results[True][0], results[False][0], atol=1e-6)
+    assert torch.allclose(results[True][1], results[False][1], atol=0.02)
 
 
 def language_models():
@@ -70,8 +90,8 @@ def test_recurrent_padding_leaves_the_state_as_it_was():
     for cell in CELLS:
         layer = LAYERS[cell](5, 6)
         inputs = torch.randn(2, 4, 5)
-        real = torch.tensor([[True, True, False, False], [False, True, True, True]])
-        _, state = layer(inputs, None, real)
+        attention_mask = torch.tensor([[True, True, False, False], [False, True, True, True]])
+        _, state = layer(inputs, None, attention_mask)
         _, first = layer(inputs[:1, :2])
         _, second = layer(inputs[1:, 1:])
         for padded, alone in zip(state, zip(first, second, strict=True), strict=True):

@@ -19,8 +19,7 @@ from genai_core.stages import pretrain
 from genai_core.training import checkpoints, loop
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Objective
-from genai_core.training.optimizers import Muon, build_optimizers, orthogonalize
-from genai_core.training.schedule import learning_rate_factor
+from genai_core.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalize
 from tests.conftest import Recorder
 
 CONFIG = {"layers": 2, "hidden_size": 32, "heads": 2, "key_value_heads": 1, "head_size": 16, "feed_forward_size": 64,

@@ -1,4 +1,4 @@
-"""The encoder learns a task from few labels: fine-tuned, from scratch, or with its features frozen."""
+"""Training a classifier on few labels: the encoder fine-tuned, from scratch, or with its features frozen."""
 
 import json
 from dataclasses import replace
@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from genai_core.context import Context, Result
+from genai_core.data.instructions import LABELS
 from genai_core.families.bert.config import FineTuneConfig
 from genai_core.families.bert.masked_tokens import flops_per_text
 from genai_core.families.bert.model import Bert, BertClassifier, BertShape
-from genai_core.families.classification.objective import EVALUATION_BATCH, ReviewLabels, predict
+from genai_core.families.classification.objective import EVALUATION_BATCH, ReviewLabels, accuracy, predict
 from genai_core.families.classification.reviews import Reviews, load_reviews
 from genai_core.families.directory import load_into, read_shape, save_family_model
 from genai_core.hardware import choose_device
@@ -35,14 +36,14 @@ def run(config: FineTuneConfig, *, data: Path, encoder: Path, out_dir: Path, con
             steps = max(config.least_steps, round(count * config.epochs / config.batch_size))
             objective = ReviewLabels(model, chosen, validation, config, steps,
                                      flops_per_text(model.encoder, reviews.ids.shape[1]), device)
-            own = replace(context, checkpoint_dir=context.checkpoint_dir / str(labels))
-            trained = train(model, objective, config, own)
+            trained = train(model, objective, config,
+                            replace(context, checkpoint_dir=context.checkpoint_dir / str(labels)))
             curves |= {f"{name}/{labels}": points for name, points in trained.curves.items()}
             metrics["flops"] += trained.metrics["flops"]
             seconds += trained.measurements["training_seconds"]
-        accuracy = (predict(model, test, device) == test.labels).float().mean().item()
-        metrics[f"accuracy_{labels}_labels"] = accuracy
-        context.reporter.note(f"{config.start}, {count:,} labels: accuracy {accuracy:.3f}")
+        test_accuracy = accuracy(predict(model, test, device), test)
+        metrics[f"accuracy_{labels}_labels"] = test_accuracy
+        context.reporter.note(f"{config.start}, {count:,} labels: accuracy {test_accuracy:.3f}")
     save_family_model(model, "bert_classifier", model.encoder.shape, out_dir, data)
     save_curves(curves, out_dir)
     accuracies = {name: value for name, value in metrics.items() if name.startswith("accuracy")}
@@ -51,30 +52,31 @@ def run(config: FineTuneConfig, *, data: Path, encoder: Path, out_dir: Path, con
 
 
 def _first(reviews: Reviews, count: int) -> Reviews:
-    """`count` reviews, drawn once for all ways of training, each number containing the smaller ones."""
+    """`count` reviews in a random order that is the same for every way of training, so that a larger number contains
+    the smaller ones."""
     order = torch.randperm(len(reviews.labels), generator=torch.Generator().manual_seed(0))[:count]
-    return Reviews(reviews.ids[order], reviews.real[order], reviews.labels[order],
+    return Reviews(reviews.ids[order], reviews.attention_mask[order], reviews.labels[order],
                    [reviews.texts[number] for number in order.tolist()])
 
 
 def _model(config: FineTuneConfig, encoder: Path, device: torch.device) -> BertClassifier:
     torch.manual_seed(config.seed)
-    inner = Bert(read_shape(encoder, BertShape))
+    bert = Bert(read_shape(encoder, BertShape))
     if config.start != "scratch":
-        load_into(inner, encoder, device)
-    return BertClassifier(inner, 2).to(device)
+        load_into(bert, encoder, device)
+    return BertClassifier(bert, len(LABELS)).to(device)
 
 
 @torch.no_grad()
 def _fit_head(model: BertClassifier, reviews: Reviews, device: torch.device) -> None:
-    """Logistic regression on the features, which stay as they are; its weights become the classifier's."""
+    """Fit logistic regression to the features, and make its weights those of the classifier."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     model.eval()
-    features = torch.cat([model.features(reviews.ids[first:first + EVALUATION_BATCH].to(device),
-                                         reviews.real[first:first + EVALUATION_BATCH].to(device)).cpu()
-                          for first in range(0, len(reviews.labels), EVALUATION_BATCH)]).numpy()
+    batches = zip(reviews.ids.split(EVALUATION_BATCH), reviews.attention_mask.split(EVALUATION_BATCH), strict=True)
+    parts = [model.features(ids.to(device), attention_mask.to(device)).cpu() for ids, attention_mask in batches]
+    features = torch.cat(parts).numpy()
     scaler = StandardScaler().fit(features)
     fitted = LogisticRegression(max_iter=2000).fit(scaler.transform(features), reviews.labels.numpy())
     weight = torch.from_numpy(fitted.coef_[0] / scaler.scale_).float()

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
+from genai_core.data.instructions import LABELS
 from genai_core.families.bert.model import Bert, BertClassifier, BertShape
 from genai_core.families.classification.generation import ReviewClassifier
-from genai_core.families.classification.reviews import LABELS
 from genai_core.families.directory import load_into, read_shape
 from genai_core.models.kinds import Opened
 
 
 def open_encoder(directory: Path, device: torch.device) -> Opened:
-    """The encoder of a directory; it makes nothing by itself, others start from it."""
+    """The encoder of a directory, which classifiers start from; by itself it makes nothing."""
     return Opened(directory, load_into(Bert(read_shape(directory, BertShape)), directory, device), device)
 
 

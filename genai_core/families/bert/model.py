@@ -21,6 +21,8 @@ class BertShape:
 
 
 class Bert(nn.Module):
+    """The encoder, with a head that fills in masked tokens."""
+
     def __init__(self, shape: BertShape):
         super().__init__()
         self.shape = shape
@@ -33,16 +35,16 @@ class Bert(nn.Module):
         for part in (self.embedding, self.positions, self.head):
             nn.init.normal_(part.weight, std=0.02)
 
-    def hidden(self, ids: Tensor, real: Tensor) -> Tensor:
-        """States (B, T, C) of ids (B, T), `real` being False on padding."""
+    def hidden(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states (B, T, C) of token ids (B, T); the attention mask (B, T) is False on padding."""
         x = self.embedding(ids) + self.positions.weight[:ids.shape[1]]
         for block in self.layers:
-            x = block(x, real[:, None, None])
+            x = block(x, attention_mask[:, None, None])
         return self.norm(x)
 
-    def forward(self, ids: Tensor, real: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token at each place."""
-        return self.head(self.hidden(ids, real))
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits (B, T, V) of the token at each position."""
+        return self.head(self.hidden(ids, attention_mask))
 
 
 class BertClassifier(nn.Module):
@@ -50,15 +52,15 @@ class BertClassifier(nn.Module):
 
     def __init__(self, encoder: Bert, labels: int):
         super().__init__()
-        self.encoder, self.shape = encoder, encoder.shape
+        self.encoder = encoder
+        self.shape = encoder.shape
         self.classifier = nn.Linear(encoder.shape.hidden_size, labels)
 
-    def features(self, ids: Tensor, real: Tensor) -> Tensor:
-        """(B, C)"""
-        weights = real[:, :, None].float()
-        return (self.encoder.hidden(ids, real).float() * weights).sum(1) / weights.sum(1)
+    def features(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Mean of the hidden states (B, C), padding left out."""
+        weights = attention_mask[:, :, None].float()
+        return (self.encoder.hidden(ids, attention_mask).float() * weights).sum(1) / weights.sum(1)
 
-    def forward(self, ids: Tensor, real: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits (B, L)."""
-        return self.classifier(self.features(ids, real))
-
+        return self.classifier(self.features(ids, attention_mask))

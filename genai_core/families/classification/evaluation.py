@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from genai_core.context import Context, Result
+from genai_core.data.instructions import LABELS
 from genai_core.evaluation.baselines import majority_accuracy, tfidf_sentiment_accuracy
 from genai_core.families.classification.config import ClassificationEvaluationConfig
 from genai_core.families.classification.generation import load_classifier
-from genai_core.families.classification.objective import predict
-from genai_core.families.classification.reviews import LABELS, Reviews, load_reviews
+from genai_core.families.classification.objective import accuracy, predict
+from genai_core.families.classification.reviews import Reviews, load_reviews
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
@@ -21,17 +22,17 @@ def run(config: ClassificationEvaluationConfig, *, data: Path, models: dict[str,
         context: Context) -> Result:
     """Write the accuracy of each model, of the majority, and of TF-IDF with logistic regression."""
     reporter = context.reporter
-    where = choose_device(context.device)
+    device = choose_device(context.device)
     train, test = load_reviews(data, "train"), load_reviews(data, "test")
     pictures, columns, samples = Pictures(out_dir), dict[str, dict[str, float]](), {}
     for name, directory in models.items():
-        seen = predict(load_classifier(directory, where), test, where)
-        columns[name] = {"accuracy": (seen == test.labels).float().mean().item(),
-                         **_by_labels(directory)}
+        predictions = predict(load_classifier(directory, device), test, device)
+        columns[name] = {"accuracy": accuracy(predictions, test), **_by_labels(directory)}
         reporter.note(f"{name}: accuracy {columns[name]['accuracy']:.3f}")
         shown = range(0, len(test.texts), max(1, len(test.texts) // max(1, config.samples)))
-        samples[name] = [{"task": "sentiment", "asked": test.texts[number][:300], "answered": LABELS[seen[number]],
-                          "expected": LABELS[test.labels[number]]} for number in shown][:config.samples]
+        samples[name] = [{"task": "sentiment", "asked": test.texts[number][:300],
+                          "answered": LABELS[predictions[number]], "expected": LABELS[test.labels[number]]}
+                         for number in shown][:config.samples]
     columns["baseline"] = {"accuracy": _tfidf(train, test, len(train.labels)),
                            "majority_accuracy": majority_accuracy(test.labels.tolist())}
     counts = sorted({int(figure.split("_")[1]) for figures in columns.values() for figure in figures
@@ -44,6 +45,7 @@ def run(config: ClassificationEvaluationConfig, *, data: Path, models: dict[str,
 
 
 def _by_labels(directory: Path) -> dict[str, float]:
+    """Accuracy by the number of labels, of a model that was trained on several numbers of them."""
     path = directory / "accuracies.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -69,7 +71,7 @@ def _draw_labels(columns: dict[str, dict[str, float]], pictures: Pictures) -> No
 
 
 def _draw_curves(models: dict[str, Path], pictures: Pictures) -> None:
-    """Accuracy on held-out reviews while training: where it falls again, the model learns the reviews by heart."""
+    """Draw accuracy on validation reviews during training: where it falls again, the model overfits."""
     figure, axes = figure_and_axes(6, 3)
     for name, directory in models.items():
         curves = read_curves(directory)

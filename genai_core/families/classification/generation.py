@@ -1,4 +1,4 @@
-"""Telling the sentiment of a review with any of the classifiers."""
+"""Classifying a review by its sentiment, with any of the classifiers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from genai_core.data.instructions import LABELS
 from genai_core.errors import InputError
-from genai_core.families.classification.reviews import LABELS, encode_reviews
+from genai_core.families.classification.reviews import encode_reviews
 from genai_core.inference.generate import Sampling
 from genai_core.models.kinds import Opened, kind_of, open_model
 
@@ -19,11 +20,12 @@ class ReviewClassifier(Opened):
 
     @torch.no_grad()
     def complete(self, prompt: str, max_new_tokens: int, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
-        """The sentiment of a review and how sure the model is, in one piece."""
+        """The sentiment of a review and its probability, in one piece."""
         length = self.model.shape.text_tokens      # type: ignore[union-attr]
-        ids, real = encode_reviews(self.directory, [prompt], length)      # type: ignore[arg-type]
-        seen = int(real.sum())
-        probabilities = torch.softmax(self.model(ids[:, :seen].to(self.device), real[:, :seen].to(self.device)), 1)[0]
+        ids, attention_mask = encode_reviews(self.directory, [prompt], length)      # type: ignore[arg-type]
+        tokens = int(attention_mask.sum())
+        logits = self.model(ids[:, :tokens].to(self.device), attention_mask[:, :tokens].to(self.device))
+        probabilities = torch.softmax(logits, dim=1)[0]
         yield f"{LABELS[int(probabilities.argmax())]} ({probabilities.max().item():.0%})"
 
 

@@ -21,17 +21,24 @@ from genai_core.errors import InputError
 from genai_core.families.classification.config import ReviewsConfig
 from genai_core.families.images.digits import SPLITS
 
-LABELS = ("negative", "positive")
-
 
 class Reviews(NamedTuple):
+    """N reviews, padded on the right to T tokens."""
+
     ids: Tensor
-    """(N, T) int64, padded on the right."""
-    real: Tensor
-    """(N, T), False on padding."""
+    """Token ids (N, T), int64."""
+    attention_mask: Tensor
+    """Attention mask (N, T): False on padding."""
     labels: Tensor
-    """(N,): 0 negative, 1 positive."""
+    """Labels (N,): 0 negative, 1 positive."""
     texts: list[str]
+
+    def batch(self, rows: Tensor | slice, device: torch.device) -> dict[str, Tensor]:
+        """Ids, attention mask and labels of some reviews, padded to the longest of them."""
+        longest = int(self.attention_mask[rows].sum(1).max())
+        return {"ids": self.ids[rows, :longest].to(device),
+                "attention_mask": self.attention_mask[rows, :longest].to(device),
+                "labels": self.labels[rows].to(device)}
 
 
 def run(config: ReviewsConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
@@ -73,14 +80,15 @@ def _labelled(collected: Path, split: str, config: ReviewsConfig) -> list[tuple[
 
 
 def load_reviews(directory: Path, split: str) -> Reviews:
+    """The reviews of a split. Raises InputError, naming the file, when they cannot be read."""
     try:
         table = pq.read_table(directory / f"{split}.parquet")
         length = json.loads((directory / "reviews.json").read_text(encoding="utf-8"))["text_tokens"]
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise InputError(f"{directory / split}.parquet: not readable reviews ({error})") from None
     texts = table["text"].to_pylist()
-    ids, real = encode_reviews(directory, texts, length)
-    return Reviews(ids, real, torch.tensor(table["label"].to_pylist()), texts)
+    ids, attention_mask = encode_reviews(directory, texts, length)
+    return Reviews(ids, attention_mask, torch.tensor(table["label"].to_pylist()), texts)
 
 
 def encode_reviews(directory: Path, texts: list[str], length: int) -> tuple[Tensor, Tensor]:

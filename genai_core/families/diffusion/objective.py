@@ -1,5 +1,6 @@
 """The simple loss of denoising diffusion: the squared error of the noise (Ho et al. 2020, eq. 14)."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,13 +9,11 @@ from torch import Tensor, nn
 from genai_core.context import Context, Result
 from genai_core.families.diffusion.config import DiffusionConfig
 from genai_core.families.diffusion.model import NO_LABEL, Diffusion, DiffusionShape
-from genai_core.families.directory import save_family_model
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
-from genai_core.hardware import choose_device
-from genai_core.training.loop import train
+from genai_core.families.images.objective import ImageObjective
+from genai_core.families.training import train_family_model
+from genai_core.models.flops import counted_flops
 from genai_core.training.objectives.objective import Batch
-from genai_core.training.outcome import outcome
 
 
 class Denoising(ImageObjective):
@@ -22,7 +21,7 @@ class Denoising(ImageObjective):
 
     def __init__(self, model: Diffusion, data: Path, config: DiffusionConfig, device: torch.device):
         zero = torch.zeros(1, dtype=torch.int64, device=device)
-        flops = multiplying_flops(model.network, torch.zeros(1, 1, 28, 28, device=device), zero, zero)
+        flops = counted_flops(model.network, torch.zeros(1, 1, 28, 28, device=device), zero, zero)
         super().__init__(*load_digits(data, "train"), config, device, flops)
         self.model, self.diffusion = model, config
         self.validation = self._noised(*load_digits(data, "validation"), torch.Generator().manual_seed(0), withheld=0.0)
@@ -61,10 +60,7 @@ class Denoising(ImageObjective):
 
 def run(config: DiffusionConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train a diffusion model on the digits in `data` and write its model directory to `out_dir`."""
-    device = choose_device(context.device)
-    torch.manual_seed(config.seed)
     shape = DiffusionShape(config.channels, config.noise_steps, config.sampling_steps, config.guidance)
-    model = Diffusion(shape).to(device)
-    trained = train(model, Denoising(model, data, config, device), config, context)
-    save_family_model(model, "diffusion", shape, out_dir)
-    return outcome(trained, model.network, out_dir, "held_out")
+    objective = partial(Denoising, data=data, config=config)
+    return train_family_model("diffusion", Diffusion, shape, objective, config, context, out_dir,
+                              figures=("held_out",), counted="network")

@@ -14,6 +14,7 @@ from genai_core.context import Context, Result
 from genai_core.data.batches import epoch_order, pad
 from genai_core.data.chat import END_OF_TEXT, TURN_END, TURN_START, plain, token_id
 from genai_core.data.clean.decontaminate import HeldOut
+from genai_core.data.instructions import LABELS
 from genai_core.data.tables import read_table
 from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
@@ -22,7 +23,6 @@ from genai_core.families.images.digits import SPLITS
 
 PREFIXES: dict[Task, str] = {"translate": "translate English to Spanish: ", "sentiment": "sentiment: ",
                              "title": "title: "}
-SENTIMENTS = ("negative", "positive")
 SORTED_BATCHES = 16
 """Pairs of this many batches are sorted by length together, so that little of a batch is padding."""
 
@@ -66,7 +66,7 @@ def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list
     prefix = PREFIXES[task] if len(config.tasks) > 1 else ""
     if task == "sentiment":
         rows = [row for row in read_table(collected, "documents", split=split) if row["label"] is not None]
-        pairs = [Pair(task, prefix + plain(row["text"]), SENTIMENTS[row["label"]]) for row in rows]
+        pairs = [Pair(task, prefix + plain(row["text"]), LABELS[row["label"]]) for row in rows]
     elif task == "title":
         rows = read_table(collected, "titles", split=split)
         pairs = [Pair(task, prefix + plain(row["text"]), plain(row["title"])) for row in rows]

@@ -1,5 +1,6 @@
 """The game of generator and discriminator: binary cross-entropy, or the Wasserstein distance with gradient penalty."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,16 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai_core.context import Context, Result
-from genai_core.families.directory import save_family_model
 from genai_core.families.gan.config import GanConfig
 from genai_core.families.gan.model import Gan, GanShape
 from genai_core.families.images.digits import load_digits
 from genai_core.families.images.evaluation import ImageJudge, asked_labels
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
-from genai_core.hardware import choose_device
-from genai_core.training.loop import train
+from genai_core.families.images.objective import ImageObjective
+from genai_core.families.training import train_family_model
+from genai_core.models.flops import counted_flops
 from genai_core.training.objectives.objective import Batch
-from genai_core.training.outcome import outcome
 
 MONITOR_IMAGES = 500
 
@@ -27,7 +26,7 @@ class Adversarial(ImageObjective):
     def __init__(self, model: Gan, data: Path, classifier: Path, config: GanConfig, device: torch.device):
         noise, image = torch.zeros(1, config.latent_size, device=device), torch.zeros(1, 1, 28, 28, device=device)
         # a step of either player takes both networks forward and one or both back
-        flops = multiplying_flops(model.generator, noise) + 2 * multiplying_flops(model.discriminator, image)
+        flops = counted_flops(model.generator, noise) + 2 * counted_flops(model.discriminator, image)
         super().__init__(*load_digits(data, "train"), config, device, flops)
         self.model, self.game = model, config
         self.judge = ImageJudge(classifier, load_digits(data, "validation")[0], device)
@@ -89,10 +88,7 @@ class Adversarial(ImageObjective):
 
 def run(config: GanConfig, *, data: Path, classifier: Path, out_dir: Path, context: Context) -> Result:
     """Train both networks on the digits in `data`, watched by `classifier`; write the model directory to `out_dir`."""
-    device = choose_device(context.device)
-    torch.manual_seed(config.seed)
     shape = GanShape(config.channels, config.latent_size, batch_norm=config.objective == "dcgan")
-    model = Gan(shape).to(device)
-    trained = train(model, Adversarial(model, data, classifier, config, device), config, context)
-    save_family_model(model, "gan", shape, out_dir)
-    return outcome(trained, model.generator, out_dir, "classes", "frechet")
+    objective = partial(Adversarial, data=data, classifier=classifier, config=config)
+    return train_family_model("gan", Gan, shape, objective, config, context, out_dir,
+                              figures=("classes", "frechet"), counted="generator")

@@ -16,7 +16,10 @@ class ImageObjective(Objective):
 
     def __init__(self, images: Tensor, labels: Tensor, config: ImageTrainConfig, device: torch.device,
                  flops_per_image: float):
-        self.images, self.labels, self.config, self.device = images, labels, config, device
+        self.images = images
+        self.labels = labels
+        self.config = config
+        self.device = device
         self.steps = config.steps
         self.flops = config.steps * config.batch_size * flops_per_image
         self.evaluation_steps = evenly_spaced(config.steps, config.evaluations)
@@ -35,16 +38,3 @@ class ImageObjective(Objective):
 
     def size(self, batch: Batch) -> int:
         return len(batch["images"])
-
-
-def multiplying_flops(model: torch.nn.Module, *example: Tensor) -> float:
-    """Floating-point operations of forward and backward for one example: three times those of the forward pass, which
-    are counted as PyTorch executes it."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    training = model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(*example)
-    model.train(training)
-    return 3.0 * counter.get_total_flops()

@@ -11,8 +11,9 @@ from genai_core.families.directory import save_family_model
 from genai_core.families.images.classifier import ClassifierShape, DigitClassifier
 from genai_core.families.images.config import ClassifierConfig
 from genai_core.families.images.digits import load_digits
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.images.objective import ImageObjective
 from genai_core.hardware import choose_device
+from genai_core.models.flops import counted_flops
 from genai_core.training.curves import last_values, save_curves
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Batch
@@ -24,7 +25,7 @@ LARGEST_SHIFT = 2
 class DigitLabels(ImageObjective):
     def __init__(self, model: DigitClassifier, images: Tensor, labels: Tensor, data: Path, config: ClassifierConfig,
                  device: torch.device):
-        flops = multiplying_flops(model, torch.zeros(1, 1, 28, 28, device=device))
+        flops = counted_flops(model, torch.zeros(1, 1, 28, 28, device=device))
         super().__init__(images, labels, config, device, flops)
         self.model = model
         self.validation = tuple(tensor.to(device) for tensor in load_digits(data, "validation"))

@@ -1,4 +1,4 @@
-"""Many to one: recurrent layers read a text, their last state tells its label.
+"""Many to one: recurrent layers read a text, and a linear layer classifies it by their last state.
 
 Shapes: B texts, T tokens, L labels.
 """
@@ -22,6 +22,8 @@ class ManyToOneShape:
 
 
 class ManyToOne(nn.Module):
+    """Embedding, one recurrent layer, linear classifier."""
+
     def __init__(self, shape: ManyToOneShape):
         super().__init__()
         self.shape = shape
@@ -30,7 +32,7 @@ class ManyToOne(nn.Module):
         self.recurrent = RecurrentStack(shape.cell, shape.embedding_size, shape.hidden_size, 1)
         self.classifier = nn.Linear(shape.hidden_size, shape.labels)
 
-    def forward(self, ids: Tensor, real: Tensor) -> Tensor:
-        """Logits (B, L) of ids (B, T); padding leaves the state as it was."""
-        _, states = self.recurrent(self.dropout(self.embedding(ids)), None, real)
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits (B, L) for token ids and attention mask, both (B, T); padding leaves the state as it was."""
+        _, states = self.recurrent(self.dropout(self.embedding(ids)), None, attention_mask)
         return self.classifier(states[-1][0])

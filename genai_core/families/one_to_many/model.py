@@ -15,6 +15,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 ALPHABET = "^$" + "".join(sorted(set("".join(NAMES))))
 """The marks of beginning and end, then the letters."""
 LONGEST = max(map(len, NAMES)) + 1
+"""Length of the longest name with its end mark."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class OneToManyShape:
 
 
 class OneToMany(nn.Module):
+    """A convolutional encoder, and a recurrent decoder that begins in the state that the encoder gives."""
+
     def __init__(self, shape: OneToManyShape):
         super().__init__()
         self.shape = shape
@@ -36,7 +39,7 @@ class OneToMany(nn.Module):
         self.head = nn.Linear(shape.hidden_size, len(ALPHABET))
 
     def first_state(self, images: Tensor) -> State:
-        """The image's features as hidden state; an LSTM's cell begins with them too."""
+        """State of the decoder before the first letter: the features of the image, for an LSTM's cell too."""
         features = self.look(images)
         return (features,) * self.decoder.states
 
@@ -47,7 +50,7 @@ class OneToMany(nn.Module):
 
     @torch.no_grad()
     def write(self, images: Tensor) -> list[str]:
-        """The likeliest letter, again and again."""
+        """Names of images (B, 1, 28, 28) by greedy decoding."""
         state = self.first_state(images)
         letter = torch.zeros(len(images), 1, dtype=torch.int64, device=images.device)
         written = []
@@ -60,7 +63,8 @@ class OneToMany(nn.Module):
 
 
 def spelled(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Letters that the decoder is given and asked for, both (B, LONGEST), of digits (B,); names end in `$`."""
+    """Inputs and targets of the decoder, both (B, LONGEST), for digits (B,): the letters of their names from `^` on,
+    and from the first letter on, filled up with `$`."""
     rows = [[ALPHABET.index(letter) for letter in "^" + NAMES[label].ljust(LONGEST, "$")] for label in labels.tolist()]
     letters = torch.tensor(rows)
     return letters[:, :-1], letters[:, 1:]

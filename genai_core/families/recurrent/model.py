@@ -1,17 +1,19 @@
 """Recurrent cells written out, and the language model of them: embedding → recurrent layers → linear.
 
-Each layer holds its weights as torch.nn.RNN, LSTM and GRU do, and gives the same numbers.
+Each layer holds its weights as torch.nn.RNN, LSTM and GRU do, and gives the same numbers; on a GPU their kernels run.
 
 Shapes: B sequences, T tokens, I inputs, H hidden size, G gates (blocks of H rows in a weight), V vocabulary.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.models.flops import flops_per_token, matrix_weights
 from genai_core.models.language_model import LanguageModel
 
 State = tuple[Tensor, ...]
@@ -19,10 +21,20 @@ State = tuple[Tensor, ...]
 
 
 class RecurrentLayer(nn.Module, ABC):
-    """One layer over time: the inputs' products of all steps at once, then the steps one after the other."""
+    """One layer over time: the products with the inputs of all steps at once, then one step after the other.
+
+    The steps are written out here. PyTorch's kernel, which is cuDNN's on a GPU, does the same with the same weights; it
+    runs where it is faster.
+    """
 
     gates: int
+    """Blocks of `hidden_size` rows in each weight."""
     states: int = 1
+    """Number of tensors in the state."""
+    fused: bool | None = None
+    """Whether to run PyTorch's kernel; None runs it on a GPU, and on a CPU where `fused_on_cpu` says so."""
+    fused_on_cpu: bool = False
+    """Whether the kernel is faster on a CPU too, for more than one step (docs/LOG.md)."""
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -36,26 +48,51 @@ class RecurrentLayer(nn.Module, ABC):
 
     @abstractmethod
     def step(self, projected: Tensor, state: State) -> State:
-        """The next state from W_ih x_t + b_ih (B, G·H) and the state before."""
+        """The next state from `projected` = W_ih x_t + b_ih (B, G·H) and the state before."""
 
-    def forward(self, inputs: Tensor, state: State | None = None, real: Tensor | None = None) -> tuple[Tensor, State]:
-        """The hidden states (B, T, H) for inputs (B, T, I), and the last state; where `real` (B, T) is False, the state
-        stays as it was."""
+    @abstractmethod
+    def run_fused(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Hidden states (B, T, H) for inputs (B, T, I), and the last state, by PyTorch's kernel."""
+
+    def forward(self, inputs: Tensor, state: State | None = None, attention_mask: Tensor | None = None
+                ) -> tuple[Tensor, State]:
+        """Hidden states (B, T, H) for inputs (B, T, I), and the last state.
+
+        Where `attention_mask` (B, T) is False, the state stays as it was.
+        """
         if state is None:
-            state = self.initial(len(inputs), inputs)
+            state = self.initial(inputs)
+        if attention_mask is None and self._runs_fused(inputs):      # the kernel knows no padding between tokens
+            # cuDNN would take autocast for float16, in which gradients vanish that nobody scales
+            autocast = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+            with torch.autocast(inputs.device.type, enabled=autocast):
+                return self.run_fused(inputs.float(), tuple(part.float() for part in state))
         projected = F.linear(inputs, self.weight_ih, self.bias_ih).unbind(1)
         outputs = []
         for time, part in enumerate(projected):
             following = self.step(part, state)
-            if real is not None:
-                keep = real[:, time, None]
-                following = tuple(torch.where(keep, new, old) for new, old in zip(following, state, strict=True))
+            if attention_mask is not None:
+                is_token = attention_mask[:, time, None]
+                following = tuple(torch.where(is_token, new, old) for new, old in zip(following, state, strict=True))
             state = following
             outputs.append(state[0])
         return torch.stack(outputs, dim=1), state
 
-    def initial(self, batch: int, like: Tensor) -> State:
-        return tuple(like.new_zeros(batch, self.hidden_size) for _ in range(self.states))
+    def initial(self, inputs: Tensor) -> State:
+        """The state before the first of inputs (B, T, I): zero."""
+        return tuple(inputs.new_zeros(len(inputs), self.hidden_size) for _ in range(self.states))
+
+    def _runs_fused(self, inputs: Tensor) -> bool:
+        if self.fused is not None:
+            return self.fused
+        return inputs.device.type != "cpu" or (self.fused_on_cpu and inputs.shape[1] > 1)
+
+    @property
+    def _kernel_arguments(self) -> tuple[Any, ...]:
+        """What PyTorch's kernels are given after inputs and state: weights, biases, one layer, no dropout, gradients
+        wanted, one direction, batch first."""
+        weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        return weights, True, 1, 0.0, True, False, True
 
 
 class ElmanLayer(RecurrentLayer):
@@ -70,6 +107,10 @@ class ElmanLayer(RecurrentLayer):
     def step(self, projected: Tensor, state: State) -> State:
         return (torch.tanh(projected + F.linear(state[0], self.weight_hh, self.bias_hh)),)
 
+    def run_fused(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden_states, last = torch._VF.rnn_tanh(inputs, state[0][None], *self._kernel_arguments)
+        return hidden_states, (last[0],)
+
 
 class LstmLayer(RecurrentLayer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000):
@@ -81,13 +122,19 @@ class LstmLayer(RecurrentLayer):
 
     gates = 4
     states = 2
+    fused_on_cpu = True
 
     def step(self, projected: Tensor, state: State) -> State:
         hidden, cell = state
         gates = projected + F.linear(hidden, self.weight_hh, self.bias_hh)
-        entrance, forget, candidate, exit_ = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(forget) * cell + torch.sigmoid(entrance) * torch.tanh(candidate)
-        return torch.sigmoid(exit_) * torch.tanh(cell), cell
+        input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=1)
+        cell = torch.sigmoid(forget_gate) * cell + torch.sigmoid(input_gate) * torch.tanh(candidate)
+        return torch.sigmoid(output_gate) * torch.tanh(cell), cell
+
+    def run_fused(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden, cell = state
+        hidden_states, last, last_cell = torch._VF.lstm(inputs, (hidden[None], cell[None]), *self._kernel_arguments)
+        return hidden_states, (last[0], last_cell[0])
 
 
 class GruLayer(RecurrentLayer):
@@ -107,24 +154,30 @@ class GruLayer(RecurrentLayer):
         candidate = torch.tanh(projected[:, size:] + reset * recurrent[:, size:])
         return (candidate + update * (hidden - candidate),)
 
+    def run_fused(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden_states, last = torch._VF.gru(inputs, state[0][None], *self._kernel_arguments)
+        return hidden_states, (last[0],)
+
 
 LAYERS: dict[str, type[RecurrentLayer]] = {"rnn": ElmanLayer, "lstm": LstmLayer, "gru": GruLayer}
 
 
 class RecurrentStack(nn.Module):
-    """Layers of one cell, each reading the hidden states of the one below."""
+    """Layers of one cell, each reading the hidden states of the one below; `fused` as in `RecurrentLayer`."""
 
-    def __init__(self, cell: str, input_size: int, hidden_size: int, layers: int):
+    def __init__(self, cell: str, input_size: int, hidden_size: int, layers: int, fused: bool | None = None):
         super().__init__()
         sizes = [input_size] + [hidden_size] * (layers - 1)
         self.layers = nn.ModuleList(LAYERS[cell](size, hidden_size) for size in sizes)
+        for layer in self.layers:
+            layer.fused = fused      # type: ignore[assignment]
 
-    def forward(self, inputs: Tensor, states: list[State] | None = None, real: Tensor | None = None
+    def forward(self, inputs: Tensor, states: list[State] | None = None, attention_mask: Tensor | None = None
                 ) -> tuple[Tensor, list[State]]:
-        """Hidden states (B, T, H) of the uppermost layer, and the last state of each layer."""
+        """Hidden states (B, T, H) of the last layer, and the last state of each layer."""
         last = []
         for number, layer in enumerate(self.layers):
-            inputs, state = layer(inputs, states[number] if states else None, real)
+            inputs, state = layer(inputs, states[number] if states else None, attention_mask)
             last.append(state)
         return inputs, last
 
@@ -132,6 +185,7 @@ class RecurrentStack(nn.Module):
 @dataclass(frozen=True)
 class RecurrentShape:
     cell: str
+    """`rnn`, `lstm` or `gru`."""
     vocab_size: int
     embedding_size: int
     hidden_size: int
@@ -141,16 +195,18 @@ class RecurrentShape:
 
 @dataclass
 class RecurrentCache:
-    """The state after the tokens seen so far: all that the model remembers of them."""
+    """All that the model remembers of the tokens read so far."""
 
     states: list[State] | None = None
+    """Of each layer; None before the first token."""
     length: int = 0
+    """Number of tokens read."""
 
 
 class RecurrentLanguageModel(LanguageModel):
     """p(x_{t+1} | x_1 … x_t) = softmax(W h_t + b) (Mikolov et al. 2010)."""
 
-    reads_on = True
+    unbounded_context = True
 
     def __init__(self, shape: RecurrentShape):
         super().__init__()
@@ -163,12 +219,12 @@ class RecurrentLanguageModel(LanguageModel):
     def context_length(self) -> int:
         return self.shape.context_length
 
-    def hidden(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None,
+    def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                cache: RecurrentCache | None = None) -> Tensor:
-        """Hidden states (B, T, H). A recurrent model needs no positions; of the mask (B, 1, T, S) it takes which of the
-        tokens are padding."""
-        real = None if mask is None else mask[:, 0, -1, -ids.shape[1]:]
-        outputs, states = self.recurrent(self.embedding(ids), cache.states if cache else None, real)
+        """Hidden states (B, T, H). A recurrent model needs no position ids; of the mask (B, 1, T, S) it takes which
+        tokens are padding: the keys that the last query does not see."""
+        attention_mask = None if mask is None else mask[:, 0, -1, -ids.shape[1]:]
+        outputs, states = self.recurrent(self.embedding(ids), cache.states if cache else None, attention_mask)
         if cache is not None:
             cache.states, cache.length = states, cache.length + ids.shape[1]
         return outputs
@@ -180,7 +236,4 @@ class RecurrentLanguageModel(LanguageModel):
         return RecurrentCache()
 
     def training_flops_per_token(self, length: int) -> float:
-        """6 N, N the weights that multiply: the embedding is looked up."""
-        weights = sum(parameter.numel() for name, parameter in self.named_parameters()
-                      if parameter.dim() == 2 and not name.startswith("embedding"))
-        return 6.0 * weights
+        return flops_per_token(matrix_weights(self, "embedding"))

@@ -1,5 +1,6 @@
 """The evidence lower bound: reconstruction against divergence from the prior."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,15 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.context import Context, Result
-from genai_core.families.directory import save_family_model
 from genai_core.families.images.digits import CLASSES, load_digits
-from genai_core.families.images.objective import ImageObjective, multiplying_flops
+from genai_core.families.images.objective import ImageObjective
+from genai_core.families.training import train_family_model
 from genai_core.families.vae.config import VaeConfig
 from genai_core.families.vae.model import Vae, VaeShape, divergence
-from genai_core.hardware import choose_device
-from genai_core.training.loop import train
+from genai_core.models.flops import counted_flops
 from genai_core.training.objectives.objective import Batch
-from genai_core.training.outcome import outcome
 
 ACTIVE_NATS = 0.01
 """A latent dimension counts as used when its mean divergence is above this (Burda et al. 2016 use 0.01 too, of the
@@ -30,7 +29,7 @@ class EvidenceLowerBound(ImageObjective):
         example = torch.zeros(1, 1, 28, 28, device=device)
         label, noise = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, config.latent_size,
                                                                                       device=device)
-        super().__init__(*load_digits(data, "train"), config, device, multiplying_flops(model, example, label, noise))
+        super().__init__(*load_digits(data, "train"), config, device, counted_flops(model, example, label, noise))
         self.model, self.beta, self.warmup = model, config.beta, config.beta_warmup_fraction
         self.latent_size = config.latent_size
         self.validation = tuple(tensor.to(device) for tensor in load_digits(data, "validation"))
@@ -66,10 +65,7 @@ def held_out_bound(model: Vae, images: Tensor, labels: Tensor) -> dict[str, floa
 
 def run(config: VaeConfig, *, data: Path, out_dir: Path, context: Context) -> Result:
     """Train an autoencoder on the digits in `data` and write its model directory to `out_dir`."""
-    device = choose_device(context.device)
-    torch.manual_seed(config.seed)
     shape = VaeShape(config.channels, config.latent_size, CLASSES if config.conditional else 0)
-    model = Vae(shape).to(device)
-    trained = train(model, EvidenceLowerBound(model, data, config, device), config, context)
-    save_family_model(model, "vae", shape, out_dir)
-    return outcome(trained, model, out_dir, "elbo", "held_out", "active")
+    objective = partial(EvidenceLowerBound, data=data, config=config)
+    return train_family_model("vae", Vae, shape, objective, config, context, out_dir,
+                              figures=("elbo", "held_out", "active"))
