@@ -1,12 +1,16 @@
 # make run    the whole pipeline on the preset laptop; PRESET=smoke takes another
 # make families   the other generative families, some four minutes each
-# make test   linters and all tests; make test-fast leaves out the whole flows in subprocesses
+# make test   linters, the fast tests, and every stage and family end to end; make test-fast stops before the whole flows,
+#             make test-all goes on with kills, outages, damage, browsers and a team's servers; WORKERS=4 takes more cores
 PYTHON ?= python3
 PRESET ?= laptop
+WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# a file stays on one worker, with what its tests share; files start in the order of their names: end_to_end/, then the short ones
+PYTEST := $(BIN)/pytest -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run families test test-fast test-browser lint install system-packages clean-environment
+.PHONY: run families test test-all test-fast test-browser lint install system-packages clean-environment
 
 run: $(INSTALLED)
 	@$(BIN)/genai run --preset $(PRESET)
@@ -18,11 +22,14 @@ families: $(INSTALLED)
 	done; $(BIN)/genai families --page docs/families.md && $(BIN)/genai families; \
 	if [ -n "$$missed" ]; then echo "not passed:$$missed"; exit 1; fi
 
-test: $(INSTALLED) system-packages lint
-	@$(BIN)/pytest -rs
+test: $(INSTALLED) lint
+	@$(PYTEST) -m "not heavy"
+
+test-all: system-packages test
+	@$(PYTEST) -m heavy
 
 test-fast: $(INSTALLED)
-	@$(BIN)/pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-browser: $(INSTALLED) system-packages
 	@$(BIN)/pytest -rs -m browser

@@ -53,7 +53,8 @@ def ours(tokens_dir: Path, preset: str) -> dict[str, float]:
         out = Path(folder) / "model"
         out.mkdir()
         began = time.perf_counter()
-        result = pretrain.run(config, tokens=tokens_dir, out_dir=out, context=Context(Path(folder) / "checkpoints"))
+        result = pretrain.run(config, tokens=tokens_dir, out_dir=out,
+                              context=Context(Path(folder) / "checkpoints"))
         return {"tokens": result.metrics["tokens"], "seconds": time.perf_counter() - began}
 
 

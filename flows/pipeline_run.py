@@ -4,7 +4,7 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,9 +21,12 @@ from genai_core.config.pipeline import PipelineConfig, load_pipeline
 from genai_core.errors import InputError
 from genai_core.families.config import FamilyConfig
 from tasks.catalog import family_named, stages_of
+from tasks.data_checks import check_data
 from tasks.execution import live_runs
 from tasks.execution.plan import plan
-from tasks.execution.task import LastStageDone
+from tasks.execution.task import LastStageDone, make
+from tasks.execution.version_data import version_data
+from tasks.language_model import clean
 from tasks.pipeline import PipelineRun
 from tasks.stage import Stage
 from tasks.store import records
@@ -50,14 +53,14 @@ class Request:
     until: str = ""
     only: str = ""
     family: str = ""
-    """Empty for the language model."""
+    """Name of the family; empty for the language model."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         return stages_of(self.family)
 
     def config(self) -> PipelineConfig | FamilyConfig:
-        """Raises InputError for anything that is not right."""
+        """The config of the run. Raises InputError for a field, a stage or a preset that there is not."""
         config = family_named(self.family).load(self.preset, self.overrides) if self.family else \
             load_pipeline(self.preset, self.overrides)
         names = [stage.name for stage in self.stages]
@@ -126,6 +129,20 @@ def opened(request: Request) -> Iterator[PipelineRun]:
             _close(run, "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         _close(run, "FINISHED")
+
+
+def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
+    """Make the artifacts of the stages one after the other.
+
+    The data is checked once it is clean, and versioned after the last dataset, before anything is trained.
+    """
+    last_dataset = [stage.name for stage in stages if stage.kind == "dataset"][-1]
+    for stage in stages:
+        make(run, stage)
+        if stage is clean:
+            check_data(run)
+        if stage.name == last_dataset:
+            version_data(run)
 
 
 def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace: Workspace, request: Request) -> None:

@@ -7,13 +7,20 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
 from flows.parameters import preset_parameters
-from flows.pipeline_run import parent_of_runs
+from flows.pipeline_run import Request, describe, parent_of_runs
 from flows.train_llm import train_llm
 from tasks.tables import markdown_table
 from tasks.tracking import client as tracking
 
 
-@flow(name="sweep")
+def sweep_name() -> str:
+    """What a sweep is called in Prefect, and its parent run in MLflow."""
+    given = flow_run.parameters
+    request = Request(given["preset"], given.get("overrides") or {}, until=given.get("until") or "")
+    return f"sweep · {describe(request)}"
+
+
+@flow(name="sweep", flow_run_name=sweep_name)
 def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, Any] | None = None,
           until: str = "evaluate") -> list[dict[str, Any]]:
     """Run the pipeline for each combination of values, one after the other, under one MLflow run; a row for each.
@@ -25,7 +32,7 @@ def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, 
         until: The last stage of each run.
     """
     tags = {"prefect.flow_run_id": str(flow_run.id or ""), "preset": preset, "sweep": str(len(combinations))}
-    parent = tracking.start_parent_run(f"sweep {preset}", {"until": until, **(overrides or {})}, tags)
+    parent = tracking.start_parent_run(sweep_name(), {"until": until, **(overrides or {})}, tags)
     token = parent_of_runs.set(parent)
     rows: list[dict[str, Any]] = []
     try:

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefect import flow
 
 from flows.parameters import NOTHING_ELSE
-from flows.pipeline_run import Request, opened, run_name
+from flows.pipeline_run import Request, make_all, opened, run_name
 from tasks.catalog import FAMILIES
-from tasks.execution.task import make
-from tasks.execution.version_data import version_data
 from tasks.registry.releases import conclude
 from tasks.registry.versions import figures_of
 
@@ -35,10 +33,6 @@ def train_family(family: FamilyName, preset: Literal["laptop", "smoke"] = "lapto
     """
     request = Request(preset_file or preset, overrides, force, until, only, family)
     with opened(request) as run:
-        last_dataset = [stage.name for stage in request.stages if stage.kind == "dataset"][-1]
-        for stage in request.stages:
-            make(run, stage)
-            if stage.name == last_dataset:
-                version_data(run)
+        make_all(run, request.stages)
         conclude(run)
     return figures_of(run)

@@ -1,4 +1,4 @@
-"""From raw text to a promoted chat model: reading this flow is reading the list of stages."""
+"""From raw text to a promoted chat model: the stages that tasks/language_model.py declares, in their order."""
 
 from typing import Any
 
@@ -6,13 +6,9 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows.parameters import NOTHING_ELSE, NOTHING_SET, Depth, Fields, OptionalStage, Preset, StageName, overrides_of
-from flows.pipeline_run import Request, opened, run_name
+from flows.pipeline_run import Request, make_all, opened, run_name
 from genai_core.config.pipeline import load_pipeline
-from tasks import language_model as stages
-from tasks.data_checks import check_data
 from tasks.execution.freshness import champion_of_the_same_data
-from tasks.execution.task import make
-from tasks.execution.version_data import version_data
 from tasks.registry.releases import conclude
 from tasks.registry.versions import figures_of
 
@@ -40,18 +36,7 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
         if champion:
             return Completed(name="Skipped", message=f"{champion} was made from the same data")
     with opened(request) as run:
-        make(run, stages.collect)
-        make(run, stages.clean)
-        check_data(run)
-        make(run, stages.tokenize)
-        version_data(run)
-        make(run, stages.pretrain)
-        make(run, stages.instruct)
-        make(run, stages.reward)
-        make(run, stages.rlhf)
-        make(run, stages.quantize)
-        make(run, stages.evaluate)
-        make(run, stages.promote)
+        make_all(run, request.stages)
         conclude(run)
     return figures_of(run)
 

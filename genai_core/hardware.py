@@ -39,7 +39,8 @@ def prepare(device: torch.device) -> None:
     """
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     if device.type == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        # TF32. Set for one backend alone, get_float32_matmul_precision would raise from then on.
+        torch.set_float32_matmul_precision("high")
     elif sys.platform == "linux":
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3       # names of malloc.h
         libc = ctypes.CDLL(None)

@@ -22,7 +22,7 @@ def stages_of(family: str) -> tuple[Stage, ...]:
 
 
 def family_named(family: str) -> Family:
-    """Raises InputError for a family that there is not."""
+    """The family of this name. Raises InputError when there is none."""
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     return FAMILIES[family]

@@ -68,17 +68,24 @@ CURVES = ("loss", "validation_loss", "validation_accuracy")
 
 def dataset(name: str, core: str, describe: str, argument: str = "collected") -> Stage:
     """A dataset made from the collected tables, which `run` is given as `argument`."""
-    return Stage(name, core, "dataset", settings={"config": name}, inputs={argument: "collect"}, describe=describe)
+    return Stage(name, core, "dataset", settings={"config": name}, inputs={argument: "collect"}, describe=describe,
+                 title=_titled(name))
 
 
 def model(name: str, core: str, describe: str, use: str, figures: tuple[str, ...], curves: tuple[str, ...] = CURVES,
           settings: dict[str, str] | None = None, **inputs: str) -> Stage:
     """A trained model; `inputs` map arguments of `run` to stages, `settings` further ones to fields of the config."""
     return Stage(name, core, "model", settings={"config": name, **(settings or {})}, inputs=dict(inputs),
-                 describe=describe, use=use, figures=figures, curves=curves, resources=ONE_DEVICE)
+                 describe=describe, title=_titled(name), use=use, figures=figures, curves=curves,
+                 resources=ONE_DEVICE)
 
 
 def evaluation(core: str, models: tuple[str, ...], **inputs: str) -> Stage:
     """The evaluation of `models`, which `run` is given as a mapping from their names to their directories."""
     return Stage("evaluate", core, "report", settings={"config": "evaluate"}, inputs={**inputs, "models": models},
-                 describe="judge every model of the family, with baselines beside them", resources=ONE_DEVICE)
+                 describe="judge every model of the family, with baselines beside them", title="Evaluation",
+                 resources=ONE_DEVICE)
+
+
+def _titled(name: str) -> str:
+    return name.replace("_", " ").capitalize()

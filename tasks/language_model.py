@@ -56,7 +56,7 @@ quantize = Stage(
 
 evaluate = Stage(
     "evaluate", "genai_core.stages.evaluate", "report",
-    settings={"config": "evaluate", "completion_tokens": "rlhf.completion_tokens",
+    settings={"config": "evaluate", "mixture": "instruct", "completion_tokens": "rlhf.completion_tokens",
               "opening_words": "rlhf.prompt_words"},
     inputs={"base": "pretrain", "instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "quantized": "quantize",
             "tokens": "tokenize", "cleaned": "clean"},

@@ -37,7 +37,7 @@ class StageRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     family: str
-    """Empty for the language model."""
+    """Name of the family; empty for the language model."""
     parts: KeyParts
     """The key, with the settings and the digests of the inputs in it."""
     inputs: dict[str, Artifact]
@@ -90,7 +90,7 @@ class PipelineRun:
 
     @property
     def family(self) -> str:
-        """Empty for the language model."""
+        """Name of the family; empty for the language model."""
         return self.config.family if isinstance(self.config, FamilyConfig) else ""
 
     @property

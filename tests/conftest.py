@@ -1,5 +1,11 @@
 """Fixtures: real English prose that every Python brings, a tokenizer trained on it, and a tiny model."""
 
+import os
+
+# Two workers, their subprocesses and OpenMP's threads that spin while they wait make each other two to four times
+# slower. One thread each, here and in what the tests start, so that digests are of one thread count too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # before PyTorch is imported
+
 from pathlib import Path
 from pydoc_data.topics import topics
 

@@ -28,6 +28,13 @@ def test_every_link_leads_somewhere(document):
         assert not anchor or anchor in anchors(target), f"{document.name}: {link}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_is_named_is_there(document):
+    for name in re.findall(r"`((?:flows|tasks|genai_core|tests|configs|benchmarks)/[\w/]+\.\w+)`",
+                           document.read_text(encoding="utf-8")):
+        assert (REPOSITORY / name).is_file(), f"{document.name}: {name}"
+
+
 def test_every_family_has_a_page():
     for family in FAMILIES:
         text = (REPOSITORY / "docs" / f"{family}.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
 from tasks.catalog import family_named, lasting_stages
 from tasks.registry.lineage import Node, lineage
-from tasks.store import dvc
+from tasks.store import dvc, records
 from tasks.store.artifacts import MANIFEST, read_manifest
 from tasks.store.workspace import REPOSITORY, Workspace
 from tasks.tracking import client as tracking
@@ -49,6 +49,9 @@ def reproduce(uri: str, workspace: Workspace, keep: Path | None, pull: bool) -> 
     if root.commit.endswith("-dirty"):
         console.print(f"[yellow]it was made from {commit[:12]} with changes that no commit holds; the digests will "
                       "tell whether they mattered[/]", highlight=False)
+    if difference := records.environment_difference({"environment": root.environment}):
+        console.print(f"[yellow]it was made with other versions than those here: {difference}; the digests will tell "
+                      "whether they matter[/]", highlight=False)
     config = _config(root)
     with _worktree(commit, keep) as directory:
         made_in = Workspace(directory)

@@ -26,7 +26,6 @@ def configure(workspace: Workspace) -> None:
     os.environ.update({
         "GENAI_HOME": str(workspace.root),
         "PREFECT_HOME": str(workspace.prefect),
-        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(workspace.prefect / "storage"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "genai_core,tasks",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -99,7 +98,7 @@ class Server:
         os.environ["PREFECT_API_URL"] = self.url
 
     def wait(self) -> None:
-        """Raises InputError when the server does not come up; its log says why."""
+        """Wait until the server answers. Raises InputError when it does not come up; its log says why."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             if answers(f"{self.url}/health"):

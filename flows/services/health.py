@@ -9,6 +9,7 @@ from genai_core.errors import InputError
 
 
 def answers(address: str) -> bool:
+    """Whether an HTTP GET of `address` is answered with 200 within three seconds."""
     try:
         with urllib.request.urlopen(address, timeout=3) as answer:
             return bool(answer.status == 200)
@@ -17,7 +18,7 @@ def answers(address: str) -> bool:
 
 
 def wait_for(address: str, seconds: float) -> None:
-    """Raises InputError when nothing answers in time."""
+    """Wait until `address` answers. Raises InputError when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not answers(address):
         if time.monotonic() > deadline:

@@ -143,7 +143,7 @@ class Supervisor:
                 self._launch(service)
 
     def wait(self) -> None:
-        """Until a signal comes."""
+        """Look after the services until a signal comes."""
         while not self.stopping.wait(POLL_SECONDS):
             self.look_after()
 

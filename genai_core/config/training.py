@@ -156,7 +156,7 @@ class RlhfConfig(TrainConfig):
     kl_coefficient: float = Field(default=0.05, ge=0)
     """Weight β of the KL penalty to the instruct model."""
     kl_target: float = Field(default=6.0, gt=0)
-    """KL from which the weight grows with the fourth power of KL / target, in nats a completion."""
+    """KL from which the weight grows with the fourth power of KL / target, at most a hundredfold; nats a completion."""
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Range ε of the probability ratio, 1 − ε to 1 + ε, outside of which it is clipped."""
     evaluation_prompts: int = Field(default=64, ge=8)

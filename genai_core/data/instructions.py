@@ -30,10 +30,14 @@ CONTINUATION_PROMPT_TOKENS = 24
 Chat = list[Message]
 
 
+def end_of_review(review: str) -> str:
+    """The last words of a review, which are all that a model reads of it: a verdict tends to come at the end."""
+    return " ".join(review.split()[-REVIEW_WORDS:])
+
+
 def sentiment_prompt(review: str) -> str:
-    """Question for the sentiment of a review, whose last words are kept: a verdict tends to come at the end."""
-    words = review.split()
-    return f"Is this review positive or negative?\n\n{' '.join(words[-REVIEW_WORDS:])}"
+    """Question for the sentiment of a review, put to the end of it."""
+    return f"Is this review positive or negative?\n\n{end_of_review(review)}"
 
 
 def translation_prompt(english: str) -> str:
@@ -70,7 +74,25 @@ def build_mixture(cleaned: Path, config: InstructConfig, opening_words: int, spl
     Raises InputError for a task that the config asks for and the data does not have.
     """
     generator = np.random.default_rng([config.seed, len(split)])
-    mixture: list[Chat] = []
+    by_task = _drawn(generator, cleaned, config, opening_words, split)
+    mixture = [chat for chats in by_task.values() for chat in chats]
+    return [mixture[index] for index in generator.permutation(len(mixture))]
+
+
+def sentiment_examples(cleaned: Path, config: InstructConfig, opening_words: int) -> list[tuple[str, int]]:
+    """Text and label of the reviews of the training mixture, each once: what another classifier may learn from to be
+    like for like with a model that was fine-tuned on the mixture."""
+    split = "train"
+    generator = np.random.default_rng([config.seed, len(split)])
+    chats = _drawn(generator, cleaned, config, opening_words, split).get("sentiment", [])
+    answers = {chat[0]["content"]: chat[1]["content"] for chat in chats}
+    return [(question.split("\n\n", 1)[1], LABELS.index(answer)) for question, answer in answers.items()]
+
+
+def _drawn(generator: np.random.Generator, cleaned: Path, config: InstructConfig, opening_words: int, split: str
+           ) -> dict[str, list[Chat]]:
+    """The chats of each task of the mixture, in the order of INSTRUCTION_TASKS, since all draw from one generator."""
+    drawn: dict[str, list[Chat]] = {}
     for task in INSTRUCTION_TASKS:
         wanted = getattr(config, task)
         if not wanted:
@@ -83,8 +105,8 @@ def build_mixture(cleaned: Path, config: InstructConfig, opening_words: int, spl
                              "0 or switch the source on")
         order = np.concatenate([generator.permutation(len(available))
                                 for _ in range(-(-wanted // len(available)))])[:wanted]
-        mixture += [available[index] for index in order]
-    return [mixture[index] for index in generator.permutation(len(mixture))]
+        drawn[task] = [available[index] for index in order]
+    return drawn
 
 
 def _chats_of(task: str, cleaned: Path, split: str, opening_words: int) -> list[Chat]:

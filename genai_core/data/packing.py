@@ -12,7 +12,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PackedRows:
-    """R rows of T tokens: four arrays (R, T)."""
+    """R rows of T tokens: four arrays (R, T), and what became of the chats that did not fit."""
 
     ids: np.ndarray
     targets: np.ndarray
@@ -21,6 +21,10 @@ class PackedRows:
     """Number of the chat in its row, from 1; 0 on padding."""
     position_ids: np.ndarray
     """Number of the token in its chat, from 0."""
+    chats_cut: int
+    """Number of chats that lost their beginning because they are longer than a row."""
+    chats_left_out: int
+    """Number of chats of which no target was left, be it that they had none."""
 
     def take(self, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         """The arrays of some rows, as int64 tensors (B, T) by name."""
@@ -34,10 +38,11 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) ->
     longest first (best-fit decreasing).
 
     The target of a position is the next token, where the completion mask is True for that one. A chat longer than a row
-    loses its beginning; chats without a target are left out.
+    loses its beginning, chats without a target are left out, and both are counted.
     """
-    cut = [(ids[-(length + 1):], completion_mask[-(length + 1):]) for ids, completion_mask in chats]
-    cut = [(ids, completion_mask) for ids, completion_mask in cut if any(completion_mask[1:])]
+    longest = length + 1      # the last token is a target alone
+    kept = [(ids, mask) for ids, mask in chats if any(mask[-longest:][1:])]
+    cut = [(ids[-longest:], mask[-longest:]) for ids, mask in kept]
     order = sorted(range(len(cut)), key=lambda index: -len(cut[index][0]))
     rows: list[list[int]] = []
     room: list[int] = []
@@ -56,7 +61,8 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) ->
         by_room.setdefault(room[row], []).append(row)
     shape = (len(rows), length)
     packed = PackedRows(ids=np.full(shape, pad_id, np.int32), targets=np.full(shape, IGNORED, np.int32),
-                        segments=np.zeros(shape, np.int32), position_ids=np.zeros(shape, np.int32))
+                        segments=np.zeros(shape, np.int32), position_ids=np.zeros(shape, np.int32),
+                        chats_cut=sum(len(ids) > longest for ids, _ in kept), chats_left_out=len(chats) - len(kept))
     for row, members in enumerate(rows):
         start = 0
         for segment, index in enumerate(members, start=1):

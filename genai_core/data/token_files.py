@@ -13,17 +13,24 @@ DTYPE = np.dtype("<u2")
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One split of one or all sources; `ids` is a memory map, `starts` the first token of each document."""
+    """One split of one or all sources: `ids` is a memory map, `starts` has the first token of each document and
+    `raw_words` its number of words as published, 0 where unknown."""
 
     ids: np.ndarray
     starts: np.ndarray
     utf8_bytes: int
-    raw_words: int
+    raw_words: np.ndarray
+
+    def words_before(self, token: int) -> float:
+        """Published words of the first `token` tokens; within a document in proportion to its tokens."""
+        boundaries = np.append(self.starts, len(self.ids))
+        words = np.concatenate([[0], np.cumsum(self.raw_words)])
+        return float(np.interp(token, boundaries, words))
 
 
 def write_tokens(directory: Path, name: str, documents: list[list[int]], end: int, utf8_bytes: int,
-                 raw_words: int = 0) -> int:
-    """Write `NAME.bin` and `NAME.json`; the number of tokens, ends included."""
+                 raw_words: list[int] | None = None) -> int:
+    """Write `NAME.bin`, `NAME.starts` and `NAME.json`; the number of tokens, ends included."""
     lengths = np.array([len(document) + 1 for document in documents], dtype=np.int64)
     flat = np.empty(int(lengths.sum()), dtype=DTYPE)
     position = 0
@@ -34,7 +41,8 @@ def write_tokens(directory: Path, name: str, documents: list[list[int]], end: in
     flat.tofile(directory / f"{name}.bin")
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
     starts.astype("<i8").tofile(directory / f"{name}.starts")
-    header = {"tokens": len(flat), "documents": len(documents), "utf8_bytes": utf8_bytes, "raw_words": raw_words}
+    header = {"tokens": len(flat), "documents": len(documents), "utf8_bytes": utf8_bytes,
+              "raw_words": raw_words or []}
     (directory / f"{name}.json").write_text(json.dumps(header) + "\n", encoding="utf-8")
     return len(flat)
 
@@ -48,7 +56,8 @@ def read_tokens(directory: Path, name: str) -> TokenFile:
         raise InputError(f"{directory / name}: not a readable token file ({error})") from None
     if len(ids) != header["tokens"] or len(starts) != header["documents"]:
         raise InputError(f"{directory / name}.bin: {len(ids):,} tokens where its header says {header['tokens']:,}")
-    return TokenFile(ids, starts, header["utf8_bytes"], header["raw_words"])
+    raw_words = np.array(header["raw_words"] or [0] * len(starts), dtype=np.int64)
+    return TokenFile(ids, starts, header["utf8_bytes"], raw_words)
 
 
 def validation_names(directory: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """What any model must beat: compressors and n-grams on bits per byte, counting words on sentiment."""
 
 import lzma
-import math
 
 import numpy as np
 
@@ -77,8 +76,3 @@ def tfidf_sentiment_accuracy(train_texts: list[str], train_labels: list[int], te
 def majority_accuracy(labels: list[int]) -> float:
     share = sum(labels) / len(labels)
     return max(share, 1 - share)
-
-
-def perplexity_per_word(nats_per_byte: float, utf8_bytes: int, words: int) -> float:
-    """exp of the loss per word, where a word is one of the published tokens (WikiText counts line ends too)."""
-    return math.exp(nats_per_byte * utf8_bytes / words)

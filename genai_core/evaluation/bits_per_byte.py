@@ -27,6 +27,14 @@ class HeldOutLoss:
         return self.nats / math.log(2) / max(1, self.utf8_bytes)
 
 
+def word_perplexity(loss: HeldOutLoss, file: TokenFile) -> float:
+    """exp(nats per published word) over the tokens that `loss` was summed over, the first ones of `file`.
+
+    A word is one of the published tokens (WikiText counts line ends too), whatever was done to the text afterwards.
+    """
+    return math.exp(loss.nats / file.words_before(loss.tokens + 1))      # the first token is read but not predicted
+
+
 def token_byte_lengths(tokenizer: Tokenizer) -> torch.Tensor:
     """UTF-8 bytes of each token id, (V,) int64: byte-level BPE writes one character a byte; special tokens count 0."""
     special = tokenizer.get_added_tokens_decoder()

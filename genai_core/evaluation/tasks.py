@@ -45,16 +45,19 @@ class Subject:
         text = render_prompt(user_asks(chat)) if self.chats else plain
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None) -> list[str]:
-        """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line."""
+    def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None
+                 ) -> tuple[list[str], int]:
+        """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line; and the
+        number of prompts that lost their beginning, so that they and a completion fit into the context."""
         room = self.model.context_length - tokens
+        cut = sum(len(prompt) > room for prompt in prompts)
         texts = []
         for first in range(0, len(prompts), BATCH):
             batch = [prompt[-room:] for prompt in prompts[first:first + BATCH]]
             completions = generate(self.model, batch, tokens, end_ids(self.tokenizer), sampling=sampling,
                                    pad_id=token_id(self.tokenizer, END_OF_TEXT))
             texts += self.tokenizer.decode_batch(completions.unpadded())
-        return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
+        return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts], cut
 
 
 Sample = dict[str, str]
@@ -69,6 +72,8 @@ class TaskResult:
     """Each question, what people answered and what the model answered."""
     outcomes: list[float]
     """The figure of each question by itself, from which noise is estimated."""
+    cut_prompts: int
+    """Number of prompts that lost their beginning to fit into the context."""
 
 
 @torch.no_grad()
@@ -79,10 +84,13 @@ def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> TaskResult:
     differ = next(index for index, pair in enumerate(zip(*words, strict=False)) if pair[0] != pair[1])
     correct: list[float] = []
     samples: list[Sample] = []
+    cut = 0
     for row in reviews:
         question = sentiment_prompt(row["text"])
         prompt = subject.prompt(question, f"Review: {_after_blank_line(question)}\nThe review is")
-        prompt = (prompt + words[0][:differ])[-subject.model.context_length:]
+        prompt += words[0][:differ]
+        cut += len(prompt) > subject.model.context_length
+        prompt = prompt[-subject.model.context_length:]
         device = next(subject.model.buffers(), next(subject.model.parameters())).device
         states = subject.model.hidden(torch.tensor([prompt], device=device))
         logits = subject.model.logits(states[:, -1])[0]
@@ -90,18 +98,18 @@ def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> TaskResult:
         correct.append(float(prediction == row["label"]))
         samples.append({"task": "sentiment", "asked": question, "expected": LABELS[row["label"]],
                         "answered": LABELS[prediction]})
-    return TaskResult(sum(correct) / len(reviews), samples, correct)
+    return TaskResult(sum(correct) / len(reviews), samples, correct, cut)
 
 
 def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]) -> TaskResult:
     """Corpus chrF (Popović 2015) against every translation that people gave of a sentence; outcomes are by sentence."""
     prompts = [subject.prompt(translation_prompt(row["source_text"]), f"English: {row['source_text']}\nSpanish:")
                for row in rows]
-    answers = subject.complete(prompts, tokens=40)
+    answers, cut = subject.complete(prompts, tokens=40)
     translations = [references[row["source_text"]] for row in rows]
     samples = [{"task": "translation", "asked": row["source_text"], "expected": " / ".join(accepted),
                 "answered": answer} for row, accepted, answer in zip(rows, translations, answers, strict=True)]
-    return TaskResult(chrf(answers, translations), samples, _sentence_chrf(answers, translations))
+    return TaskResult(chrf(answers, translations), samples, _sentence_chrf(answers, translations), cut)
 
 
 def chrf(answers: list[str], references: list[list[str]]) -> float:
@@ -115,11 +123,11 @@ def titles(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
     """chrF against the title that the authors of a text gave it: summarization at its shortest."""
     questions = [title_prompt(row["text"]) for row in rows]
     prompts = [subject.prompt(question, f"{_after_blank_line(question)}\nTitle:") for question in questions]
-    answers = subject.complete(prompts, tokens=16)
+    answers, cut = subject.complete(prompts, tokens=16)
     samples = [{"task": "title", "asked": question, "expected": row["title"], "answered": answer}
                for question, row, answer in zip(questions, rows, answers, strict=True)]
     expected = [[row["title"]] for row in rows]
-    return TaskResult(chrf(answers, expected), samples, _sentence_chrf(answers, expected))
+    return TaskResult(chrf(answers, expected), samples, _sentence_chrf(answers, expected), cut)
 
 
 def _sentence_chrf(answers: list[str], references: list[list[str]]) -> list[float]:
@@ -136,12 +144,12 @@ def trivia(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
     """Exact match: the share of answers whose letters and digits are those of an accepted one."""
     questions = [row["messages"][0]["content"] for row in rows]
     prompts = [subject.prompt(question, f"Question: {question}\nAnswer:") for question in questions]
-    answers = subject.complete(prompts, tokens=16)
+    answers, cut = subject.complete(prompts, tokens=16)
     accepted = [{fingerprint(answer) for answer in row["accepted"]} for row in rows]
     correct = [float(fingerprint(answer) in known) for answer, known in zip(answers, accepted, strict=True)]
     samples = [{"task": "trivia", "asked": question, "expected": row["messages"][1]["content"], "answered": answer}
                for question, row, answer in zip(questions, rows, answers, strict=True)]
-    return TaskResult(sum(correct) / len(rows), samples, correct)
+    return TaskResult(sum(correct) / len(rows), samples, correct, cut)
 
 
 def reward(subject: Subject, reward_model: OpenedRewardModel, openings: list[str], tokens: int, seed: int
@@ -149,12 +157,12 @@ def reward(subject: Subject, reward_model: OpenedRewardModel, openings: list[str
     """Mean reward of continuations of `tokens` tokens at most, sampled at temperature 1."""
     torch.manual_seed(seed)
     prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
-    answers = subject.complete(prompts, tokens, Sampling(temperature=1.0))
+    answers, cut = subject.complete(prompts, tokens, Sampling(temperature=1.0))
     texts = [f"{opening} {answer}" for opening, answer in zip(openings, answers, strict=True)]
     samples = [{"task": "continuation", "asked": opening, "expected": "", "answered": answer}
                for opening, answer in zip(openings, answers, strict=True)]
     scores = reward_model.score(texts)
-    return TaskResult(scores.mean().item(), samples, scores.tolist())
+    return TaskResult(scores.mean().item(), samples, scores.tolist(), cut)
 
 
 def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, Any]]:

@@ -40,12 +40,3 @@ def write_evaluation(columns: Columns, pictures: Pictures, out_dir: Path,
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
         (out_dir / f"{name}.json").write_text(text, encoding="utf-8")
     return Result({f"{column}/{name}": value for column, figures in columns.items() for name, value in figures.items()})
-
-
-def stage_figures(models: dict[str, Path], names: tuple[str, ...]) -> Columns:
-    """The last points of the curves `names` of each model."""
-    columns: Columns = {}
-    for model, directory in models.items():
-        curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
-        columns[model] = {name: curves[name][-1][1] for name in names if name in curves}
-    return columns

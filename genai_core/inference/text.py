@@ -1,5 +1,6 @@
 """Continuing text with a language model of any architecture."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from genai_core.errors import InputError
 from genai_core.inference.generate import Sampling, stream, text_pieces
 from genai_core.models.kinds import Opened, Product, kind_of, open_model
 from genai_core.models.language_model import LanguageModel
+
+logger = logging.getLogger("genai_core")
 
 
 class OpenedTextModel(Opened):
@@ -40,12 +43,14 @@ def continue_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, max_n
                   seed: int | None) -> Iterator[str]:
     """Pieces of the text that continues `prompt`; an empty prompt stands for the beginning of a document.
 
-    A prompt that leaves no room for `max_new_tokens` in the model's context loses its beginning.
+    A prompt that leaves no room for `max_new_tokens` in the model's context loses its beginning, with a warning.
     """
     end = token_id(tokenizer, END_OF_TEXT)
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
     room = len(ids) + max_new_tokens if model.unbounded_context else model.context_length
-    ids = ids[-max(1, room - max_new_tokens):]
+    if len(ids) > (longest := max(1, room - max_new_tokens)):
+        logger.warning(f"the prompt has {len(ids):,} tokens, of which the model reads the last {longest:,}")
+        ids = ids[-longest:]
     generator = None if seed is None else torch.Generator(next(model.parameters()).device).manual_seed(seed)
     tokens = stream(model, ids, min(max_new_tokens, room - len(ids)), {end}, sampling, generator)
     return text_pieces(tokenizer, tokens)

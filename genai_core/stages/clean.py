@@ -22,7 +22,7 @@ PAIRED = ("chats", "ratings", "translations", "titles")
 
 
 class Removals:
-    """Counts of removed records by table and reason, and a sample of them for people."""
+    """Counts of removed records by split, table and reason, and a sample of them for people."""
 
     def __init__(self, sample_size: int):
         self.counts: Counter[str] = Counter()
@@ -30,19 +30,32 @@ class Removals:
         self._sample_size = sample_size
 
     def add(self, table: str, row: dict[str, Any], reason: str, detail: str = "") -> None:
-        name = f"{table}/{reason}"
+        name = f"{row['split']}/{table}/{reason}"
         self.counts[name] += 1
         if self.counts[name] <= self._sample_size:
             text = _searchable(row)
-            self.sample.append({"table": table, "id": row["id"], "reason": reason, "detail": detail,
-                                "text": text[:500]})
+            self.sample.append({"split": row["split"], "table": table, "id": row["id"], "reason": reason,
+                                "detail": detail, "text": text[:500]})
+
+    @property
+    def held_out(self) -> int:
+        return sum(count for name, count in self.counts.items() if not name.startswith("train/"))
+
+    def __str__(self) -> str:
+        """Counts by reason, those of held-out records apart: every figure depends on what is held out."""
+        counts = [f"{name} {count:,}" for name, count in sorted(self.counts.items())]
+        training = [text.removeprefix("train/") for text in counts if text.startswith("train/")]
+        held_out = [text for text in counts if not text.startswith("train/")]
+        return (f"of training records {', '.join(training) or 'none'}; "
+                f"of held-out records {self.held_out:,}: {', '.join(held_out) or 'none'}")
 
 
 def run(config: CleanConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Clean all tables of `collected` into `out_dir`, with `removed.json` (counts) and `removed_sample.jsonl`.
 
-    Held-out text is normalised like the rest but never filtered, so that figures stay comparable with published ones.
-    Raises InputError when no training document is left.
+    Held-out text is normalised like the rest and not judged by the rules of quality, so that figures are of the text as
+    it was published. What repeats other held-out text does go, so that no text counts twice in a figure; `removed.json`
+    tells how much, by split. Raises InputError when no training document is left.
     """
     reporter = context.reporter
     removals = Removals(config.removed_sample)
@@ -63,9 +76,9 @@ def run(config: CleanConfig, *, collected: Path, out_dir: Path, context: Context
     kept = {f"{name}_kept": len(rows) for name, rows in cleaned.items()}
     removed = {f"{name}_removed": len(tables[name]) - len(rows) for name, rows in cleaned.items()}
     characters = sum(len(row["text"]) for row in cleaned["documents"] if row["split"] == "train")
-    reporter.note("removed: " + (", ".join(f"{name} {count:,}" for name, count in sorted(removals.counts.items()))
-                                 or "nothing"))
-    return Result(kept | removed | _offers(cleaned) | {"masked": masked, "train_characters": characters})
+    reporter.note(f"removed: {removals}")
+    return Result(kept | removed | _offers(cleaned)
+                  | {"held_out_removed": removals.held_out, "masked": masked, "train_characters": characters})
 
 
 def _offers(cleaned: dict[str, Rows]) -> dict[str, int]:
@@ -132,7 +145,11 @@ def _held_out_rows(tables: dict[str, Rows]) -> Iterator[dict[str, Any]]:
 
 def _clean_documents(documents: Rows, ratings: Rows, held_out: HeldOut, config: CleanConfig,
                      removals: Removals) -> Rows:
-    """Rules from cheap to expensive; ties between duplicates go to held-out text, then to the earlier document."""
+    """Rules from cheap to expensive; of two duplicates the held-out one stays, or else the earlier one.
+
+    The rules of quality and contamination are for training text. Held-out documents go when they repeat another one, or
+    a held-out rated text.
+    """
     # Many rated texts are documents too. Equal texts fall on the same side of the split; should a source bring splits
     # of its own, a document that equals a held-out rated text still goes, so that a reward model is never judged on
     # text that its base was trained on.
@@ -166,7 +183,7 @@ def _clean_documents(documents: Rows, ratings: Rows, held_out: HeldOut, config: 
 
 
 def _clean_pairs(rows: Rows, table: str, held_out: HeldOut, removals: Removals) -> Rows:
-    """Of a text and what belongs to it: exact repeats and training rows that quote held-out text go."""
+    """Of a text and what belongs to it: empty rows, exact repeats, and training rows that quote held-out text go."""
     seen = set()
     kept = []
     for row in sorted(rows, key=lambda row: row["split"] == "train"):

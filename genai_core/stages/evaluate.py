@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from genai_core.config.release import EvaluateConfig
+from genai_core.config.training import InstructConfig
 from genai_core.context import Context, Reporter, Result
-from genai_core.data.instructions import review_openings
+from genai_core.data.instructions import LABELS, end_of_review, review_openings, sentiment_examples
 from genai_core.data.splits import fingerprint
 from genai_core.data.tables import read_table
 from genai_core.data.token_files import TokenFile, read_tokens
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.evaluation import baselines, tasks
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.hardware import choose_device, choose_precision
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model
 from genai_core.inference.text import open_text_model
@@ -44,7 +45,8 @@ class Questions:
 
 
 def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quantized: Path, reward: Path, tokens: Path,
-        cleaned: Path, completion_tokens: int, opening_words: int, out_dir: Path, context: Context) -> Result:
+        cleaned: Path, mixture: InstructConfig, completion_tokens: int, opening_words: int, out_dir: Path,
+        context: Context) -> Result:
     """Write `evaluation.json` (model to figure to value, and the baselines), `samples.json` and `outcomes.json`.
 
     The outcomes of single questions and windows of text tell how much of a difference between two models is noise.
@@ -60,10 +62,12 @@ def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quant
     for done, (name, directory) in enumerate(models.items()):
         reporter.progress(done, len(models) + 1, "models")
         table[name], samples[name], outcomes[name] = _evaluate(config, name, directory, questions, reward_model,
-                                                               completion_tokens, device)
+                                                               completion_tokens, device, reporter)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].items()))
     reporter.progress(len(models), len(models) + 1, "models")
     table["baseline"] = _baselines(cleaned, questions, reporter)
+    if questions.reviews:
+        table["baseline"] |= _sentiment_baselines(cleaned, mixture, questions, opening_words, reporter)
     reporter.progress(len(models) + 1, len(models) + 1, "models")
     _write(out_dir / "evaluation.json", table)
     _write(out_dir / "samples.json", samples)
@@ -86,8 +90,8 @@ def _choose(config: EvaluateConfig, tokens: Path, cleaned: Path, opening_words: 
 
 
 def _evaluate(config: EvaluateConfig, name: str, directory: Path, questions: Questions,
-              reward_model: OpenedRewardModel, completion_tokens: int, device: torch.device
-              ) -> tuple[Figures, list[tasks.Sample], Outcomes]:
+              reward_model: OpenedRewardModel, completion_tokens: int, device: torch.device,
+              reporter: Reporter) -> tuple[Figures, list[tasks.Sample], Outcomes]:
     opened = open_text_model(directory, device)
     model, device = opened.model, opened.device
     precision = choose_precision(device)
@@ -100,9 +104,8 @@ def _evaluate(config: EvaluateConfig, name: str, directory: Path, questions: Que
         figures[f"bits_per_byte/{file_name}"] = loss.bits_per_byte
         outcomes[f"bits_per_byte/{file_name}"] = [[round(nats / math.log(2), 3) for nats, _ in loss.windows],
                                                   [size for _, size in loss.windows]]
-        if file.raw_words and file_name.startswith("test."):
-            figures[f"word_perplexity/{file_name}"] = baselines.perplexity_per_word(
-                loss.bits_per_byte * math.log(2), file.utf8_bytes, file.raw_words)
+        if file.raw_words.any() and file_name.startswith("test."):
+            figures[f"word_perplexity/{file_name}"] = word_perplexity(loss, file)
     held_out = [value for figure, value in figures.items() if figure.startswith("bits_per_byte/validation.")]
     figures["bits_per_byte"] = sum(held_out) / len(held_out)
     samples = []
@@ -119,6 +122,9 @@ def _evaluate(config: EvaluateConfig, name: str, directory: Path, questions: Que
         if questions_of_task:
             result = ask()
             figures[figure] = result.figure
+            if result.cut_prompts:
+                reporter.note(f"{name}: of {len(questions_of_task):,} prompts for {figure} {result.cut_prompts:,} "
+                              f"lost their beginning to fit the context of {model.context_length:,} tokens")
             samples += result.samples[:config.samples]
             outcomes[figure] = [[round(outcome, 4) for outcome in result.outcomes], [1.0] * len(result.outcomes)]
     return figures, samples, outcomes
@@ -137,13 +143,6 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
     figures |= {f"xz_bits_per_byte/{name}": baselines.xz_bits_per_byte(text) for name, text in texts.items()}
     validation = [value for name, value in ngrams.items() if name.startswith("validation.")]
     figures["bits_per_byte"] = sum(validation) / len(validation)
-    if questions.reviews:
-        labels = [row["label"] for row in questions.reviews]
-        known = [row for row in documents if row["split"] == "train" and row["label"] is not None]
-        figures["majority_accuracy"] = baselines.majority_accuracy(labels)
-        figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
-            [row["text"] for row in known], [row["label"] for row in known],
-            [row["text"] for row in questions.reviews], labels)
     if questions.translations:
         figures["translation_chrf"] = tasks.chrf([row["source_text"] for row in questions.translations],
                                                  [questions.references[row["source_text"]]
@@ -153,6 +152,28 @@ def _baselines(cleaned: Path, questions: Questions, reporter: Reporter) -> Figur
                                            [[row["title"]] for row in questions.titles])
     if questions.trivia:
         figures["trivia_exact_match"] = _most_frequent_answer(cleaned, questions.trivia)
+    return figures
+
+
+def _sentiment_baselines(cleaned: Path, mixture: InstructConfig, questions: Questions, opening_words: int,
+                         reporter: Reporter) -> Figures:
+    """Accuracy of the majority class and of TF-IDF with logistic regression, the latter twice.
+
+    `sentiment_accuracy` learns from the reviews of the mixture that the chat model was fine-tuned on, and reads the
+    same words of each; `tfidf_full_reviews_accuracy` learns from every labelled training review and reads all of it.
+    """
+    texts, labels = [row["text"] for row in questions.reviews], [row["label"] for row in questions.reviews]
+    figures = {"majority_accuracy": baselines.majority_accuracy(labels)}
+    examples = sentiment_examples(cleaned, mixture, opening_words)
+    if len({label for _, label in examples}) == len(LABELS):
+        figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
+            [text for text, _ in examples], [label for _, label in examples],
+            [end_of_review(text) for text in texts], labels)
+    else:
+        reporter.note("no baseline of sentiment like for like: the mixture has no reviews of both labels")
+    known = [row for row in read_table(cleaned, "documents", split="train") if row["label"] is not None]
+    figures["tfidf_full_reviews_accuracy"] = baselines.tfidf_sentiment_accuracy(
+        [row["text"] for row in known], [row["label"] for row in known], texts, labels)
     return figures
 
 

@@ -8,6 +8,7 @@ from genai_core.data.chat import END_OF_TEXT, encode_chat, token_id
 from genai_core.data.instructions import build_mixture
 from genai_core.data.packing import PackedRows, pack
 from genai_core.data.tokenizer import load_tokenizer
+from genai_core.errors import InputError
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.hardware import choose_device
 from genai_core.training.curves import last_values, save_curves
@@ -27,7 +28,16 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
         chats = build_mixture(cleaned, config, opening_words, split)
         if split != "train":
             chats = chats[:1000]
-        return pack([encode_chat(tokenizer, chat) for chat in chats], config.context_length, pad_id)
+        packed = pack([encode_chat(tokenizer, chat) for chat in chats], config.context_length, pad_id)
+        if split == "train" and not len(packed.ids):
+            raise InputError(f"instruct.context_length: none of {len(chats):,} chats has an answer within "
+                             f"{config.context_length} tokens of its end; lengthen the context or shorten the chats")
+        if packed.chats_cut or packed.chats_left_out:
+            context.reporter.note(
+                f"{split}: of {len(chats):,} chats {packed.chats_cut:,} lost their beginning to fit "
+                f"{config.context_length} tokens, {packed.chats_left_out:,} are left out: "
+                "no token of an answer was left")
+        return packed
 
     train_rows, validation_rows = rows("train"), rows("validation")
     filled = float((train_rows.segments > 0).mean())
@@ -37,4 +47,6 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
     save_model(model, base, out_dir)
     save_curves(trained.curves, out_dir)
     return Result(trained.metrics | last_values(trained.curves, "validation_loss")
-                  | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled}, trained.measurements)
+                  | {"packed_rows": len(train_rows.ids), "packing_efficiency": filled,
+                     "chats_cut": train_rows.chats_cut, "chats_left_out": train_rows.chats_left_out},
+                  trained.measurements)

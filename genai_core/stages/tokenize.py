@@ -88,5 +88,5 @@ def _write_held_out(tokenizer: Tokenizer, rows: Rows, name: str, end: int, out_d
     texts = [plain(row["text"]) for row in rows]
     encoded = list(_encode(tokenizer, texts))
     size = sum(len(text.encode()) for text in texts)
-    tokens = write_tokens(out_dir, name, encoded, end, size, sum(row["raw_words"] or 0 for row in rows))
+    tokens = write_tokens(out_dir, name, encoded, end, size, [row["raw_words"] or 0 for row in rows])
     return {f"{name}/tokens": tokens, f"{name}/bytes_per_token": size / (tokens - len(rows))}

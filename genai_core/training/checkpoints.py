@@ -1,9 +1,11 @@
 """Checkpoints of a training stage: whole or not there, and enough to go on to the same weights bit for bit.
 
-Everything is in safetensors and JSON, so that a checkpoint can be read without running code from it.
+Everything is in safetensors and JSON, so that a checkpoint can be read without running code from it. The newest two are
+kept: should the newest be damaged, its predecessor is whole.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,12 +17,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from genai_core.context import Reporter
+
+logger = logging.getLogger("genai_core")
+
+KEPT = 2
+"""Number of checkpoints that stay, the newest ones."""
+
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
 def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer],
          extra_tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write `step-NNNNNNNN` and delete older ones: model, optimizers, random state, `extra_tensors` and `state`."""
+    """Write `step-NNNNNNNN`: model, optimizers, random state, `extra_tensors` and `state`; keep it and the one before.
+
+    Checkpoints of later steps go too: the training that saves this one has passed them over as damaged.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     scratch = directory / f".step-{step:08d}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -39,24 +51,29 @@ def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.op
     if target.exists():
         shutil.rmtree(target)
     scratch.rename(target)
-    for _, older in list(_saved(directory))[:-1]:
-        shutil.rmtree(older, ignore_errors=True)
+    saved = [path for number, path in _saved(directory) if number <= step]
+    later = [path for number, path in _saved(directory) if number > step]
+    for path in saved[:-KEPT] + later:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
+def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], reporter: Reporter
             ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Load the newest whole checkpoint into `model`, `optimizers` and the random state; its state and extra tensors.
 
-    None when there is none; a damaged one is passed over for the one before it.
+    None when there is none. A damaged one is passed over for the one before it, with a warning, and stays where it is:
+    reading deletes nothing.
     """
-    for _, path in reversed(list(_saved(directory))):
+    found = _saved(directory)
+    for step, path in reversed(found):
         try:
             weights = load_file(path / "model.safetensors")
             slots = load_file(path / "optimizer.safetensors")
             extra = load_file(path / "extra.safetensors")
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, SafetensorError):
-            shutil.rmtree(path, ignore_errors=True)
+        except (OSError, ValueError, SafetensorError) as error:
+            logger.warning("%s is damaged and passed over: %s", path, error)
+            reporter.note(f"the checkpoint at step {step} is damaged and passed over")
             continue
         with torch.no_grad():
             for name, tensor in state_of(model).items():
@@ -67,6 +84,8 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
         return state, extra
+    if found:
+        reporter.note("no checkpoint is whole: beginning anew")
     return None
 
 

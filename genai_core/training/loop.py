@@ -18,7 +18,7 @@ from genai_core.context import Context, Reporter, Result
 from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.training import checkpoints
-from genai_core.training.curves import Curves, last_values, save_curves
+from genai_core.training.curves import Curves, finite, last_values, save_curves
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor
@@ -52,7 +52,8 @@ class Trained:
 def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:
     """Train `model` in place, from the newest checkpoint of `context.checkpoint_dir` if there is one.
 
-    Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop.
+    Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop, and
+    when every step was skipped.
     """
     device = choose_device(context.device)
     prepare(device)
@@ -64,7 +65,7 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
     peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
     curves: Curves = {}
     start, done_before, skipped = 0, 0, 0
-    restored = checkpoints.restore(context.checkpoint_dir, model, optimizers)
+    restored = checkpoints.restore(context.checkpoint_dir, model, optimizers, context.reporter)
     if restored:
         state, _ = restored
         start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
@@ -132,9 +133,15 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
     model.eval()
     seconds = time.monotonic() - began
+    if skipped == objective.steps:
+        raise TrainingDiverged(f"each of the {skipped} steps was skipped: their loss or gradient was not finite; "
+                               "lower the learning rate")
+    if skipped:
+        context.reporter.note(f"{skipped} of {objective.steps} steps were skipped: their loss or gradient was not "
+                              "finite")
     return Trained(
         curves=curves,
-        metrics={"loss": curves["loss"][-1][1], "steps": objective.steps, objective.unit: done,
+        metrics={"loss": finite(curves["loss"])[-1][1], "steps": objective.steps, objective.unit: done,
                  "skipped_steps": skipped, "flops": objective.flops},
         measurements={"training_seconds": seconds, "evaluation_seconds": evaluating, "resumed_from_step": start,
                       f"{objective.unit}_per_second": (done - done_before) / max(seconds - evaluating, 1e-9),
@@ -159,7 +166,7 @@ def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: i
 
 def _record(curves: Curves, step: int, values: dict[str, float], reporter: Reporter) -> None:
     for name, value in values.items():
-        curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))    # type: ignore[arg-type]
+        curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))
     reporter.metrics(step, **{name: value for name, value in values.items() if math.isfinite(value)})
 
 
@@ -167,14 +174,13 @@ def _replay(curves: Curves, reporter: Reporter) -> None:
     """Tell the reporter the points from before the interruption, so that its curves are whole."""
     by_step: dict[int, dict[str, float]] = {}
     for name, points in curves.items():
-        for step, value in points:
-            if value is not None:
-                by_step.setdefault(step, {})[name] = value
+        for step, value in finite(points):
+            by_step.setdefault(step, {})[name] = value
     for step, values in sorted(by_step.items()):
         reporter.metrics(step, **values)
 
 
 def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int,
-          skipped: int, curves: dict[str, list[tuple[int, float]]]) -> None:
+          skipped: int, curves: Curves) -> None:
     checkpoints.save(context.checkpoint_dir, step, model, optimizers, {},
                      {"done": done, "skipped": skipped, "curves": curves})

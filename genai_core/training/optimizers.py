@@ -1,6 +1,6 @@
 """Optimizers and the schedule of their learning rate.
 
-AdamW for vectors and embeddings, Muon for the matrices inside the layers; SGD to compare them with.
+AdamW trains vectors and embeddings, Muon the matrices inside the layers; SGD is there to compare them with.
 """
 
 from collections import defaultdict
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
+from genai_core.hardware import choose_precision
 
 
 class Muon(torch.optim.Optimizer):
@@ -77,7 +78,8 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
     if config.optimizer == "muon" and matrices:
         return [torch.optim.AdamW(others, lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0,
                                   fused=True),
-                Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)]
+                Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay,
+                     dtype=choose_precision(device))]
     if config.optimizer == "sgd":
         return [torch.optim.SGD([parameter for _, parameter in named], lr=config.learning_rate, momentum=0.9,
                                 nesterov=True)]

@@ -97,7 +97,7 @@ def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of the children that it waited for."""
+    """CPU time of this process and of the children that it waited for, in seconds."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

@@ -45,7 +45,7 @@ def find_garbage(workspace: Workspace, days: int) -> list[Garbage]:
 
 
 def remove(workspace: Workspace, entry: Garbage) -> None:
-    """Take one of them away, under the lock of its key."""
+    """Remove one entry, under the lock of its key."""
     store = Store.of(workspace)
     with store.lock(entry.path.parent.name, entry.path.name):
         store.discard(entry.path)
@@ -98,7 +98,7 @@ def _data_versions(workspace: Workspace) -> set[str]:
 
 
 def _with_inputs(kept: set[Path], artifacts: dict[Path, dict[str, Any]]) -> set[Path]:
-    """And everything that what is kept was made from."""
+    """Add every artifact that the kept ones were made from."""
     by_digest: dict[tuple[str, str], set[Path]] = {}
     for path, manifest in artifacts.items():
         by_digest.setdefault((manifest["stage"], manifest["digest"]), set()).add(path)

@@ -63,16 +63,18 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
 def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
     """Which part of the key differs from the artifact of this stage that is nearest to it."""
     differences: list[list[str]] = []
+    others = 0
     for directory in folder.iterdir() if folder.is_dir() else []:
         try:
             manifest = read_manifest(directory)
         except Damaged:
             continue
-        if stage.core not in manifest["code"]:      # of another family, whose stage has the same name
+        if stage.core not in manifest["code"]:      # of another family, whose stage has the same name, or of before
+            others += 1
             continue
         differences.append(_differences(parts, manifest))
     if not differences:
-        return "never made here"
+        return "never made here by this code, which has moved or is another family's" if others else "never made here"
     return "; ".join(sorted(differences, key=len)[0]) or "its files are gone"
 
 

@@ -20,7 +20,7 @@ class Node:
     stage: str
     digest: str
     key: str = ""
-    """Empty where the artifact is neither here nor in the registry."""
+    """Key of the artifact; empty where it is neither here nor in the registry."""
     version: str = ""
     """`NAME/VERSION` of the registered model; empty for datasets."""
     aliases: list[str] = field(default_factory=list)
@@ -31,10 +31,12 @@ class Node:
     mlflow_run_id: str = ""
     flow_run_id: str = ""
     dvc_md5: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Versions of Python and of the libraries that made it."""
     figures: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     sources: list[dict[str, str]] = field(default_factory=list)
-    """Of a collected dataset: name, licence and origin of each source."""
+    """Name, licence and origin of each source, for a collected dataset."""
     inputs: list["Node"] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     node.mlflow_run_id = record.get("mlflow_run_id") or (version.run_id if version is not None else "")
     node.flow_run_id = record.get("flow_run_id") or tags.get("prefect.flow_run_id", "")
     node.dvc_md5 = tags.get("dvc.md5", "")
+    node.environment = record.get("environment") or json.loads(tags.get("environment", "{}"))
     node.cost = recorded_cost(record)
     node.figures = versions.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
     node.sources = _sources(directory / "data_card.json")

@@ -46,7 +46,7 @@ def ensure_registered(run: PipelineRun, stage: Stage, artifact: Artifact) -> str
 
 
 def key_figures(stage: str, metrics: dict[str, float]) -> dict[str, float]:
-    """Of a stage's metrics those that lists show."""
+    """The metrics of a stage that lists show."""
     declared = lasting_stages().get(stage)
     return {name: metrics[name] for name in declared.figures if name in metrics} if declared else {}
 

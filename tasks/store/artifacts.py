@@ -36,7 +36,7 @@ class Artifact(BaseModel):
     digest: str
     """Digest of its files."""
     path: str
-    """Relative to the workspace."""
+    """Its directory, relative to the workspace."""
 
     def directory(self, workspace: Workspace) -> Path:
         return workspace.root / self.path

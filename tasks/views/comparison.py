@@ -52,8 +52,8 @@ class _Evaluated:
     figures: dict[str, float]
     outcomes: dict[str, list[list[float]]]
     samples: list[dict[str, str]]
-    asked_from: str
-    """Digest of the data that the questions come from."""
+    questions_from: str
+    """Digest of the datasets that the evaluation questions were drawn from."""
     config: dict[str, Any]
 
 
@@ -62,7 +62,7 @@ def compare(first: str, second: str) -> Comparison:
     figure."""
     a, b = _evaluated(first), _evaluated(second)
     notes = []
-    paired = a.asked_from == b.asked_from and a.config == b.config
+    paired = a.questions_from == b.questions_from and a.config == b.config
     if not paired:
         notes.append("the two were asked different questions (other data or another evaluate config): the intervals "
                      "treat them as independent")
@@ -95,7 +95,7 @@ def _evaluated(uri: str) -> _Evaluated:
 
 
 def _datasets(inputs: dict[str, str]) -> str:
-    """What the questions come from."""
+    """Digests of the datasets that the evaluation questions were drawn from, joined."""
     return " ".join(digest for name, digest in inputs.items()
                     if name in lasting_stages() and name not in model_stages())
 

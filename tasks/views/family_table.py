@@ -16,7 +16,7 @@ from tasks.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class FamilyLine:
-    """A model, or what it is compared with."""
+    """One row: a model, or a baseline that it is compared with."""
 
     column: str
     figures: dict[str, float]
@@ -37,7 +37,7 @@ class FamilyRow:
     evaluation: Path
     """Directory of the evaluation, with its pictures."""
     cost: Cost
-    """Of all its stages."""
+    """Cost of all its stages together."""
     gates: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What people look at in the Prefect UI beside the states: model cards, the stage table, the report."""
 
 from genai_core.context import logger
+from tasks.catalog import find_stage
 from tasks.pipeline import PipelineRun
 from tasks.registry.versions import model_name
 from tasks.store import records
@@ -20,11 +21,13 @@ def show_stages(run: PipelineRun) -> None:
     for stage, artifact in run.artifacts.items():
         record = records.read_record(run.workspace, stage, artifact.key)
         version = run.versions.get(stage, "")
-        rows.append([stage, run.states[stage], f"{record.get('seconds', 0):.1f}", str(recorded_cost(record)),
+        title = find_stage(run.family, stage).title
+        rows.append([stage, title, run.states[stage], f"{record.get('seconds', 0):.1f}", str(recorded_cost(record)),
                      _link(record.get("mlflow_run_id", "")[:8], tracking.run_link(record.get("mlflow_run_id", ""))),
                      _link(f"{model_name(stage)} v{version}", _version_link(stage, version)) if version else "",
                      f"`{artifact.key}`"])
-    lines = markdown_table(["stage", "state", "seconds to make", "cost", "MLflow run", "model version", "key"], rows)
+    header = ["stage", "what it is", "state", "seconds to make", "cost", "MLflow run", "model version", "key"]
+    lines = markdown_table(header, rows)
     _create("\n".join(["# Stages", "", *lines]), "stages", "Stages, with links to MLflow")
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.pictures import as_base64, figure_and_axes
+from genai_core.training.curves import Curves, finite
 from tasks.catalog import family_named, stages_of
 from tasks.pipeline import PipelineRun
 from tasks.registry.versions import key_figures
@@ -132,7 +133,7 @@ def _json(run: PipelineRun, stage: str, name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else None
 
 
-def _curves(run: PipelineRun) -> dict[str, dict[str, list[tuple[int, float]]]]:
+def _curves(run: PipelineRun) -> dict[str, Curves]:
     found = {}
     for stage in stages_of(run.family):
         curves = _json(run, stage.name, "curves.json") or {}
@@ -141,7 +142,7 @@ def _curves(run: PipelineRun) -> dict[str, dict[str, list[tuple[int, float]]]]:
     return found
 
 
-def _plot(curves: dict[str, list[tuple[int, float]]], title: str) -> str:
+def _plot(curves: Curves, title: str) -> str:
     """A PNG of the curves in base64; what is far from the first curve in scale gets its own axis."""
     figure, axes = figure_and_axes(6, 3.2)
     axis = axes
@@ -149,7 +150,8 @@ def _plot(curves: dict[str, list[tuple[int, float]]], title: str) -> str:
         if name.startswith("bits_per_byte") and axis is axes and number:
             axis = axes.twinx()
             axis.set_ylabel("bits per byte (dots)")
-        steps, values = zip(*[(step, value) for step, value in points if value is not None], strict=True)
+        drawn = finite(points)      # an empty one keeps its place in the legend: that it has no point is worth seeing
+        steps, values = [step for step, _ in drawn], [value for _, value in drawn]
         mark = "o" if len(steps) < 30 else None
         axis.plot(steps, values, color=f"C{number}", label=name, marker=mark, linewidth=1, markersize=4)
     axes.set_title(title)

@@ -1,16 +1,21 @@
-"""Whole flows as a user starts them: the `genai` command in a subprocess, with a workspace of its own."""
+"""Whole flows as a user starts them: the `genai` command in a subprocess, with a workspace of its own.
+
+What takes long to make is made once for all workers, and then only read or copied: `finished` and `diffusion`.
+"""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
@@ -90,21 +95,60 @@ TASKS = ["collect", "clean", "tokenize", "version_data", "pretrain", "instruct",
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A workspace in which the smoke preset ran once, for tests that only look or add."""
-    home = Home(tmp_path_factory.mktemp("finished"))
-    assert home.run() == dict.fromkeys(TASKS, "Completed")
-    return home
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that every worker of this session sees."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(folder: Path, make: Callable[[Home], None]) -> Home:
+    """The workspace in `folder`, made by the worker that comes first while the others wait; nobody may change it."""
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            subprocess.run(["rm", "-rf", str(folder)], check=True)      # what a worker that failed has left
+            folder.mkdir()
+            make(Home(folder))
+            done.touch()
+    return Home(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(shared: Path) -> Home:
+    """A workspace in which the smoke preset ran once, for tests that only look; those that add take a copy."""
+    def make(home: Home) -> None:
+        assert home.run() == dict.fromkeys(TASKS, "Completed")
+
+    return made_once(shared / "finished", make)
+
+
+DIFFUSION_TASKS = ["collect", "digits", "version_data", "digit_classifier", "conditional_vae", "diffusion", "evaluate",
+                   "promote"]
+
+
+@pytest.fixture(scope="session")
+def diffusion(shared: Path) -> Home:
+    """A workspace in which the smoke preset of one family ran once, for tests that only look."""
+    def make(home: Home) -> None:
+        done = home.genai("run", "--family", "diffusion", "--preset", "smoke")
+        assert states(done.stdout) == dict.fromkeys(DIFFUSION_TASKS, "Completed")
+
+    return made_once(shared / "diffusion", make)
+
+
+def copy_of(home: Home, root: Path, **more: str) -> Home:
+    """A copy that may be changed, with more environment variables; MLflow's absolute paths stay with the first."""
+    subprocess.run(["cp", "-a", str(home.root), str(root)], check=True)
+    return Home(root, more)
 
 
 @pytest.fixture
 def copied(finished: Home, prefect: Server, tmp_path: Path) -> Home:
-    """A copy of the finished workspace that a test may change; MLflow's absolute paths stay with the first.
+    """A copy of the finished workspace that a test may change.
 
     Its runs share one Prefect server, which saves each of them some seconds.
     """
-    subprocess.run(["cp", "-a", str(finished.root), str(tmp_path / "home")], check=True)
-    return Home(tmp_path / "home", {"PREFECT_API_URL": api_of(prefect)})
+    return copy_of(finished, tmp_path / "home", PREFECT_API_URL=api_of(prefect))
 
 
 @pytest.fixture(scope="session")
@@ -170,16 +214,14 @@ class Api:
 @pytest.fixture(scope="session")
 def up(finished, tmp_path_factory):
     """A copy of the finished workspace with everything running in it."""
-    root = tmp_path_factory.mktemp("up") / "home"
-    subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
-    home = Home(root)
+    home = copy_of(finished, tmp_path_factory.mktemp("up") / "home")
     ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port()), "--deployments-port",
              str(free_port())]
     output = home.genai("up", "--detach", *ports).stdout
     assert "healthy after" in output and output.count("healthy  ") == 3
     yield home
     assert home.genai("down").stdout.strip() == "stopped"
-    wait_for(lambda: not processes_in(root), 30)
+    wait_for(lambda: not processes_in(home.root), 30)
 
 
 @pytest.fixture(scope="session")

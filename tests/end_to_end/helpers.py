@@ -50,6 +50,18 @@ def processes_in(root: Path) -> list[psutil.Process]:
     return found
 
 
+def flow_runs_in(root: Path) -> list[psutil.Process]:
+    """The processes of a workspace that Prefect started for a flow run, and their children."""
+    return [process for process in processes_in(root) if is_of_a_flow_run(process)]
+
+
+def is_of_a_flow_run(process: psutil.Process) -> bool:
+    try:
+        return "PREFECT__FLOW_RUN_ID" in process.environ()
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return False
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items()
             if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_HOME"))}

@@ -4,7 +4,7 @@ import pytest
 
 from tests.end_to_end.conftest import TASKS, Home, states
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 
 def test_four_flows_at_once_do_what_they_share_once(tmp_path):

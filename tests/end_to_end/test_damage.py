@@ -4,7 +4,7 @@ import pytest
 
 from tests.end_to_end.conftest import STAGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 
 def flip(path):

@@ -11,7 +11,7 @@ from tasks.store import dvc
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import REPOSITORY, Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 
 def make_datasets(workspace: Workspace) -> dict[str, Artifact]:

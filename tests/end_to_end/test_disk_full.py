@@ -9,7 +9,7 @@ import pytest
 from tests.end_to_end.conftest import Home
 from tests.end_to_end.helpers import address_of, api_of, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 
 @pytest.fixture

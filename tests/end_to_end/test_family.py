@@ -6,27 +6,23 @@ import sys
 
 import pytest
 
-from tests.end_to_end.conftest import Home, states
+from tests.end_to_end.conftest import DIFFUSION_TASKS, Home, copy_of, states
+from tests.end_to_end.helpers import api_of
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["collect", "digits", "version_data", "digit_classifier", "conditional_vae", "diffusion", "evaluate",
-          "promote"]
-
 
 @pytest.fixture(scope="module")
-def diffusion(tmp_path_factory):
-    home = Home(tmp_path_factory.mktemp("family"))
-    done = home.genai("run", "--family", "diffusion", "--preset", "smoke")
-    assert states(done.stdout) == dict.fromkeys(STAGES, "Completed")
-    return home
+def copy(diffusion, prefect, tmp_path_factory):
+    """A copy to which runs may be added."""
+    return copy_of(diffusion, tmp_path_factory.mktemp("family") / "home", PREFECT_API_URL=api_of(prefect))
 
 
-def test_a_second_run_finds_everything_and_a_changed_field_makes_what_depends_on_it(diffusion):
-    again = states(diffusion.genai("run", "--family", "diffusion", "--preset", "smoke").stdout)
-    assert again == dict.fromkeys(STAGES, "Cached")
-    plan = json.loads(diffusion.genai("plan", "--family", "diffusion", "--preset", "smoke", "--set",
-                                      "diffusion.guidance=3", "--json").stdout)
+def test_a_second_run_finds_everything_and_a_changed_field_makes_what_depends_on_it(copy):
+    again = states(copy.genai("run", "--family", "diffusion", "--preset", "smoke").stdout)
+    assert again == dict.fromkeys(DIFFUSION_TASKS, "Cached")
+    plan = json.loads(copy.genai("plan", "--family", "diffusion", "--preset", "smoke", "--set",
+                                 "diffusion.guidance=3", "--json").stdout)
     assert [line["state"] for line in plan] == ["hit"] * 4 + ["miss", "unknown", "unknown"]
     assert plan[4]["why"] == "diffusion.guidance: 2.0 → 3.0"
 
@@ -69,12 +65,11 @@ def test_it_generates_compares_and_is_listed(diffusion, tmp_path):
 
 
 def test_a_registered_model_answers_through_mlflow(diffusion):
-    code = ("import os, mlflow; from flows.environment import configure; from tasks.workspace import Workspace; "
-            "configure(Workspace.current()); from tasks import tracking; tracking.client(); "
+    code = ("import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db'); "
             "model = mlflow.pyfunc.load_model('models:/genai-diffusion@champion'); "
             "print(model.predict(['7'])[0][:11])")
-    done = subprocess.run([sys.executable, "-c", code], env=diffusion.environment, capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=diffusion.root, env=diffusion.environment, text=True,
+                          capture_output=True, check=True)
     assert done.stdout.strip().endswith("iVBORw0KGgo")      # the first bytes of a PNG
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.end_to_end.conftest import Home
+from tests.end_to_end.conftest import Home, copy_of
 from tests.end_to_end.helpers import processes_in, wait_for
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,7 @@ def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copie
     done = copied.genai(*arguments)
     assert "continuing from the checkpoint at step" in done.stdout
 
-    undisturbed = Home(tmp_path / "undisturbed")
-    subprocess.run(["cp", "-a", str(copied.root), str(undisturbed.root)], check=True)
+    undisturbed = copy_of(copied, tmp_path / "undisturbed")
     states = copied.run(*changed, force="pretrain")
     assert states["pretrain"] == "Completed" and states["instruct"] == "Cached"
 

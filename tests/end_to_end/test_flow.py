@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from tests.end_to_end.conftest import TASKS
+from tests.end_to_end.conftest import TASKS, copy_of
 
 pytestmark = pytest.mark.slow
 
@@ -19,11 +19,12 @@ def query(path, sql):
         return connection.execute(sql).fetchall()
 
 
-def test_a_second_run_executes_nothing(finished):
-    before = finished.models()
-    assert finished.run() == dict.fromkeys(TASKS, "Cached")
-    assert finished.models() == before
-    names = query(finished.root / ".genai/prefect/prefect.db",
+def test_a_second_run_executes_nothing(finished, tmp_path):
+    home = copy_of(finished, tmp_path / "home")
+    before = home.models()
+    assert home.run() == dict.fromkeys(TASKS, "Cached")
+    assert home.models() == before
+    names = query(home.root / ".genai/prefect/prefect.db",
                   "select state_name, count(*) from task_run group by state_name")
     assert dict(names)["Cached"] >= len(TASKS)
 

@@ -13,7 +13,7 @@ from tasks.store.workspace import Workspace
 from tests.end_to_end.conftest import STAGES, TASKS, Home, states
 from tests.end_to_end.helpers import api_of, processes_in, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 KILLS = 20
 TYPICAL_SECONDS = {"collect": 4, "clean": 5, "tokenize": 2, "pretrain": 2.5, "instruct": 1.5, "reward": 2, "rlhf": 1,

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.end_to_end.conftest import STAGES, TASKS, Home, states
+from tests.end_to_end.conftest import STAGES, TASKS, copy_of, states
+from tests.end_to_end.helpers import api_of
 
 pytestmark = pytest.mark.slow
 
@@ -14,13 +15,7 @@ CHAMPION = "models:/genai-quantize@champion"
 @pytest.fixture(scope="module")
 def two(finished, prefect, tmp_path_factory):
     """A workspace with two versions of every fine-tuned model; the second one failed a gate."""
-    import subprocess
-
-    from tests.end_to_end.helpers import api_of
-
-    root = tmp_path_factory.mktemp("two") / "home"
-    subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
-    home = Home(root, {"PREFECT_API_URL": api_of(prefect)})
+    home = copy_of(finished, tmp_path_factory.mktemp("two") / "home", PREFECT_API_URL=api_of(prefect))
     home.genai("run", "--preset", "smoke", "--set", "instruct.epochs=0.5", "--set",
                "promote.gates.int8-size.bound=0.01", "--set", "runtime.price_per_hour=3.6", fails=True)
     return home
@@ -122,13 +117,14 @@ def test_garbage_is_only_what_nothing_refers_to(two):
     assert two.genai("chat", "--question", "Hi", "--tokens", "3").returncode == 0
 
 
+@pytest.mark.heavy
 def test_a_model_is_made_again_from_its_records_to_the_same_digests(two):
     output = two.genai("reproduce", "models:/genai-instruct/1").stdout
     assert "models:/genai-instruct/1 is reproduced: every digest agrees" in output
     assert "dvc pull: data" in output and "NO" not in output
 
 
-def test_mlflow_serves_a_registered_model_that_answers_a_chat(finished):
+def test_mlflow_serves_a_registered_model_that_answers_a_chat(finished, tmp_path):
     import os
     import signal
     import subprocess
@@ -145,7 +141,7 @@ def test_mlflow_serves_a_registered_model_that_answers_a_chat(finished):
     bin_directory = Path(sys.executable).parent      # MLflow starts uvicorn by its bare name
     environment = {**finished.environment, "MLFLOW_TRACKING_URI": f"sqlite:///{finished.root / 'mlflow.db'}",
                    "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}"}
-    with (finished.root / "serve.log").open("wb") as log:
+    with (tmp_path / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), 60)

@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.conftest import Home
 from tests.end_to_end.helpers import Server, address_of, api_of, prefect_server, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 OUTAGE_SECONDS = 60
 

@@ -14,7 +14,7 @@ import pytest
 from tasks.catalog import FAMILIES
 from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import Api, Home
-from tests.end_to_end.helpers import answers, api_of, free_port, processes_in, wait_for
+from tests.end_to_end.helpers import answers, api_of, flow_runs_in, free_port, processes_in, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -87,21 +87,30 @@ def test_preparing_data_trains_nothing(api):
     assert {entry["name"].rsplit("-", 1)[0] for entry in task_runs} == {"collect", "clean", "tokenize", "version_data"}
 
 
+def cancel(api: Api, home: Home, seed: int) -> None:
+    """Cancel a training of a served deployment: what it leaves is a checkpoint and its last words, and no child."""
+    wait_for(lambda: not flow_runs_in(home.root), 60)      # what ran before is gone
+    services = len(processes_in(home.root))
+    flow_run = training_run(api, home, seed)
+    assert flow_runs_in(home.root)
+    api.cancel(flow_run)
+    began = time.monotonic()
+    wait_for(lambda: len(processes_in(home.root)) <= services, 20)
+    assert time.monotonic() - began < 20
+    wait_for(lambda: api.state(flow_run)["name"] == "Cancelled", 30)
+    assert "SIGTERM: saved a checkpoint at step" in api.logs(flow_run)
+    (checkpoint,) = home.checkpoints("pretrain")[-1:]
+    assert (checkpoint / "state.json").is_file()
+
+
+def test_a_cancelled_training_saves_a_checkpoint_and_leaves_no_child(api, up):
+    cancel(api, up, 99)
+
+
+@pytest.mark.heavy
 def test_a_cancelled_training_saves_a_checkpoint_leaves_no_child_and_continues(api, up):
-    time.sleep(5)      # what ran before is gone
-    services = len(processes_in(up.root))
     for seed in range(CANCELS):
-        flow_run = training_run(api, up, 100 + seed)
-        children = [process.pid for process in processes_in(up.root)]
-        assert len(children) > services
-        api.cancel(flow_run)
-        began = time.monotonic()
-        wait_for(lambda: len(processes_in(up.root)) <= services, 20)
-        assert time.monotonic() - began < 20
-        wait_for(lambda run=flow_run: api.state(run)["name"] == "Cancelled", 30)
-        assert "SIGTERM: saved a checkpoint at step" in api.logs(flow_run)
-        (checkpoint,) = up.checkpoints("pretrain")[-1:]
-        assert (checkpoint / "state.json").is_file()
+        cancel(api, up, 100 + seed)
     # the next run of the same continues
     again = api.trigger("laptop", preset="smoke", until="pretrain",
                         fields={"pretrain": {"seed": 100, "tokens": 3_000_000}})
@@ -162,6 +171,7 @@ def test_a_killed_supervisor_takes_its_services_along(tmp_path):
     assert "nothing is running" in home.genai("status").stdout
 
 
+@pytest.mark.heavy
 def test_deploy_all_and_a_process_worker_run_and_cancel(copied, prefect):
     """`prefect.yaml` as it stands: pools, deployments, a worker; a cancelled run leaves a checkpoint and no child."""
     api = Api(api_of(prefect))

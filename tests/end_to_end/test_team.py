@@ -16,7 +16,7 @@ import pytest
 from tests.end_to_end.conftest import TASKS, Home
 from tests.end_to_end.helpers import address_of, api_of, free_port, mlflow_server, prefect_server, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 KEY, SECRET = "team", "team-secret"
 

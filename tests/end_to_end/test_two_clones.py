@@ -11,7 +11,7 @@ from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import TASKS, states
 from tests.end_to_end.helpers import clean_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Cleaning: each rule gives its reason, repairs repair, and held-out text does not leak into training."""
 
+import json
+
 import pytest
 
 from genai_core.config.data import CleanConfig
@@ -99,8 +101,26 @@ def test_every_removal_has_a_reason_and_the_leak_is_closed(tmp_path, prose, reco
     assert kept == ["a/0", "a/3"]
     reasons = (tmp_path / "out" / "removed.json").read_text()
     for reason in ("exact_duplicate", "same_as_held_out_rating", "shared_with_held_out"):
-        assert f'"documents/{reason}": 1' in reasons
+        assert f'"train/documents/{reason}": 1' in reasons
     assert result.metrics["documents_removed"] == 3
+
+
+def test_removals_of_held_out_records_are_counted_by_split_and_told(tmp_path, prose, recorder):
+    """Of held-out text only repeats go, but they do go: whoever compares figures must see how many."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    page = prose[3]
+    documents = [_document(0, GOOD), _document(1, page, split="validation"),
+                 _document(2, page.replace("the", "a", 1), split="test"), _document(3, page, split="test"),
+                 _document(4, "of", split="test"), _document(5, "the")]
+    result = clean.run(CleanConfig(), collected=_tables(tmp_path / "in", documents), out_dir=tmp_path / "out",
+                       context=Context(tmp_path, recorder))
+    assert json.loads((tmp_path / "out" / "removed.json").read_text()) == {
+        "test/documents/exact_duplicate": 1, "test/documents/near_duplicate": 1, "train/documents/too_few_words": 1}
+    assert result.metrics["held_out_removed"] == 2
+    assert any("of held-out records 2" in note for note in recorder.notes)
+    sample = [json.loads(line) for line in (tmp_path / "out" / "removed_sample.jsonl").read_text().splitlines()]
+    assert {row["split"] for row in sample} == {"test", "train"}
 
 
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path, recorder):

@@ -8,12 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genai_core.config.release import Gate, PromoteConfig
+from genai_core.config.release import EvaluateConfig, Gate, PromoteConfig
 from genai_core.data.token_files import TokenFile
 from genai_core.errors import InputError
-from genai_core.evaluation.baselines import ByteNgrams, perplexity_per_word
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
+from genai_core.evaluation import tasks
+from genai_core.evaluation.baselines import ByteNgrams
+from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.evaluation.tasks import chrf
+from genai_core.export.model_directory import save_model
+from genai_core.stages import evaluate
 from genai_core.stages.promote import check_gates
 
 CPU = torch.device("cpu")
@@ -22,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def file(tokenizer, prose):
     ids = np.array(tokenizer.encode(prose[2][:2000]).ids, dtype="<u2")
-    return TokenFile(ids, np.zeros(1), len(prose[2][:2000].encode()), 0)
+    return TokenFile(ids, np.zeros(1), len(prose[2][:2000].encode()), np.zeros(1))
 
 
 def test_byte_lengths_add_up_to_the_text(tokenizer, prose):
@@ -74,8 +77,40 @@ def test_the_ngram_model_is_the_textbooks(prose, order):
     assert got == pytest.approx(naive_witten_bell(train, text, order), rel=1e-9)
 
 
-def test_word_perplexity_is_the_loss_of_a_word():
-    assert perplexity_per_word(math.log(2), utf8_bytes=500, words=100) == pytest.approx(2**5)
+@pytest.mark.parametrize(("scored", "words"), [(60, 20), (80, 30), (100, 40)])
+def test_word_perplexity_is_of_the_words_that_were_scored(tiny_model, tokenizer, file, scored, words):
+    """Three documents of 20, 20 and 5,000 words, of which the last is never read."""
+    file = TokenFile(file.ids, np.array([0, 60, 100]), file.utf8_bytes, np.array([20, 20, 5000]))
+    loss = held_out_loss(tiny_model, file, token_byte_lengths(tokenizer), 64, max_tokens=scored - 1, device=CPU,
+                         precision=torch.float32)
+    assert word_perplexity(loss, file) == pytest.approx(math.exp(loss.nats / words))
+
+
+SHORT, LONG = "A good film.", "A good film. " * 60
+
+
+def test_prompts_that_do_not_fit_are_cut_and_counted(tiny_model, tokenizer):
+    subject = tasks.Subject(tiny_model, tokenizer, chats=True)
+    reviews = [{"text": text, "label": 1} for text in (SHORT, LONG, SHORT)]
+    sentences = [{"source_text": text, "target_text": "x"} for text in (SHORT, LONG)]
+    sections = [{"text": LONG, "title": "x"}]
+    questions = [{"messages": [{"content": text}, {"content": "x"}], "accepted": ["x"]} for text in (LONG, LONG)]
+    assert tasks.sentiment(subject, reviews).cut_prompts == 1
+    assert tasks.translation(subject, sentences, {SHORT: ["x"], LONG: ["x"]}).cut_prompts == 1
+    assert tasks.titles(subject, sections).cut_prompts == 1
+    assert tasks.trivia(subject, questions).cut_prompts == 2
+
+
+def test_the_stage_tells_how_many_prompts_of_a_task_were_cut(tiny_model, tokenizer, tokenizer_dir, file, tmp_path,
+                                                             recorder):
+    save_model(tiny_model, tokenizer_dir, tmp_path)
+    questions = evaluate.Questions(
+        files={"validation.prose": file}, byte_lengths=token_byte_lengths(tokenizer),
+        reviews=[{"text": text, "label": 1} for text in (SHORT, LONG)], translations=[], references={},
+        titles=[{"text": SHORT, "title": "x"}], trivia=[], openings=[])
+    evaluate._judge(EvaluateConfig(), "instruct", tmp_path, questions, None, 8, CPU, recorder)
+    assert recorder.notes == [
+        "instruct: of 2 prompts for sentiment_accuracy 1 lost their beginning to fit the context of 128 tokens"]
 
 
 def test_chrf_takes_the_best_of_several_references():

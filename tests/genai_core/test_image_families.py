@@ -23,7 +23,7 @@ from genai_core.families.images.evaluation import balanced_labels, evenly, frech
 from genai_core.families.images.generation import open_image_model
 from genai_core.families.vae import objective as vae
 from genai_core.families.vae.config import VaeConfig
-from genai_core.families.vae.model import divergence
+from genai_core.families.vae.model import Vae, VaeShape, divergence
 from genai_core.models.kinds import open_model
 from genai_core.training import loop
 from genai_core.training.loop import train
@@ -139,6 +139,13 @@ def test_divergence_equals_that_of_torch_distributions():
     mean, log_variance = torch.randn(5, 3), torch.randn(5, 3)
     expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros(5, 3), torch.ones(5, 3)))
     assert torch.allclose(divergence(mean, log_variance), expected, atol=1e-6)
+
+
+def test_an_autoencoder_generates_on_the_device_of_the_labels():
+    """The device `meta` computes shapes alone, and like a GPU refuses to mix its tensors with those of the CPU."""
+    model = Vae(VaeShape(4, 3, classes=0)).to("meta")
+    images = model.generate(torch.zeros(2, dtype=torch.int64, device="meta"), torch.Generator().manual_seed(0))
+    assert images.shape == (2, 1, 28, 28) and images.device.type == "meta"
 
 
 def test_frechet_distance_is_zero_for_the_same_set_and_the_squared_shift_for_a_moved_one():

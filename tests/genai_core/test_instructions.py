@@ -4,14 +4,22 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from genai_core.config.pipeline import load_pipeline
 from genai_core.context import Context
-from genai_core.data.instructions import TITLE_WORDS, build_mixture, title_prompt
+from genai_core.data.instructions import (
+    LABELS,
+    REVIEW_WORDS,
+    TITLE_WORDS,
+    build_mixture,
+    sentiment_prompt,
+    title_prompt,
+)
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
 from genai_core.evaluation.tasks import held_out
-from genai_core.stages import clean, collect
+from genai_core.stages import clean, collect, evaluate
 
 STARTS = {"Translate to Spanish: ": "translation", "Is this review positive": "sentiment",
           "Continue this film review: ": "continuation", "Give this text a title:": "title"}
@@ -43,6 +51,34 @@ def test_there_are_as_many_chats_of_each_task_as_asked_for_repeated_where_there_
     asked = Counter(chat[0]["content"] + chat[1]["content"] for chat in chats
                     if chat[0]["content"].startswith("Give this"))
     assert set(asked.values()) == {2}
+
+
+def test_the_baseline_of_sentiment_learns_from_the_reviews_of_the_mixture_as_the_model_reads_them(
+        cleaned, recorder, monkeypatch):
+    """As many, the same ones, cut alike; from all whole reviews there is a figure of its own."""
+    config = load_pipeline("smoke").instruct.model_copy(update={"sentiment": 60, "dialogue": 0})
+    chats = [chat for chat in build_mixture(cleaned, config, opening_words=5)
+             if chat[0]["content"].startswith("Is this review positive")]
+    asked = held_out(cleaned, "sentiment", 20, seed=0)
+    questions = evaluate.Questions(files={}, byte_lengths=torch.empty(0), reviews=asked, translations=[], references={},
+                                   titles=[], trivia=[], openings=[])
+    learned = {}
+
+    def remember(train_texts, train_labels, texts, labels):
+        learned[len(learned)] = (train_texts, train_labels, texts)
+        return float(len(learned))
+
+    monkeypatch.setattr(evaluate.baselines, "tfidf_sentiment_accuracy", remember)
+    figures = evaluate._sentiment_baselines(cleaned, config, questions, 5, recorder)
+    assert (figures["sentiment_accuracy"], figures["tfidf_full_reviews_accuracy"]) == (1.0, 2.0)
+    texts, labels, held_out_texts = learned[0]
+    assert len(texts) == 60
+    assert Counter(zip((sentiment_prompt(text) for text in texts), labels, strict=True)) == Counter(
+        (chat[0]["content"], LABELS.index(chat[1]["content"])) for chat in chats)
+    assert held_out_texts == [" ".join(row["text"].split()[-REVIEW_WORDS:]) for row in asked]
+    whole, _, held_out_texts = learned[1]
+    assert len(whole) == sum(row["label"] is not None for row in read_table(cleaned, "documents", split="train")) > 60
+    assert held_out_texts == [row["text"] for row in asked]
 
 
 def test_held_out_titles_are_of_articles_that_no_training_text_holds(cleaned):

@@ -102,6 +102,38 @@ def test_at_the_start_the_kl_is_zero_and_the_gradient_is_not(setting, tiny_model
     assert max(parameter.grad.abs().max() for parameter in tiny_model.parameters()) > 0
 
 
+@pytest.mark.parametrize(("kl", "factor"), [(3.0, 1), (6.0, 1), (12.0, 16), (18.0, 81), (30.0, 100), (1e6, 100)])
+def test_the_weight_of_the_kl_penalty_grows_to_a_hundredfold_and_no_further(setting, kl, factor):
+    config, _, objective = setting
+    weight = objective._kl_weight(torch.tensor(kl)).item()
+    assert weight == pytest.approx(factor * config.kl_coefficient)
+
+
+def test_evaluation_leaves_the_random_state_of_training_alone(setting):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = setting[2].evaluate(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert setting[2].evaluate(1) == first, "held-out figures depend on what training has sampled"
+
+
+def test_evaluation_leaves_the_random_state_of_every_gpu_alone(setting, monkeypatch):
+    """Seeding seeds all devices. Two pretended GPUs, whose random states are a number each."""
+    states = {0: torch.tensor([10]), 1: torch.tensor([11])}
+
+    def seed_all(seed):
+        states.update(dict.fromkeys(states, torch.tensor([seed])))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    setting[2].evaluate(1)
+    assert {device: int(state) for device, state in states.items()} == {0: 10, 1: 11}
+
+
 def test_a_model_compared_with_itself_has_no_kl(setting, tiny_model, tokenizer):
     config, reward_model, _ = setting
     figures = evaluate_policy(tiny_model, tiny_model, reward_model, tokenizer, ["This film", "I"], config)

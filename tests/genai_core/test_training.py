@@ -14,11 +14,12 @@ from genai_core.data.batches import Windows
 from genai_core.data.token_files import TokenFile, write_tokens
 from genai_core.data.tokenizer import save_tokenizer
 from genai_core.errors import InputError, TrainingDiverged
+from genai_core.hardware import prepare
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints, loop
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Objective
-from genai_core.training.optimizers import Muon, learning_rate_factor, orthogonalize
+from genai_core.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalize
 from tests.conftest import Recorder
 
 CONFIG = {"layers": 2, "hidden_size": 32, "heads": 2, "key_value_heads": 1, "head_size": 16, "feed_forward_size": 64,
@@ -125,14 +126,52 @@ def test_a_signal_before_the_first_step_is_over_is_not_held_back(tokens, tmp_pat
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(tokens, tmp_path, recorder, monkeypatch):
-    with pytest.raises(Interrupted):
-        run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c", monkeypatch, 6)
-    (saved,) = (tmp_path / "c").glob("step-*")
-    weights = saved / "model.safetensors"
+def damage(checkpoint):
+    weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    result = run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "c")
+
+
+@pytest.fixture
+def stopped_at_six(tokens, tmp_path, recorder, monkeypatch):
+    """Checkpoints of a training that saved one after every step and died after the sixth."""
+    with pytest.raises(Interrupted):
+        run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "saved", monkeypatch, 6)
+    return tmp_path / "saved"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tokens, tmp_path, recorder, caplog,
+                                                                       stopped_at_six):
+    before, newest = sorted(stopped_at_six.iterdir())
+    assert (before.name, newest.name) == ("step-00000005", "step-00000006")
+    damage(newest)
+    resumed = run_pretraining(tokens, tmp_path / "out", recorder, stopped_at_six)
+    assert resumed.measurements["resumed_from_step"] == 5
+    assert any("the checkpoint at step 6 is damaged" in note for note in recorder.notes)
+    assert any(record.levelname == "WARNING" and str(newest) in record.getMessage() for record in caplog.records)
+    run_pretraining(tokens, tmp_path / "whole", recorder, tmp_path / "other")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == \
+        (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_training_begins_anew_when_every_checkpoint_is_damaged_and_says_so(tokens, tmp_path, recorder, stopped_at_six):
+    for checkpoint in stopped_at_six.iterdir():
+        damage(checkpoint)
+    result = run_pretraining(tokens, tmp_path / "out", recorder, stopped_at_six)
     assert result.measurements["resumed_from_step"] == 0
+    assert any("no checkpoint is whole" in note for note in recorder.notes)
+
+
+def test_restoring_deletes_nothing_and_the_next_checkpoint_replaces_what_was_passed_over(tmp_path, recorder):
+    model = torch.nn.Linear(2, 1)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
+    for step in (10, 20):
+        checkpoints.save(tmp_path, step, model, optimizers, {}, {})
+    damage(tmp_path / "step-00000020")
+    state, _ = checkpoints.restore(tmp_path, model, optimizers, recorder)
+    assert state["step"] == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000020"]
+    checkpoints.save(tmp_path, 15, model, optimizers, {}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tokens, tmp_path, recorder):
@@ -203,6 +242,26 @@ def test_a_step_that_is_not_finite_is_skipped_and_reported(tmp_path, recorder):
     assert any("step 3" in note and "skipped" in note for note in recorder.notes)
 
 
+def test_skipped_steps_are_counted_at_the_end_of_training(tmp_path, recorder):
+    train_quadratic(tmp_path, recorder, 20, {3, 4}, "skip")
+    assert recorder.notes[-1] == "2 of 20 steps were skipped: their loss or gradient was not finite"
+
+
+def test_no_skipped_steps_are_not_worth_a_note(tmp_path, recorder):
+    train_quadratic(tmp_path, recorder, 20, set(), "skip")
+    assert not any("skipped" in note for note in recorder.notes)
+
+
+def test_the_loss_of_a_training_whose_last_step_was_skipped_is_the_last_finite_one(tmp_path, recorder):
+    _, trained = train_quadratic(tmp_path, recorder, 20, {18, 19}, "skip")
+    assert trained.metrics["loss"] == trained.curves["loss"][17][1] > 0
+
+
+def test_a_training_of_skipped_steps_alone_has_failed(tmp_path, recorder):
+    with pytest.raises(TrainingDiverged, match="each of the 5 steps was skipped"):
+        train_quadratic(tmp_path, recorder, 5, set(range(5)), "skip")
+
+
 @pytest.mark.parametrize(("policy", "bad"), [("stop", {2}), ("skip", set(range(2, 20)))])
 def test_training_stops_when_it_cannot_go_on(tmp_path, recorder, policy, bad):
     with pytest.raises(TrainingDiverged, match="lower the learning rate"):
@@ -238,8 +297,29 @@ def test_muon_equals_that_of_pytorch():
     assert torch.allclose(ours, theirs, atol=2e-3)
 
 
+@pytest.mark.parametrize(("multiplied_by_hardware", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_muon_iterates_in_the_precision_that_the_hardware_multiplies(monkeypatch, multiplied_by_hardware, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplied_by_hardware)
+    model = torch.nn.ModuleDict({"layers": torch.nn.Linear(8, 8), "head": torch.nn.Linear(8, 2)})
+    config = TrainConfig(learning_rate=0.1, batch_size=1, optimizer="muon")
+    (muon,) = [part for part in build_optimizers(model, config, torch.device("cpu")) if isinstance(part, Muon)]
+    assert muon.dtype is dtype
+
+
+def test_preparing_for_a_gpu_leaves_the_matrix_precision_readable():
+    """PyTorch refuses to tell it after TF32 was allowed through the setting of one backend alone."""
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        prepare(torch.device("cuda"))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
+
+
 def test_an_epoch_of_windows_shows_every_token_at_most_once_and_almost_all():
-    file = TokenFile(np.arange(1000, dtype="<u2"), np.zeros(1), 0, 0)
+    file = TokenFile(np.arange(1000, dtype="<u2"), np.zeros(1), 0, np.zeros(1))
     windows = Windows(file, 10, 7, seed=3, device=torch.device("cpu"))
     steps = windows.windows // 7
     seen = torch.cat([windows.batch(step)["targets"].flatten() for step in range(steps)])

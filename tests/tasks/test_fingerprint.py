@@ -42,10 +42,12 @@ def test_comments_docstrings_and_spacing_change_nothing(copy, before, after):
 
 
 @pytest.mark.parametrize(("file", "before", "after", "stages"), [
-    ("data/batches.py", "self.seed, epoch", "self.seed, epoch + 1", {"pretrain"}),
+    ("training/objectives/next_token.py", "targets\"].numel()", "targets\"].numel() + 1", {"pretrain"}),
+    ("data/batches.py", "self.seed, epoch", "self.seed, epoch + 1",
+     {"pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate"}),
     ("data/clean/quality.py", "return \"too_few_words\"", "return \"too_short\"", {"clean"}),
-    ("data/packing.py", "(len(rows), length), np.int32)", "(len(rows), length), np.int64)",
-     {"instruct", "reward"}),
+    ("data/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
+     {"instruct"}),
     ("quantization/weights.py", "/ 127", "/ 126", {"quantize"}),
     ("stages/promote.py", "value <= bound if", "value < bound if", {"promote"}),
 ])

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from jinja2 import Environment, FileSystemLoader
 
 from tasks.store.cost import Cost
 from tasks.tables import flatten, markdown_table, shown
-from tasks.views.report import _markdown
+from tasks.views.report import _markdown, _plot
 
 ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} | `code` <img src=x onerror=alert(1)>"
 
@@ -32,6 +33,13 @@ def test_markdown_escapes_what_models_say():
     assert "<script>" not in text and "<img" not in text and "`code`" not in text
     assert "| bits_per_byte | 1.5 |" in text
     assert "To make everything once: 5.0 s, 1e+09 FLOP, about 0.25 Wh, 0.5000 EUR (energy is an estimate)." in text
+
+
+@pytest.mark.parametrize("values", [[1.0, None, 2.0], [None, None, None]])
+def test_curves_of_trainings_with_skipped_steps_are_plotted(values):
+    points = list(enumerate(values))
+    assert _plot({"loss": points, "bits_per_byte": [(0, 2.0)]}, "pretrain")
+    assert _plot({"loss": points}, "pretrain")
 
 
 def test_tables():

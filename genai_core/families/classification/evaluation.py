@@ -15,6 +15,7 @@ from genai_core.families.classification.reviews import Reviews, load_reviews
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
+from genai_core.training.curves import read_curves
 
 
 def run(config: ClassificationEvaluationConfig, *, data: Path, models: dict[str, Path], out_dir: Path,
@@ -73,7 +74,7 @@ def _draw_curves(models: dict[str, Path], pictures: Pictures) -> None:
     """Draw accuracy on validation reviews during training: where it falls again, the model overfits."""
     figure, axes = figure_and_axes(6, 3)
     for name, directory in models.items():
-        curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
+        curves = read_curves(directory)
         chosen = [curve for curve in curves if curve.startswith("validation_accuracy")]
         if chosen:
             axes.plot(*zip(*curves[chosen[-1]], strict=True), marker="o", markersize=3, label=name)

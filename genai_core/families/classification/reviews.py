@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from genai_core.config.data import CleanConfig
 from genai_core.context import Context, Result
 from genai_core.data.batches import pad
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
+from genai_core.data.clean.decontaminate import HeldOut
 from genai_core.data.clean.normalize import normalize
 from genai_core.data.tables import read_table
 from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
@@ -42,27 +44,39 @@ class Reviews(NamedTuple):
 def run(config: ReviewsConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Write the tokenizer and `SPLIT.parquet` with text and label.
 
-    Raises InputError when a split has no labelled review of the source.
+    Training reviews that share a long run of words with a held-out one are left out and counted. Raises InputError when
+    a split has no labelled review of the source.
     """
     reporter = context.reporter
     metrics: dict[str, float] = {}
-    for split in SPLITS:
-        rows = [row for row in read_table(collected, "documents", split=split, source=config.source)
-                if row["label"] is not None]
-        most = config.train_reviews if split == "train" else config.held_out_reviews
-        if most and len(rows) > most:
-            rows = [rows[number * len(rows) // most] for number in range(most)]
-        if not rows:
+    by_split = {split: _labelled(collected, split, config) for split in SPLITS}
+    held_out = HeldOut((text for split in SPLITS if split != "train" for text, _ in by_split[split]),
+                       CleanConfig().decontamination_ngram)
+    chosen = len(by_split["train"])
+    by_split["train"] = [review for review in by_split["train"] if not held_out.match(review[0])]
+    for split, labelled in by_split.items():
+        if not labelled:
             raise InputError(f"no labelled review of {config.source} in the split {split}")
-        texts = [plain(normalize(row["text"])) for row in rows]
-        table = pa.table({"text": texts, "label": pa.array([row["label"] for row in rows], pa.int8())})
+        texts, labels = zip(*labelled, strict=True)
+        table = pa.table({"text": texts, "label": pa.array(labels, pa.int8())})
         pq.write_table(table, out_dir / f"{split}.parquet", compression="zstd")
-        metrics[f"{split}_reviews"] = len(rows)
-        if split == "train":
-            save_tokenizer(train_tokenizer(texts, config.vocab_size), out_dir)
+        metrics[f"{split}_reviews"] = len(labelled)
+    metrics["train_shared_with_held_out"] = chosen - len(by_split["train"])
+    train_texts = [text for text, _ in by_split["train"]]
+    save_tokenizer(train_tokenizer(train_texts, config.vocab_size), out_dir)
     (out_dir / "reviews.json").write_text(json.dumps({"text_tokens": config.text_tokens}) + "\n", encoding="utf-8")
     reporter.note(", ".join(f"{name} {count:,.0f}" for name, count in metrics.items()))
     return Result(metrics)
+
+
+def _labelled(collected: Path, split: str, config: ReviewsConfig) -> list[tuple[str, int]]:
+    """Text and label of the reviews of a split, at even distances where there are more than the config takes."""
+    rows = [row for row in read_table(collected, "documents", split=split, source=config.source)
+            if row["label"] is not None]
+    most = config.train_reviews if split == "train" else config.held_out_reviews
+    if most and len(rows) > most:
+        rows = [rows[number * len(rows) // most] for number in range(most)]
+    return [(plain(normalize(row["text"])), row["label"]) for row in rows]
 
 
 def load_reviews(directory: Path, split: str) -> Reviews:

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from genai_core.config.data import CleanConfig
 from genai_core.context import Context, Result
 from genai_core.data.batches import epoch_order, pad
 from genai_core.data.chat import END_OF_TEXT, TURN_END, TURN_START, plain, token_id
+from genai_core.data.clean.decontaminate import HeldOut
 from genai_core.data.instructions import LABELS
 from genai_core.data.tables import read_table
 from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
@@ -34,21 +36,24 @@ class Pair(NamedTuple):
 def run(config: PairsConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
     """Write the tokenizer and `SPLIT.parquet` with task, source and target.
 
+    Training pairs whose source shares a long run of words with a held-out source of the task are left out and counted.
     Raises InputError when a task has no pair in a split.
     """
     reporter = context.reporter
     metrics: dict[str, float] = {}
-    by_split: dict[str, list[Pair]] = {}
-    for split in SPLITS:
-        pairs = []
-        for task in config.tasks:
-            found = _pairs(collected, task, split, config)
-            if not found:
+    by_split: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+    for task in config.tasks:
+        found = {split: _pairs(collected, task, split, config) for split in SPLITS}
+        chosen = len(found["train"])
+        found["train"] = _without_held_out(found)
+        for split, pairs in found.items():
+            if not pairs:
                 raise InputError(f"no pair for the task {task} in the split {split}; add sources or raise "
                                  f"collect.{split}_fraction")
-            metrics[f"{split}/{task}"] = len(found)
-            pairs += found
-        by_split[split] = pairs
+            metrics[f"{split}/{task}"] = len(pairs)
+            by_split[split] += pairs
+        metrics[f"train/{task}_shared_with_held_out"] = chosen - len(found["train"])
+    for split, pairs in by_split.items():
         columns = {name: [getattr(pair, name) for pair in pairs] for name in Pair._fields}
         pq.write_table(pa.table(columns), out_dir / f"{split}.parquet", compression="zstd")
     texts = [text for pair in by_split["train"] for text in (pair.source, pair.target)]
@@ -70,6 +75,18 @@ def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list
         pairs = [Pair(task, prefix + plain(row["source_text"]), plain(row["target_text"])) for row in rows]
     most = config.train_pairs if split == "train" else config.held_out_pairs
     return pairs if len(pairs) <= most else [pairs[number * len(pairs) // most] for number in range(most)]
+
+
+def _without_held_out(found: dict[str, list[Pair]]) -> list[Pair]:
+    """Training pairs of one task whose source shares no long run of words with a held-out one."""
+    held_out = HeldOut((_unprefixed(pair) for split in SPLITS if split != "train" for pair in found[split]),
+                       CleanConfig().decontamination_ngram)
+    return [pair for pair in found["train"] if not held_out.match(_unprefixed(pair))]
+
+
+def _unprefixed(pair: Pair) -> str:
+    """The source without its task's name, which all pairs of the task share."""
+    return pair.source.removeprefix(PREFIXES[pair.task])      # type: ignore[index]
 
 
 def read_pairs(directory: Path, split: str) -> list[Pair]:

@@ -1,7 +1,6 @@
 """The evaluation of the adversarial networks: distance and coverage beside the autoencoder's, and what collapse looks
 like."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from genai_core.families.images.generation import open_image_model
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_grid, save_picture
+from genai_core.training.curves import read_curves
 
 
 def run(config: ImageEvaluationConfig, *, data: Path, classifier: Path, models: dict[str, Path], out_dir: Path,
@@ -59,9 +59,10 @@ def _draw_monitor(models: dict[str, Path], pictures: Pictures) -> None:
     """Draw what was measured of the samples during training."""
     figure, (covered, distance) = figure_and_axes(9, 3, columns=2)
     for name, directory in models.items():
-        curves = json.loads((directory / "curves.json").read_text(encoding="utf-8"))
+        curves = read_curves(directory)
         for axes, curve in ((covered, "classes_covered"), (distance, "frechet_distance")):
-            steps, values = zip(*curves[curve], strict=True)
+            points = curves.get(curve, [])
+            steps, values = [step for step, _ in points], [value for _, value in points]
             axes.plot(steps, values, marker="o", markersize=3, label=name)
     covered.set_ylabel("digits covered, of 10")
     covered.set_ylim(0, CLASSES + 0.5)

@@ -1,6 +1,5 @@
 """The evaluation of trainings that differ in one thing: their loss curves in one chart, and held-out figures."""
 
-import json
 from pathlib import Path
 
 from genai_core.context import Context, Result
@@ -10,6 +9,7 @@ from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.inference.text import open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
+from genai_core.training.curves import read_curves
 
 SMOOTHING = 0.95
 """Decay of the moving average by which the curves are smoothed."""
@@ -37,7 +37,7 @@ def run(config: ComparisonEvaluationConfig, *, tokens: Path, models: dict[str, P
 def _draw(models: dict[str, Path], pictures: Pictures) -> None:
     figure, axes = figure_and_axes(7, 3.6)
     for name, directory in models.items():
-        points = json.loads((directory / "curves.json").read_text(encoding="utf-8"))["loss"]
+        points = read_curves(directory).get("loss", [])
         average, steps, values = 0.0, [], []
         for number, (step, value) in enumerate(points):
             average = SMOOTHING * average + (1 - SMOOTHING) * value

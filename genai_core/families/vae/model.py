@@ -62,7 +62,7 @@ class Vae(nn.Module):
     @torch.no_grad()
     def generate(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Images (B, 1, H, W) from codes drawn from the prior; labels (B,) only matter to a conditional model."""
-        codes = torch.randn(len(labels), self.shape.latent_size, generator=generator)
+        codes = torch.randn(len(labels), self.shape.latent_size, generator=generator).to(labels.device)
         return torch.sigmoid(self.decode(codes, labels))
 
     def _one_hot(self, labels: Tensor) -> Tensor:

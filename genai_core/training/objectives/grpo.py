@@ -23,6 +23,10 @@ from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, position_ids_of
 from genai_core.training.objectives.objective import Batch, Objective
 
+MAX_KL_FACTOR = 100.0
+"""Largest factor of the KL penalty's weight, reached at 3.2 times the target: beyond, one batch of stray samples would
+drown the rewards of all others."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -90,10 +94,12 @@ class Grpo(Objective):
     def _kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.
 
-        Beyond the target it grows with the fourth power, so that the policy settles near the target instead of drifting
-        on: a controller without a state, where Ziegler et al. 2019 (section 2.2) adapt the weight from step to step.
+        Beyond the target it grows with the fourth power, up to MAX_KL_FACTOR, so that the policy settles near the
+        target instead of drifting on: a controller without a state, where Ziegler et al. 2019 (section 2.2) adapt the
+        weight from step to step.
         """
-        return self.config.kl_coefficient * (kl / self.config.kl_target).clamp(min=1.0) ** 4
+        factor = (kl / self.config.kl_target).clamp(min=1.0) ** 4
+        return self.config.kl_coefficient * factor.clamp(max=MAX_KL_FACTOR)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # L = Σ_t −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) + β KL_t      Shao et al. 2024, eq. 3
@@ -126,11 +132,11 @@ class Grpo(Objective):
                 "length": batch["completion_mask"].sum().item() / len(batch["completion_mask"])}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        state = torch.get_rng_state()      # evaluation must not move what training samples next
-        torch.manual_seed(self.config.seed + 1)
-        figures = evaluate_policy(self.policy, self.reference, self.reward_model, self.tokenizer, self.held_out,
-                                  self.config)
-        torch.set_rng_state(state)
+        # evaluation must not move what training samples next, and seeding seeds every device
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.config.seed + 1)
+            figures = evaluate_policy(self.policy, self.reference, self.reward_model, self.tokenizer, self.held_out,
+                                      self.config)
         return {name: figures[name] for name in ("held_out_reward", "held_out_kl")}
 
 

@@ -1,11 +1,13 @@
 """The form of the Prefect UI: empty means the preset, bounds are the configs' own, and nothing untouched is sent."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
 from flows.cli.combinations import combinations
 from flows.parameters import Fields, overrides_of
-from flows.pipeline_run import Request
+from flows.pipeline_run import Request, describe
 from flows.train_llm import train_llm
 from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
@@ -53,6 +55,14 @@ def test_the_command_of_a_request_starts_the_same_run():
                                  "--until instruct")
     with pytest.raises(InputError, match="until: unknown stage 'cook'"):
         Request("smoke", {}, until="cook").config()
+
+
+def test_a_run_is_called_by_what_it_is():
+    assert re.fullmatch(r"laptop · instruct\.epochs=2 · \d{4}-\d\d-\d\d \d\d:\d\d",
+                        describe(Request("laptop", {"instruct.epochs": 2})))
+    assert describe(Request("/home/me/mine.yaml", {}, until="pretrain", family="vae")).startswith(
+        "vae · mine.yaml · until pretrain · ")
+    assert len(describe(Request("smoke", {f"pretrain.field_{number}": number for number in range(50)}))) < 120
 
 
 def test_combinations_of_a_sweep():
