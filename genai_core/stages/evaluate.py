@@ -32,7 +32,7 @@ Outcomes = dict[str, list[list[float]]]
 
 @dataclass(frozen=True)
 class Questions:
-    """Everything that is asked of every model, chosen once."""
+    """The held-out text and the questions, the same for every model."""
 
     files: dict[str, TokenFile]
     byte_lengths: torch.Tensor

@@ -22,7 +22,7 @@ class Estimate:
     flops: float
     """Floating-point operations of all steps."""
     memory_bytes: int
-    """Peak memory."""
+    """Peak memory, in bytes."""
 
 
 def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None) -> Estimate | None:

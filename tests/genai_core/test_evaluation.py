@@ -108,7 +108,7 @@ def test_the_stage_tells_how_many_prompts_of_a_task_were_cut(tiny_model, tokeniz
         files={"validation.prose": file}, byte_lengths=token_byte_lengths(tokenizer),
         reviews=[{"text": text, "label": 1} for text in (SHORT, LONG)], translations=[], references={},
         titles=[{"text": SHORT, "title": "x"}], trivia=[], openings=[])
-    evaluate._judge(EvaluateConfig(), "instruct", tmp_path, questions, None, 8, CPU, recorder)
+    evaluate._evaluate(EvaluateConfig(), "instruct", tmp_path, questions, None, 8, CPU, recorder)
     assert recorder.notes == [
         "instruct: of 2 prompts for sentiment_accuracy 1 lost their beginning to fit the context of 128 tokens"]
 

@@ -198,7 +198,7 @@ class RecurrentCache:
     """All that the model remembers of the tokens read so far."""
 
     states: list[State] | None = None
-    """Of each layer; None before the first token."""
+    """State of each layer; None before the first token."""
     length: int = 0
     """Number of tokens read."""
 

@@ -37,9 +37,9 @@ class Rollout:
     completion_mask: Tensor
     """(B, T): True on the tokens that the policy sampled."""
     position_ids: Tensor
-    """(B, T)"""
+    """Position ids (B, T): 0 at the first token of each prompt."""
     mask: Tensor
-    """Attention mask (B, 1, T, T)."""
+    """(B, 1, T, T): True where a token may attend to another."""
     log_probs: Tensor
     """Log-probabilities (B, T − 1) of the tokens from the second on, when they were sampled; 0 on prompts."""
     texts: list[str]
