@@ -61,7 +61,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
 
 @pytest.mark.parametrize(("settings", "message"), [
     (["tokenize.vocab_size=60000"], "tokenize.vocab_size: the text supports"),
-    (["clean.min_words=100000"], "no training document is left after cleaning (documents/too_few_words"),
+    (["clean.min_words=100000"], "no training document is left after cleaning (train/documents/too_few_words"),
     (["quantize.int4_group_size=48"], "quantize.int4_group_size 48 does not divide pretrain.hidden_size 64"),
     (["collect.sources.trivia=null"], "instruct.trivia: asks for 200 chats, but the cleaned data has none"),
 ])

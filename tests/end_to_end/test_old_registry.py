@@ -10,7 +10,7 @@ from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import Home
 from tests.end_to_end.helpers import clean_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 COMMIT = "ac5d79b"
 """The last commit before the move: manifests held whole modules, configs no kind."""
