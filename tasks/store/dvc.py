@@ -84,6 +84,7 @@ def fetch(workspace: Workspace, directory: Path, target: Path) -> bool:
     if not (workspace.root / "data.dvc").is_file():
         return False
     from dvc.exceptions import DvcException
+    from dvc_data.index.index import DataIndexError  # the list of files is neither in the cache nor in the remote
 
     name = directory.relative_to(workspace.root).as_posix()
     try:
@@ -91,7 +92,7 @@ def fetch(workspace: Workspace, directory: Path, target: Path) -> bool:
             if not repository.dvcfs.isdir(name):
                 return False
             repository.dvcfs.get(name, str(target), recursive=True)
-    except (DvcException, OSError) as error:
+    except (DvcException, DataIndexError, OSError) as error:
         logger.info("%s is not in the DVC remote (%s)", directory.name, (str(error) or "no reason").splitlines()[0])
         return False
     return (target / "manifest.json").is_file()

@@ -118,11 +118,10 @@ def compare(model: Model, other: Annotated[str, typer.Argument(help="The model t
 def _history(as_json: bool) -> None:
     from dataclasses import asdict
 
-    from tasks.registered import KEY_FIGURES
-
+    from tasks.catalog import model_stages
     from tasks.registry.releases import history
 
-    moves = [move for stage in KEY_FIGURES for move in history(stage)]
+    moves = [move for stage in model_stages() for move in history(stage)]
     if as_json:
         return typer.echo(json.dumps([asdict(move) for move in moves], indent=1))
     table = Table("when", "who", "stage", "alias", "from", "to", "reason")
