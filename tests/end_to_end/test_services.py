@@ -50,7 +50,8 @@ def test_the_form_has_every_field_with_bounds_and_descriptions_and_refuses_a_bad
     assert set(schema["definitions"]["Fields"]["properties"]) == {
         "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "runtime"}
     tokens = schema["definitions"]["PretrainFields"]["properties"]["tokens"]
-    assert tokens["minimum"] == 1024 and tokens["description"] == "Number of tokens to train on. Preset laptop: 3600000."
+    assert tokens["minimum"] == 1024
+    assert tokens["description"] == "Number of tokens to train on. Preset laptop: 3600000."
     path = f"/deployments/{api.deployment('laptop')['id']}/create_flow_run"
     for parameters, field in (({"fields": {"pretrain": {"tokens": -1}}}, "fields.pretrain.tokens"),
                               ({"preset": "huge"}, "preset"), ({"depth": 65}, "depth"),
