@@ -29,8 +29,11 @@ def family_named(family: str) -> Family:
 
 
 def find_stage(family: str, name: str) -> Stage:
-    """A stage of a family, or of the language model."""
-    return next(stage for stage in stages_of(family) if stage.name == name)
+    """A stage of a family, or of the language model. Raises InputError when there is none of this name."""
+    for stage in stages_of(family):
+        if stage.name == name:
+            return stage
+    raise InputError(f"unknown stage {name!r}; there are {', '.join(stage.name for stage in stages_of(family))}")
 
 
 @cache

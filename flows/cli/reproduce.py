@@ -13,9 +13,8 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
-from tasks.catalog import family_named, lasting_stages
+from tasks.catalog import lasting_stages
 from tasks.registry.lineage import Node, lineage
 from tasks.store import dvc, records
 from tasks.store.artifacts import MANIFEST, read_manifest
@@ -98,10 +97,10 @@ def _worktree(commit: str, keep: Path | None) -> Iterator[Path]:
 
 def _copy_own_files(preset: Path, workspace: Workspace, made_in: Workspace) -> None:
     """The user's own source files: no commit and no registry holds them."""
-    family = yaml.safe_load(preset.read_text(encoding="utf-8")).get("family", "")
-    config = family_named(family).load(str(preset)) if family else load_pipeline(str(preset))
-    for source in config.collect.sources.values():
-        for pattern in source.paths if source.kind == "files" and source.enabled else ():
+    # as it stands: the code of that commit may have had fields that the code here does not know
+    sources = yaml.safe_load(preset.read_text(encoding="utf-8"))["collect"]["sources"]
+    for source in sources.values():
+        for pattern in source["paths"] if source["kind"] == "files" and source.get("enabled", True) else ():
             for file in workspace.root.glob(pattern) if not Path(pattern).is_absolute() else ():
                 target = made_in.root / file.relative_to(workspace.root)
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from torch import nn
 from genai_core.data.chat import END_OF_TEXT, TURN_END, token_id
 from genai_core.data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from genai_core.errors import InputError
-from genai_core.models.kinds import read_json
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.opened import read_json
 from genai_core.models.transformer import Transformer, TransformerConfig
 
 _FIELDS = tuple(TransformerConfig.__dataclass_fields__)

@@ -38,9 +38,10 @@ def load_family_config(model: type[FamilyConfig], family: str, presets: Path, pr
     Raises InputError, in one line that names the field, for anything that is not right.
     """
     values = read_preset(preset, {name: partial(_shipped, presets, name) for name in FAMILY_PRESETS})
-    values["family"] = family
     for dotted, value in (overrides or {}).items():
         set_value(values, dotted, value)
+    if values.setdefault("family", family) != family:
+        raise InputError(f"family: this is a config of {values['family']}, asked for was {family}")
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -13,7 +13,7 @@ from torch import nn
 from genai_core.data.tokenizer import TOKENIZER_FILES
 from genai_core.errors import InputError
 from genai_core.export.model_directory import load_weights
-from genai_core.models.kinds import read_json
+from genai_core.models.opened import read_json
 
 
 def save_family_model(model: nn.Module, kind: str, shape: Any, out_dir: Path,

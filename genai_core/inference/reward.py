@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_config, load_weights, save_config
-from genai_core.models.kinds import Opened, read_json
+from genai_core.models.opened import Opened, read_json
 from genai_core.models.reward import RewardModel, score_texts
 
 

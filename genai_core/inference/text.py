@@ -11,8 +11,9 @@ from genai_core.data.chat import END_OF_TEXT, token_id
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.inference.generate import Sampling, stream, text_pieces
-from genai_core.models.kinds import Opened, Product, kind_of, open_model
+from genai_core.models.kinds import open_model
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.opened import Opened, Product, kind_of
 
 logger = logging.getLogger("genai_core")
 
@@ -43,12 +44,13 @@ def continue_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, max_n
                   seed: int | None) -> Iterator[str]:
     """Pieces of the text that continues `prompt`; an empty prompt stands for the beginning of a document.
 
-    A prompt that leaves no room for `max_new_tokens` in the model's context loses its beginning, with a warning.
+    A prompt of more than half of the model's context that leaves no room for `max_new_tokens` loses its beginning, with
+    a warning; the continuation is as long as there is room for.
     """
     end = token_id(tokenizer, END_OF_TEXT)
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
     room = len(ids) + max_new_tokens if model.unbounded_context else model.context_length
-    if len(ids) > (longest := max(1, room - max_new_tokens)):
+    if len(ids) > (longest := max(room - max_new_tokens, room // 2)):
         logger.warning(f"the prompt has {len(ids):,} tokens, of which the model reads the last {longest:,}")
         ids = ids[-longest:]
     generator = None if seed is None else torch.Generator(next(model.parameters()).device).manual_seed(seed)

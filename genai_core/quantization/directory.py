@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genai_core.errors import InputError
 from genai_core.export.model_directory import load_config, save_config
-from genai_core.models.kinds import read_json
+from genai_core.models.opened import read_json
 from genai_core.models.transformer import Transformer
 from genai_core.quantization.weights import (
     Bits,

@@ -28,8 +28,8 @@ _NAME = re.compile(r"^step-(\d{8})$")
 
 
 def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer],
-         extra_tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write `step-NNNNNNNN`: model, optimizers, random state, `extra_tensors` and `state`; keep it and the one before.
+         state: dict[str, Any]) -> None:
+    """Write `step-NNNNNNNN`: model, optimizers, random state and `state`; keep it and the one before.
 
     Checkpoints of later steps go too: the training that saves this one has passed them over as damaged.
     """
@@ -42,7 +42,7 @@ def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.op
     random = {"random/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["random/cuda"] = torch.cuda.get_rng_state()
-    save_file(random | extra_tensors, scratch / "extra.safetensors")
+    save_file(random, scratch / "extra.safetensors")
     (scratch / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
     for file in scratch.iterdir():
         with file.open("rb") as stream:
@@ -58,8 +58,8 @@ def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.op
 
 
 def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], reporter: Reporter
-            ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Load the newest whole checkpoint into `model`, `optimizers` and the random state; its state and extra tensors.
+            ) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint into `model`, `optimizers` and the random state; its `state`.
 
     None when there is none. A damaged one is passed over for the one before it, with a warning, and stays where it is:
     reading deletes nothing.
@@ -71,6 +71,7 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
             slots = load_file(path / "optimizer.safetensors")
             extra = load_file(path / "extra.safetensors")
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            _require_whole(model, weights, extra, state)
         except (OSError, ValueError, SafetensorError) as error:
             logger.warning("%s is damaged and passed over: %s", path, error)
             reporter.note(f"the checkpoint at step {step} is damaged and passed over")
@@ -79,14 +80,24 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
             for name, tensor in state_of(model).items():
                 tensor.copy_(weights[name])
         _load_optimizer_tensors(optimizers, slots)
-        torch.set_rng_state(extra.pop("random/cpu"))
-        cuda = extra.pop("random/cuda", None)
+        torch.set_rng_state(extra["random/cpu"])
+        cuda = extra.get("random/cuda")
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        return state, extra
+        return state
     if found:
         reporter.note("no checkpoint is whole: beginning anew")
     return None
+
+
+def _require_whole(model: nn.Module, weights: dict[str, Tensor], extra: dict[str, Tensor], state: Any) -> None:
+    """Raises ValueError unless everything that will be restored is there, before anything is."""
+    shapes = {name: tensor.shape for name, tensor in state_of(model).items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != shapes:
+        raise ValueError("its weights are not those of this model")
+    fields = {"step", "done", "skipped", "curves"}
+    if "random/cpu" not in extra or not isinstance(state, dict) or not fields <= set(state):
+        raise ValueError("its random state, or a field of its state, is missing")
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -65,9 +65,8 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
     peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
     curves: Curves = {}
     start, done_before, skipped = 0, 0, 0
-    restored = checkpoints.restore(context.checkpoint_dir, model, optimizers, context.reporter)
-    if restored:
-        state, _ = restored
+    state = checkpoints.restore(context.checkpoint_dir, model, optimizers, context.reporter)
+    if state:
         start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
         context.reporter.note(f"continuing from the checkpoint at step {start} of {objective.steps}")
         _replay(curves, context.reporter)
@@ -182,5 +181,5 @@ def _replay(curves: Curves, reporter: Reporter) -> None:
 
 def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int,
           skipped: int, curves: Curves) -> None:
-    checkpoints.save(context.checkpoint_dir, step, model, optimizers, {},
+    checkpoints.save(context.checkpoint_dir, step, model, optimizers,
                      {"done": done, "skipped": skipped, "curves": curves})

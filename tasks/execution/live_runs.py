@@ -7,8 +7,9 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from tasks.execution.processes import is_alive, process_identity
@@ -35,8 +36,7 @@ def noted(run: PipelineRun) -> Iterator[None]:
 
 def close_books(workspace: Workspace) -> None:
     """Mark the runs of processes that died as killed in MLflow and as crashed in Prefect."""
-    for path in _folder(workspace).glob("*.json"):
-        entry = json.loads(path.read_text())
+    for path, entry in _entries(workspace).items():
         if is_alive(entry):
             continue
         logger.warning("the run %s died without a word: marking it", path.stem)
@@ -46,7 +46,16 @@ def close_books(workspace: Workspace) -> None:
 
 
 def live_parent_runs(workspace: Workspace) -> list[str]:
-    return [path.stem for path in _folder(workspace).glob("*.json") if is_alive(json.loads(path.read_text()))]
+    return [path.stem for path, entry in _entries(workspace).items() if is_alive(entry)]
+
+
+def _entries(workspace: Workspace) -> dict[Path, dict[str, Any]]:
+    """What each run noted of itself; one that ends while this is read is gone, and that is well."""
+    found = {}
+    for path in _folder(workspace).glob("*.json"):
+        with suppress(FileNotFoundError):
+            found[path] = json.loads(path.read_text())
+    return found
 
 
 def _folder(workspace: Workspace) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genai_core.errors import InputError
-from genai_core.models.kinds import kind_of, served
+from genai_core.models.opened import kind_of, served
 from tasks.catalog import lasting_stages, model_stages
 from tasks.pipeline import PipelineRun
 from tasks.stage import Stage

@@ -20,6 +20,7 @@ from tasks.store.workspace import Workspace
 logger = logging.getLogger("tasks")
 
 MANIFEST = "manifest.json"
+FIELDS = {"stage", "key", "config", "inputs", "code", "metrics", "files", "digest"}
 CARD = "README.md"
 """A model card: kept whole like every file, but outside the digest, so that its words change no identity."""
 KEY_LENGTH = 16
@@ -56,7 +57,8 @@ class KeyParts:
     def key(self) -> str:
         """Raises TypeError for a value that is not the same in every process, such as a set."""
         parts = [self.stage, self.config, self.inputs, self.code]
-        _require_stable(parts, self.stage)
+        _require_stable(self.config, "")
+        _require_stable([self.inputs, self.code], self.stage)
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
@@ -68,7 +70,7 @@ def _require_stable(value: Any, place: str) -> None:
         for name, inner in value.items():
             if not isinstance(name, str):
                 raise TypeError(f"{place}: {name!r} is no text, so it cannot name a part of a key")
-            _require_stable(inner, f"{place}.{name}")
+            _require_stable(inner, f"{place}.{name}".lstrip("."))
     elif isinstance(value, list | tuple):
         for inner in value:
             _require_stable(inner, place)
@@ -119,9 +121,12 @@ class Store:
         """
         manifest = read_manifest(directory)
         parts = KeyParts(manifest["stage"], manifest["config"], manifest["inputs"], manifest["code"])
-        if parts.key != manifest["key"] or manifest["key"] != directory.name:
-            raise Damaged(f"{MANIFEST} does not belong to key {directory.name}")
-        state = _state(directory)
+        try:
+            if parts.key != manifest["key"] or manifest["key"] != directory.name:
+                raise Damaged(f"{MANIFEST} does not belong to key {directory.name}")
+            state = _state(directory)
+        except (OSError, TypeError) as error:      # it is being replaced, or holds what no manifest of ours does
+            raise Damaged(f"it cannot be read: {error}") from None
         if self._verified.get(directory) == state:
             return manifest
         present = {path for path, _, _ in state} - {MANIFEST}
@@ -217,9 +222,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest as it is written. Raises Damaged when it is missing or not one."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        if not {"stage", "key", "config", "inputs", "code", "metrics", "files", "digest"} <= set(manifest):
+        if not isinstance(manifest, dict) or not set(manifest) >= FIELDS:
             raise ValueError("fields are missing")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} cannot be read: {error}") from None
     return manifest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 CORE = "genai_core"
 ROOT = Path(__file__).parents[2]
 REST = "(module)"
-"""What a module says outside its functions and classes."""
+"""What a module says outside its functions and classes: its constants, and which names it imports from where."""
 _NOT_CODE = ("type_comment", "type_ignores", "type_params", "kind", "ctx")
 """Fields of syntax trees that say nothing of what is computed, or that some versions of Python do not have."""
 
@@ -46,8 +46,10 @@ def _path(name: str) -> Path | None:
     if name.split(".")[0] != CORE:
         package, *rest = name.split(".")
         spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
+        if spec is None:
             return None
+        if not spec.submodule_search_locations:      # a package of one file
+            return Path(spec.origin) if spec.origin and not rest else None
         base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.is_file():
@@ -62,7 +64,9 @@ def _read(name: str) -> tuple[dict[str, str], tuple[str, ...]]:
         raise ModuleNotFoundError(f"{name} has no source under {ROOT}")
     source = path.read_text(encoding="utf-8")
     config = name.startswith(f"{CORE}.config") or name.endswith(".config")
-    return module_digests(source, config), tuple(sorted(_imports(ast.parse(source), {CORE, name.split(".")[0]})))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    imports = _imports(ast.parse(source), {CORE, name.split(".")[0]}, package)
+    return module_digests(source, config), tuple(sorted(imports))
 
 
 def module_digests(source: str, config: bool = False) -> dict[str, str]:
@@ -74,11 +78,19 @@ def module_digests(source: str, config: bool = False) -> dict[str, str]:
             found[node.name] = _digest(_dump(node))
         elif config:
             found |= _computing(node)
-        elif not isinstance(node, ast.Import | ast.ImportFrom) and not _is_docstring(node):
+            rest += [_dump(node)] if _is_constant(node) else []
+        elif not _is_docstring(node):
             rest.append(_dump(node))
     if rest:
-        found[REST] = _digest("\n".join(rest))
+        imports = sorted(text for text in rest if text.startswith("Import"))      # their order says nothing
+        found[REST] = _digest("\n".join([*imports, *(text for text in rest if text not in imports)]))
     return found
+
+
+def _is_constant(node: ast.stmt) -> bool:
+    """Whether a statement of a config module gives a constant its value, which a stage may compute with."""
+    return isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) and target.id.isupper()
+                                                for target in node.targets)
 
 
 def _computing(node: ast.stmt) -> dict[str, str]:
@@ -99,8 +111,10 @@ def _digest(text: str) -> str:
 def _dump(node: object) -> str:
     """A syntax tree as text. `ast.dump` differs between versions of Python: fields come and go, empty ones are shown or
     not, and texts that stand side by side in an f-string are one constant or several."""
+    if node is None:
+        return "(nothing)"
     if isinstance(node, ast.Constant):
-        return repr(node.value)
+        return ascii(node.value)
     if isinstance(node, ast.JoinedStr):
         return f"JoinedStr({_joined(node.values)})"
     if isinstance(node, ast.AST):
@@ -121,10 +135,10 @@ def _joined(values: list[ast.expr]) -> str:
             text += str(value.value)
             continue
         if text:
-            parts.append(repr(text))
+            parts.append(ascii(text))
         text = ""
         parts.append(_dump(value))
-    return ", ".join([*parts, repr(text)] if text else parts)
+    return ", ".join([*parts, ascii(text)] if text else parts)
 
 
 def _without_docstring(node: ast.AST, field: str, value: object) -> object:
@@ -138,23 +152,27 @@ def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imports(tree: ast.Module, packages: set[str]) -> set[str]:
+def _imports(tree: ast.Module, packages: set[str], package: str) -> set[str]:
     """Modules of `packages` that are imported anywhere in a module, inside functions too, but not for type checkers."""
     found: set[str] = set()
     for node in _running(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name.split(".")[0] in packages)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in packages:
-            inner = {alias.name: _path(f"{node.module}.{alias.name}") for alias in node.names}
-            found.update(f"{node.module}.{name}" for name, path in inner.items() if path)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+            if module.split(".")[0] not in packages:
+                continue
+            inner = {alias.name: _path(f"{module}.{alias.name}") for alias in node.names}
+            found.update(f"{module}.{name}" for name, path in inner.items() if path)
             if not all(inner.values()):
-                found.add(node.module)
+                found.add(module)
     return found
 
 
 def _running(node: ast.AST) -> list[ast.AST]:
     """Every node but those under `if TYPE_CHECKING`."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return []
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        return [inner for child in node.orelse for inner in _running(child)]
     return [node, *(inner for child in ast.iter_child_nodes(node) for inner in _running(child))]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from genai_core.config.base import Config
 from genai_core.models import kinds
+from genai_core.models.opened import kind_of
 from tasks.stage import Stage
 from tasks.store.artifacts import Artifact, KeyParts
 from tasks.store.fingerprint import Digests, code_fingerprint
@@ -55,4 +56,4 @@ def _opened_kinds(stage: Stage, inputs: Mapping[str, Artifact], workspace: Works
     directories: list[Path] = [inputs[name].directory(workspace) for name in stage.input_stages]
     found = [path.parent for directory in directories for path in (*directory.glob("config.json"),
                                                                    *directory.glob("*/config.json"))]
-    return {kinds.kind_of(directory) for directory in found}
+    return {kind_of(directory) for directory in found}

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import Home
@@ -56,6 +58,29 @@ def test_mlflow_serves_them(old):
     done = subprocess.run([sys.executable, "-c", code], env=old.environment, cwd=old.root, capture_output=True,
                           text=True, check=False)
     assert done.stdout.split()[-1:] == ["1"], done.stderr
+
+
+def test_the_config_of_a_run_of_before_names_its_own_files(old, tmp_path):
+    """What reproduce copies of the user's files is read from the stored config, fields of before included."""
+    import mlflow
+
+    from flows.cli.reproduce import _copy_own_files
+    from tasks.store.workspace import Workspace
+
+    client = mlflow.MlflowClient(f"sqlite:///{old.root / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'train-llm'")
+    stored = [next(Path(old.root).rglob(f"{run.info.run_id}/artifacts/config.yaml"))
+              for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" not in run.data.tags]
+    assert any("architecture: transformer" in path.read_text() for path in stored)
+    (old.root / "texts").mkdir()
+    (old.root / "texts" / "a.txt").write_text("own")
+    for number, path in enumerate(stored):
+        config = yaml.safe_load(path.read_text())
+        config["collect"]["sources"]["own"] = {"kind": "files", "paths": ["texts/*.txt"], "enabled": True}
+        preset = tmp_path / f"{number}.yaml"
+        preset.write_text(yaml.safe_dump(config))
+        _copy_own_files(preset, Workspace(old.root), Workspace(tmp_path / str(number)))
+        assert (tmp_path / str(number) / "texts" / "a.txt").read_text() == "own"
 
 
 def test_a_run_makes_everything_once_more_under_new_keys_and_then_finds_it(old):

@@ -55,6 +55,12 @@ def test_a_mistake_is_one_line_that_names_the_field(overrides, message):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_finite_number_is_refused_before_anything_starts():
+    for field in ("clean.max_mean_word_length", "pretrain.gradient_clip"):
+        with pytest.raises(InputError, match=rf"{field}: Input should be a finite number"):
+            load_pipeline("smoke", {field: float("inf")})
+
+
 def test_switching_every_source_off_is_refused():
     names = load_pipeline("laptop").collect.sources
     with pytest.raises(InputError, match="every source is switched off"):

@@ -84,3 +84,10 @@ def test_a_damaged_directory_is_one_clear_error(tiny_model, tokenizer_dir, tmp_p
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match=file.replace(".", r"\.")):
         open_model(tmp_path, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "5", '"x"', "[" * 100_000, "{}"])
+def test_a_config_that_is_none_is_one_clear_error(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json: not"):
+        open_model(tmp_path, torch.device("cpu"))

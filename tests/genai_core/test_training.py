@@ -153,6 +153,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tokens, t
         (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("content", ["null", "[]", "{}", '{"step": 2}'])
+def test_a_checkpoint_whose_state_is_none_is_passed_over_too(tokens, tmp_path, recorder, stopped_at_six, content):
+    (max(stopped_at_six.iterdir()) / "state.json").write_text(content)
+    assert run_pretraining(tokens, tmp_path / "out", recorder, stopped_at_six).measurements["resumed_from_step"] == 5
+
+
 def test_training_begins_anew_when_every_checkpoint_is_damaged_and_says_so(tokens, tmp_path, recorder, stopped_at_six):
     for checkpoint in stopped_at_six.iterdir():
         damage(checkpoint)
@@ -165,12 +171,12 @@ def test_restoring_deletes_nothing_and_the_next_checkpoint_replaces_what_was_pas
     model = torch.nn.Linear(2, 1)
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
     for step in (10, 20):
-        checkpoints.save(tmp_path, step, model, optimizers, {}, {})
+        checkpoints.save(tmp_path, step, model, optimizers, {"done": 1, "skipped": 0, "curves": {}})
     damage(tmp_path / "step-00000020")
-    state, _ = checkpoints.restore(tmp_path, model, optimizers, recorder)
+    state = checkpoints.restore(tmp_path, model, optimizers, recorder)
     assert state["step"] == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000020"]
-    checkpoints.save(tmp_path, 15, model, optimizers, {}, {})
+    checkpoints.save(tmp_path, 15, model, optimizers, {"done": 1, "skipped": 0, "curves": {}})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
 
 

@@ -1,5 +1,7 @@
 """Artifacts: whole or not there, and a look at the bytes before any is trusted."""
 
+import threading
+
 import pytest
 
 from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store
@@ -94,7 +96,7 @@ def test_a_reader_never_takes_away_what_is_being_fetched(store, tmp_path):
 def test_a_key_refuses_what_has_no_lasting_identity():
     for value in ({1, 2}, float("nan"), object(), {1: "a"}, b"bytes"):
         with pytest.raises(TypeError, match="clean"):
-            _ = KeyParts("clean", {"a": value}, {}, {}).key
+            _ = KeyParts("clean", {"clean": {"a": value}}, {}, {}).key
 
 
 def test_the_words_of_a_model_card_are_outside_the_digest(store):
@@ -106,6 +108,36 @@ def test_the_words_of_a_model_card_are_outside_the_digest(store):
             return store.commit(scratch, directory, PARTS, {})
 
     assert made("one").digest == made("another").digest
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[]", "{}", "[" * 100_000, '{"stage": NaN}'])
+def test_a_manifest_of_anything_is_damaged_and_no_crash(store, content):
+    directory, _ = make(store)
+    (directory / "manifest.json").write_text(content)
+    assert Store(store.workspace).find(directory) is None
+
+
+def test_looking_while_others_replace_it_never_fails(store):
+    directory, _ = make(store)
+    stop = threading.Event()
+    failures = []
+
+    def look():
+        while not stop.is_set():
+            try:
+                Store(store.workspace).find(directory)
+            except Exception as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for _ in range(100):
+        make(store)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
 
 
 def test_verify_names_the_file(store):

@@ -35,7 +35,7 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.families.config import FamilyConfig
 from genai_core.families.directory import load_into, read_shape, save_family_model
 from dataclasses import dataclass
-from genai_core.models.kinds import Opened
+from genai_core.models.opened import Opened
 
 
 class BigramConfig(Config):

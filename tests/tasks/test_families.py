@@ -36,6 +36,8 @@ def test_a_mistake_in_a_preset_or_a_field_is_told_in_one_line():
     with pytest.raises(InputError, match=r"gru.cell: Input should be 'rnn', 'lstm' or 'gru' \(got 'gruu'\)"):
         load_family("recurrent", "smoke", {"gru.cell": "gruu"})
     assert load_family("vae", "smoke", {"vae.beta": 4}).vae.beta == 4
+    with pytest.raises(InputError, match="family: this is a config of gan, asked for was vae"):
+        load_family("vae", "smoke", {"family": "gan"})
 
 
 def test_a_file_says_what_changes_in_the_preset_that_it_extends(tmp_path):

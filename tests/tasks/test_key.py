@@ -57,6 +57,42 @@ def test_the_kind_of_model_that_a_stage_really_opens_is_part_of_its_key(tmp_path
     assert "genai_core.families.gan.model" in opened["gan"] and "genai_core.families.vae.model" not in opened["gan"]
 
 
+def test_a_stage_that_opens_no_model_by_the_table_has_no_kind_in_its_key():
+    unopened = {"genai_core.models.kinds", "genai_core.inference.chat", "genai_core.quantization.weights"}
+    for stage in ("pretrain", "instruct", "reward", "rlhf"):
+        assert not unopened & set(fingerprint.code_fingerprint(f"genai_core.stages.{stage}"))
+
+
+def test_which_name_is_imported_from_where_counts_and_the_order_does_not():
+    one = fingerprint.module_digests("import os\nfrom torch.nn.functional import relu as act\n")
+    assert one == fingerprint.module_digests("from torch.nn.functional import relu as act\nimport os\n")
+    assert one != fingerprint.module_digests("import os\nfrom torch.nn.functional import gelu as act\n")
+
+
+def test_none_in_a_list_is_not_the_constant():
+    for one, other in (("f(**x)\n{**x}", "f(**x)\n{None: x}"), ("def f(*, a): 1", "def f(*, a=None): 1")):
+        assert fingerprint.module_digests(one) != fingerprint.module_digests(other)
+
+
+def test_the_constants_of_a_config_count(monkeypatch):
+    one = fingerprint.module_digests('TASKS = ("a", "b")\nclass C(Config):\n    x: int = 1\n', config=True)
+    assert one != fingerprint.module_digests('TASKS = ("b", "a")\nclass C(Config):\n    x: int = 1\n', config=True)
+    assert one == fingerprint.module_digests('TASKS = ("a", "b")\nclass C(Config):\n    x: int = 2\n', config=True)
+
+
+def test_relative_imports_of_another_package_are_followed(tmp_path, monkeypatch):
+    package = tmp_path / "pk"
+    (package / "inner").mkdir(parents=True)
+    for name, text in (("__init__", ""), ("core", "from .model import Net\nfrom . import tools\n"),
+                       ("model", "Net = 1\n"), ("tools", "from .inner.deep import X\n"), ("inner/__init__", ""),
+                       ("inner/deep", "from ..model import Net as X\n")):
+        (package / f"{name}.py").write_text(text)
+    (tmp_path / "single.py").write_text("def run(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(fingerprint.code_fingerprint("pk.core")) == {"pk.core", "pk.model", "pk.tools", "pk.inner.deep"}
+    assert set(fingerprint.code_fingerprint("single")) == {"single"}
+
+
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_no_family_is_part_of_a_key_of_the_language_model(stage):
     assert not [name for name in fingerprint.code_fingerprint(stage.core) if ".families" in name]
@@ -95,7 +131,7 @@ class Thing(list, metaclass=type):
 def test_digests_are_the_same_on_every_python():
     """The digests of a fixed text are fixed, and other interpreters that are at hand give those of the whole core."""
     assert fingerprint.module_digests(SAMPLE) == {"generic": "aea93641e132c204", "Thing": "1727dc2ce88ece82",
-                                                  "(module)": "ba8711fc9b77660a"}
+                                                  "(module)": "46553459c3202e8f"}
     program = ("import importlib.util, json, sys; spec = importlib.util.spec_from_file_location('f', sys.argv[1]);"
                "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module);"
                "print(json.dumps([module.code_fingerprint(name) for name in sys.argv[2:]]))")

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from flows.cli.commands.models import Model
 from flows.cli.commands.shared import console, opened_workspace
-from genai_core.config.pipeline import STAGE_NAMES
 from genai_core.errors import InputError
+from tasks.catalog import model_stages
 
 
 def promote(model: Model, to: Annotated[str, typer.Option(help="The alias to give it.")] = "champion",
@@ -28,8 +28,8 @@ def promote(model: Model, to: Annotated[str, typer.Option(help="The alias to giv
 
 def rollback(stage: Annotated[str, typer.Argument(help="The stage whose champion goes back to `previous`.")]) -> None:
     """Give a stage's `champion` back to the version that served before it."""
-    if stage not in STAGE_NAMES:
-        raise InputError(f"unknown stage {stage!r}; there are {', '.join(STAGE_NAMES)}")
+    if stage not in model_stages():
+        raise InputError(f"unknown stage {stage!r}; those that make models are {', '.join(model_stages())}")
     opened_workspace()
     from tasks.registry.releases import rollback as move_back
 

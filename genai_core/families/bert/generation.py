@@ -8,7 +8,7 @@ from genai_core.data.instructions import LABELS
 from genai_core.families.bert.model import Bert, BertClassifier, BertShape
 from genai_core.families.classification.generation import ReviewClassifier
 from genai_core.families.directory import load_into, read_shape
-from genai_core.models.kinds import Opened
+from genai_core.models.opened import Opened
 
 
 def open_encoder(directory: Path, device: torch.device) -> Opened:

@@ -13,7 +13,8 @@ from genai_core.families.encoder_decoder.pairs import PairCodec
 from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.families.encoder_decoder.transformer import T5, T5Shape
 from genai_core.inference.generate import Sampling
-from genai_core.models.kinds import Opened, kind_of, open_model
+from genai_core.models.kinds import open_model
+from genai_core.models.opened import Opened, kind_of
 
 BATCH = 64
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from genai_core.families.directory import load_into, read_shape
 from genai_core.families.images.classifier import ClassifierShape, DigitClassifier
 from genai_core.families.images.digits import CLASSES
-from genai_core.models.kinds import Opened
+from genai_core.models.opened import Opened
 
 COVERED_SHARE = 0.1
 """A class counts as covered when it has at least this share of the images that it would have if all had as many."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from genai_core.errors import InputError
 from genai_core.families.images.digits import CLASSES
-from genai_core.models.kinds import Opened, kind_of, open_model
+from genai_core.models.kinds import open_model
+from genai_core.models.opened import Opened, kind_of
 
 
 class ImageModel(Protocol):

@@ -13,7 +13,7 @@ from genai_core.families.one_to_many.model import NAMES, OneToMany, OneToManySha
 from genai_core.families.one_to_many.objective import exact_match
 from genai_core.families.report import DATA, Pictures, write_evaluation
 from genai_core.hardware import choose_device
-from genai_core.models.kinds import Opened
+from genai_core.models.opened import Opened
 from genai_core.pictures import figure_and_axes, save_picture
 
 
