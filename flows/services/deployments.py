@@ -46,7 +46,8 @@ def deployment(entry: dict[str, Any]) -> Any:
     flow: Any = load_flow_from_entrypoint(given.pop("entrypoint"))
     # a served deployment has no work pool, whose job template would pass these on: they become this process's own
     variables = dict(given.pop("work_pool").get("job_variables", {}))
-    os.environ.update(variables.pop("env", {}))
+    for name, value in variables.pop("env", {}).items():
+        os.environ.setdefault(name, value)      # what the user set goes first
     schedules = [Schedule(**schedule) for schedule in given.pop("schedules", [])]
     limit = given.pop("concurrency_limit", None)
     allowed = {"name", "description", "tags", "parameters"}

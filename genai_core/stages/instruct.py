@@ -33,10 +33,9 @@ def run(config: InstructConfig, *, base: Path, cleaned: Path, opening_words: int
             raise InputError(f"instruct.context_length: none of {len(chats):,} chats has an answer within "
                              f"{config.context_length} tokens of its end; lengthen the context or shorten the chats")
         if packed.chats_cut or packed.chats_left_out:
-            context.reporter.note(
-                f"{split}: of {len(chats):,} chats {packed.chats_cut:,} lost their beginning to fit "
-                f"{config.context_length} tokens, {packed.chats_left_out:,} are left out: "
-                "no token of an answer was left")
+            context.reporter.note(f"{split}: of {len(chats):,} chats {packed.chats_cut:,} lost their beginning to fit "
+                                  f"{config.context_length} tokens, and {packed.chats_left_out:,} are left out, since "
+                                  "nothing of an answer fits")
         return packed
 
     train_rows, validation_rows = rows("train"), rows("validation")

@@ -1,5 +1,7 @@
 """What `genai up` serves is what prefect.yaml declares, field for field."""
 
+import os
+
 import pytest
 import yaml
 
@@ -25,12 +27,11 @@ def test_a_served_deployment_has_every_field_of_its_declaration(entry):
 
 
 def test_the_environment_of_the_job_is_that_of_the_serving_process(monkeypatch):
-    monkeypatch.setenv("MARK", "")
-    entry = declared()[0]
-    deployment({**entry, "work_pool": {"name": "genai", "job_variables": {"env": {"MARK": "set"}}}})
-    import os
-
-    assert os.environ["MARK"] == "set"
+    monkeypatch.setenv("MINE", "mine")
+    monkeypatch.delenv("MARK", raising=False)
+    variables = {"env": {"MARK": "set", "MINE": "theirs"}}
+    deployment({**declared()[0], "work_pool": {"name": "genai", "job_variables": variables}})
+    assert os.environ.pop("MARK") == "set" and os.environ["MINE"] == "mine"
 
 
 def test_a_field_that_serving_would_lose_is_refused():

@@ -93,8 +93,8 @@ def test_the_stage_instruct_tells_how_many_chats_were_cut_or_left_out(tmp_path, 
                           context=Context(tmp_path / "checkpoints", recorder, device="cpu", compile="off"))
     assert (result.metrics["chats_cut"], result.metrics["chats_left_out"]) == (1, 1)
     for split in ("train", "validation"):
-        assert f"{split}: of 3 chats 1 lost their beginning to fit 48 tokens, 1 are left out: no token of an answer " \
-            "was left" in recorder.notes
+        assert f"{split}: of 3 chats 1 lost their beginning to fit 48 tokens, and 1 are left out, since " \
+            "nothing of an answer fits" in recorder.notes
 
 
 @settings(max_examples=40, deadline=None)

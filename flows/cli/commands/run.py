@@ -82,7 +82,7 @@ def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = No
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         colour = {"hit": "green", "miss": "yellow"}.get(line.state, "dim")
-        table.add_row(line.stage, f"[{colour}]{line.state}", line.why, *_costs(line))
+        table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why), *_costs(line))
     console.print(table)
     known = [line.seconds for line in lines if line.state != "hit" and line.seconds is not None]
     unknown = [line.stage for line in lines if line.state != "hit" and line.seconds is None]
@@ -164,6 +164,12 @@ def _require_stages(option: str, stages: list[str], names: Sequence[str]) -> Non
     for stage in stages:
         if stage and stage not in names:
             raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(names)}")
+
+
+def _short(why: str) -> str:
+    """The first reasons; --json has them all."""
+    reasons = why.split("; ")
+    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
 
 
 def _costs(line: Any) -> list[str]:
