@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genai_core.errors import InputError
 from tasks.catalog import FAMILIES, stages_of
 from tasks.execution import live_runs
@@ -75,14 +73,15 @@ def _in_git_history(workspace: Workspace, artifacts: dict[Path, dict[str, Any]])
     """Datasets that the data.dvc here, or any committed one, names."""
     named: set[tuple[str, str]] = set()
     for md5 in _data_versions(workspace):
-        names = dvc.directories_of(workspace, md5)
-        if names is None:      # its list of files is not in the cache: it could name anything
+        names = dvc.directories_of(workspace, md5) if md5 else None
+        if names is None:      # it or its list of files cannot be read: it could name anything
             return {path for path in artifacts if workspace.data in path.parents}
         named |= names
     return {path for path in artifacts if workspace.data in path.parents and (path.parent.name, path.name) in named}
 
 
-def _data_versions(workspace: Workspace) -> set[str]:
+def _data_versions(workspace: Workspace) -> set[str | None]:
+    """The md5 of every data.dvc; None among them for one that cannot be read, say that of an unfinished merge."""
     texts = [(workspace.root / "data.dvc").read_text()] if (workspace.root / "data.dvc").is_file() else []
 
     def git(*arguments: str) -> str:
@@ -93,8 +92,7 @@ def _data_versions(workspace: Workspace) -> set[str]:
     if git("rev-parse", "--show-toplevel").strip() == str(workspace.root):      # not a folder inside another repository
         commits = git("log", "--all", "--format=%H", "--", "data.dvc").split()
         texts += [git("show", f"{commit}:data.dvc") for commit in commits]
-    documents = [yaml.safe_load(text) for text in texts if text.strip()]
-    return {out["md5"] for document in documents for out in document.get("outs", [])}
+    return {dvc.md5_of(text) for text in texts if text.strip()}
 
 
 def _with_inputs(kept: set[Path], artifacts: dict[Path, dict[str, Any]]) -> set[Path]:

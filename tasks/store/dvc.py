@@ -54,12 +54,20 @@ def add_and_push(workspace: Workspace) -> dict[str, Any]:
 
 def current_md5(workspace: Workspace) -> str | None:
     """The md5 that `data.dvc` names, or None when there is none."""
+    try:
+        return md5_of((workspace.root / "data.dvc").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def md5_of(text: str) -> str | None:
+    """The md5 in the text of a `data.dvc`, or None when it cannot be read."""
     import yaml
 
-    path = workspace.root / "data.dvc"
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"]
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        md5: str = yaml.safe_load(text)["outs"][0]["md5"]
+        return md5
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
         return None
 
 
@@ -120,4 +128,4 @@ def directories_of(workspace: Workspace, md5: str) -> set[tuple[str, str]] | Non
     if not listing.is_file():
         return None
     parts = [entry["relpath"].split("/") for entry in json.loads(listing.read_text(encoding="utf-8"))]
-    return {(stage, key) for stage, key, *_ in parts}
+    return {(part[0], part[1]) for part in parts if len(part) > 2}      # a file of the user's own lies higher

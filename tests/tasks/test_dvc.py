@@ -5,6 +5,7 @@ import shutil
 import pytest
 import yaml
 
+from tasks.execution import garbage
 from tasks.store import dvc
 from tasks.store.artifacts import KeyParts, Store
 from tasks.store.workspace import Workspace
@@ -46,3 +47,21 @@ def test_a_remote_without_what_data_dvc_names_has_nothing(workspace):
 
 def test_without_data_dvc_nothing_is_fetched(workspace):
     assert not dvc.fetch(workspace, workspace.data / "clean" / PARTS.key, workspace.root / "target")
+
+
+def test_a_file_of_the_users_own_in_data_is_no_dataset(workspace):
+    commit(workspace)
+    (workspace.data / "README.txt").write_text("mine")
+    md5 = dvc.add_and_push(workspace)["md5"]
+    assert dvc.directories_of(workspace, md5) == {("clean", PARTS.key)}
+
+
+def test_no_dataset_is_garbage_while_data_dvc_cannot_be_read(workspace):
+    directory, _ = commit(workspace)
+    dvc.add_and_push(workspace)
+    stale = workspace.data / "clean" / "stale"
+    artifacts = {directory: {}, stale: {}}
+    assert garbage._in_git_history(workspace, artifacts) == {directory}
+    text = (workspace.root / "data.dvc").read_text()
+    (workspace.root / "data.dvc").write_text(f"<<<<<<< here\n{text}=======\n{text}>>>>>>> there\n")
+    assert garbage._in_git_history(workspace, artifacts) == {directory, stale}
