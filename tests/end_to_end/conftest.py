@@ -96,7 +96,7 @@ TASKS = ["collect", "clean", "tokenize", "version_data", "pretrain", "instruct",
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that every worker of this session sees."""
+    """A folder that all workers of one test run see."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
