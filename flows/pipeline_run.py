@@ -119,16 +119,17 @@ def opened(request: Request) -> Iterator[PipelineRun]:
     values = config.model_dump(mode="json")
     parameters = flatten(config.model_dump(mode="json", exclude={"collect": {"sources"}}))
     run.parent_run_id = tracking.start_parent_run(describe(request), parameters, tags)
-    tracking.log_text(run.parent_run_id, yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "config.yaml")
     with live_runs.noted(run):
+        tracking.log_text(run.parent_run_id, yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "config.yaml")
         try:
             yield run
         except LastStageDone:
             pass
         except BaseException as error:
-            _close(run, "FAILED" if isinstance(error, Exception) else "KILLED")
+            with tracking.told("the report of the run"):
+                _close(run, killed=not isinstance(error, Exception))
             raise
-        _close(run, "FINISHED")
+        _close(run)
 
 
 def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
@@ -154,9 +155,9 @@ def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace:
                              f"{request.only} first")
 
 
-def _close(run: PipelineRun, status: str) -> None:
-    """The stage table and the report of what there is, then the end of the MLflow run."""
-    if status != "KILLED" and run.artifacts:      # whoever kills a run waits for it to be gone
+def _close(run: PipelineRun, killed: bool = False) -> None:
+    """The stage table and the report of what there is."""
+    if not killed and run.artifacts:      # whoever kills a run waits for it to be gone
         prefect_artifacts.show_stages(run)
         if "evaluate" in run.artifacts:
             directory = run.workspace.reports / (run.flow_run_id or run.parent_run_id)
@@ -166,4 +167,3 @@ def _close(run: PipelineRun, status: str) -> None:
             logger.info("report: %s", html)
     else:
         APILogWorker.drain_all(timeout=5)      # the process may be gone before its log is sent
-    tracking.end_run(run.parent_run_id, status)

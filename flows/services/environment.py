@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 from flows.services.health import answers, free_port
 from genai_core.errors import InputError
-from tasks.execution.processes import is_alive
+from tasks.store import locks
 from tasks.store.artifacts import Store
 from tasks.store.workspace import REPOSITORY, Workspace
 
@@ -37,7 +36,6 @@ def configure(workspace: Workspace) -> None:
     if services:
         os.environ.setdefault("PREFECT_API_URL", services["prefect_api"])
         os.environ.setdefault("MLFLOW_TRACKING_URI", services["mlflow"])
-    _remove_leftovers(workspace)
 
 
 def services_file(workspace: Workspace) -> Path:
@@ -47,10 +45,10 @@ def services_file(workspace: Workspace) -> Path:
 def running_services(workspace: Workspace) -> dict[str, Any] | None:
     """Addresses of what `genai up` started in this workspace; None when it is not running."""
     try:
-        state = json.loads(services_file(workspace).read_text())
+        state: dict[str, Any] = json.loads(services_file(workspace).read_text())
     except (OSError, ValueError):
         return None
-    return state if is_alive(state["supervisor"]) else None
+    return state if locks.is_held(services_file(workspace)) else None
 
 
 @contextmanager
@@ -113,11 +111,3 @@ class Server:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
-
-
-def _remove_leftovers(workspace: Workspace) -> None:
-    """Delete half-made artifacts of processes that are dead; the name of each ends in the process's id."""
-    for path in workspace.scratch.glob("*"):
-        owner = path.name.rsplit("-", 1)[-1]
-        if not (owner.isdigit() and Path("/proc", owner).exists()):
-            shutil.rmtree(path, ignore_errors=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flows.services.environment import services_file
 from flows.services.health import answers, free_port
 from genai_core.errors import InputError
 from tasks.execution.processes import process_identity
+from tasks.store import locks
 from tasks.store.workspace import REPOSITORY, Workspace
 
 HOST = "127.0.0.1"
@@ -119,6 +121,7 @@ class Supervisor:
         self.stopping = threading.Event()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._died: dict[str, float] = {}
+        self._presence = ExitStack()
         self.logs = workspace.hidden / "logs"
 
     def start(self) -> None:
@@ -155,7 +158,7 @@ class Supervisor:
                 assert process.stdin
                 process.stdin.close()
                 process.wait()
-        services_file(self.workspace).unlink(missing_ok=True)
+        self._presence.close()
 
     def healthy(self) -> dict[str, bool]:
         return {service.name: service.is_healthy() for service in self.services}
@@ -177,8 +180,4 @@ class Supervisor:
                  "mlflow": runner.environment["MLFLOW_TRACKING_URI"],
                  "services": {service.name: {"page": service.page, "health": service.health}
                               for service in (prefect, tracker, runner)}}
-        path = services_file(self.workspace)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(state, indent=1))
-        scratch.replace(path)
+        self._presence.enter_context(locks.held(services_file(self.workspace), json.dumps(state, indent=1)))

@@ -1,19 +1,21 @@
 """Runs that are going on in this workspace, so that the next one can close the books of one that was killed.
 
-A killed process cannot tell Prefect and MLflow that it is gone: both would show it as running for ever.
+A killed process cannot tell Prefect and MLflow that it is gone: both would show it as running for ever. Each run holds a
+file in `.genai/live/` locked; one that is not locked any more is of a run that died, or that could not say how it ended.
 """
 
 import json
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tasks.execution.processes import is_alive, process_identity
+from genai_core.errors import InputError
 from tasks.pipeline import PipelineRun
+from tasks.store import locks
+from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
@@ -22,57 +24,98 @@ logger = logging.getLogger("tasks")
 
 @contextmanager
 def noted(run: PipelineRun) -> Iterator[None]:
-    """Note the run, and this process, for as long as the context lasts."""
+    """Note the run for as long as the context lasts, and tell MLflow how it ended, whatever happens."""
     path = _folder(run.workspace) / f"{run.parent_run_id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps({"flow_run_id": run.flow_run_id, **process_identity(os.getpid())}))
-    scratch.replace(path)
+    named = locks.holder.set(f"{run.command} (flow run {run.flow_run_id[:8]})")
     try:
-        yield
+        with _no_garbage_is_collected(run.workspace), locks.held(path, _text(run, "KILLED")) as file:
+            try:
+                yield
+            except BaseException as error:
+                _end(run, "FAILED" if isinstance(error, Exception) else "KILLED", file)
+                raise
+            _end(run, "FINISHED", file)
     finally:
-        path.unlink(missing_ok=True)
+        locks.holder.reset(named)
 
 
 def close_books(workspace: Workspace) -> None:
-    """Mark the runs of processes that died as killed in MLflow and as crashed in Prefect."""
-    for path, entry in _entries(workspace).items():
-        if is_alive(entry):
-            continue
-        logger.warning("the run %s died without a word: marking it", path.stem)
-        _mark_in_mlflow(path.stem)
-        _mark_in_prefect(entry["flow_run_id"])
-        path.unlink(missing_ok=True)
+    """Mark the runs of processes that died as killed in MLflow and as crashed in Prefect, and take their scratch away.
+
+    What MLflow or Prefect does not take now is left for the next run.
+    """
+    Store.of(workspace).remove_leftovers()
+    for path in sorted(_folder(workspace).glob("*.json")):
+        with locks.taken_over(path) as text:
+            if text is None:
+                continue
+            try:
+                entry = json.loads(text)
+                _mark_in_mlflow(path.stem, entry.get("status", "KILLED"))
+                _mark_in_prefect(entry["flow_run_id"])
+            except Exception as error:      # whatever it is, it is not the new run's
+                logger.warning("the books of run %s stay open: %s", path.stem, tracking.first_line(error))
+            else:
+                path.unlink(missing_ok=True)
 
 
-def live_parent_runs(workspace: Workspace) -> list[str]:
-    return [path.stem for path, entry in _entries(workspace).items() if is_alive(entry)]
+@contextmanager
+def none_going_on(workspace: Workspace) -> Iterator[None]:
+    """No run goes on for as long as the context lasts; one that begins waits. Raises InputError while one does."""
+    with locks.lock_if_free(_gate(workspace)) as free:
+        if not free:
+            raise InputError("a run is going on in this workspace; wait for its end, then collect garbage")
+        yield
 
 
-def _entries(workspace: Workspace) -> dict[Path, dict[str, Any]]:
-    """What each run noted of itself; one that ends while this is read is gone, and that is well."""
-    found = {}
-    for path in _folder(workspace).glob("*.json"):
-        with suppress(FileNotFoundError):
-            found[path] = json.loads(path.read_text())
-    return found
+@contextmanager
+def _no_garbage_is_collected(workspace: Workspace) -> Iterator[None]:
+    with locks.lock(_gate(workspace), "the end of `genai gc`", shared=True):
+        yield
+
+
+def _gate(workspace: Workspace) -> Path:
+    """The lock that runs share and that who removes artifacts has alone."""
+    return workspace.hidden / "locks" / "runs.lock"
 
 
 def _folder(workspace: Workspace) -> Path:
     return workspace.hidden / "live"
 
 
-def _mark_in_mlflow(parent_run_id: str) -> None:
+def _text(run: PipelineRun, status: str) -> str:
+    return json.dumps({"flow_run_id": run.flow_run_id, "status": status, "command": run.command})
+
+
+def _end(run: PipelineRun, status: str, file: locks.Held) -> None:
+    """Raises nothing: an error that ends the run is told in place of one of MLflow, and a run that is done is done."""
+    try:
+        _mark_in_mlflow(run.parent_run_id, status)
+    except Exception as error:
+        logger.warning("MLflow does not take the end of the run (%s): the next run here tells it",
+                       tracking.first_line(error))
+        file.leave(_text(run, status))
+
+
+def _mark_in_mlflow(parent_run_id: str, status: str) -> None:
+    """End the run and what is left running below it."""
+    from mlflow.entities import RunStatus
     from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
     client = tracking.client()
-    nested = client.search_runs([tracking.experiment_id()], f"tags.`mlflow.parentRunId` = '{parent_run_id}' and "
-                                                            "attributes.status = 'RUNNING'")
-    for run_id in [*(run.info.run_id for run in nested), parent_run_id]:
-        try:
-            client.set_terminated(run_id, "KILLED")
-        except MlflowException as error:
-            logger.warning("run %s is not in MLflow any more (%s)", run_id, error)
+    try:
+        parent = client.get_run(parent_run_id)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        logger.warning("run %s is not in MLflow any more", parent_run_id)
+        return
+    nested = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_run_id}' and "
+                                                             "attributes.status = 'RUNNING'")
+    for run in [*nested, parent]:
+        if not RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
+            client.set_terminated(run.info.run_id, status)
 
 
 def _mark_in_prefect(flow_run_id: str) -> None:
@@ -84,7 +127,7 @@ def _mark_in_prefect(flow_run_id: str) -> None:
         return
     with get_client(sync_client=True) as client:
         try:
-            state = client.read_flow_run(UUID(flow_run_id)).state
+            state: Any = client.read_flow_run(UUID(flow_run_id)).state
             if state and not state.is_final():
                 client.set_flow_run_state(UUID(flow_run_id), Crashed(message="its process was killed"), force=True)
         except ObjectNotFound:

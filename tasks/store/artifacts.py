@@ -1,6 +1,5 @@
 """Artifacts: immutable directories with a manifest, whole or not there, never trusted without a look at their bytes."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -12,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.store import locks
 from tasks.store.workspace import Workspace
 
 logger = logging.getLogger("tasks")
@@ -142,13 +143,8 @@ class Store:
     @contextmanager
     def new(self, directory: Path, parts: KeyParts) -> Iterator[Path]:
         """A scratch directory to fill. `commit` makes it the artifact; on an error it is removed."""
-        scratch = self.workspace.scratch / f"{parts.stage}-{parts.key}-{os.getpid()}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        try:
+        with self._scratch(f"{parts.stage}-{parts.key}") as scratch:
             yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def commit(self, scratch: Path, directory: Path, parts: KeyParts, metrics: dict[str, float]) -> Artifact:
         """Write the manifest last, then rename: the artifact is whole or it is not there."""
@@ -172,13 +168,8 @@ class Store:
     @contextmanager
     def fetching(self, directory: Path) -> Iterator[Path]:
         """A scratch directory of the artifact's name, to fetch a copy into; what is left of it is removed."""
-        holder = self.workspace.scratch / f"fetched-{directory.name}-{os.getpid()}"
-        shutil.rmtree(holder, ignore_errors=True)
-        holder.mkdir(parents=True)
-        try:
-            yield holder / directory.name
-        finally:
-            shutil.rmtree(holder, ignore_errors=True)
+        with self._scratch(f"fetched-{directory.name}") as folder:
+            yield folder / directory.name
 
     def adopt(self, fetched: Path, directory: Path) -> Artifact | None:
         """Take a fetched copy as the artifact if its bytes are right; None otherwise. Call it under the key's lock."""
@@ -195,19 +186,35 @@ class Store:
     def discard(self, directory: Path) -> None:
         """Take a directory away at once: renamed first, so that nobody sees half of it. Call under the key's lock."""
         if directory.exists():
-            self.workspace.scratch.mkdir(parents=True, exist_ok=True)
-            trash = self.workspace.scratch / f"trash-{directory.name}-{os.getpid()}"
-            shutil.rmtree(trash, ignore_errors=True)
-            directory.rename(trash)
-            shutil.rmtree(trash, ignore_errors=True)
+            with self._scratch(f"trash-{directory.name}") as trash:
+                directory.rename(trash / directory.name)
+
+    @contextmanager
+    def _scratch(self, name: str) -> Iterator[Path]:
+        """A folder of this process alone, gone at the end. The lock beside it proves that the process lives."""
+        folder = self.workspace.scratch / f"{name}-{uuid4().hex[:12]}"
+        with locks.held(folder.with_name(f"{folder.name}.lock"), ""):
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Delete the scratch of processes that are dead, and of nobody else, in whatever container or host they run."""
+        for path in sorted(self.workspace.scratch.glob("*.lock")):
+            with locks.taken_over(path) as text:
+                if text is not None:
+                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                    path.unlink(missing_ok=True)
+        for folder in self.workspace.scratch.glob("*"):      # the lock is made first and removed last
+            if folder.is_dir() and not folder.with_name(f"{folder.name}.lock").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """One process at a time for a key; the kernel releases it when the holder dies."""
-        folder = self.workspace.hidden / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{stage}-{key}.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with locks.lock(self.workspace.hidden / "locks" / f"{stage}-{key}.lock", f"{stage} {key}"):
             yield
 
     def _artifact(self, directory: Path, manifest: dict[str, Any]) -> Artifact:

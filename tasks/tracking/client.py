@@ -2,11 +2,15 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
+
+logger = logging.getLogger("tasks")
 
 EXPERIMENT = "train-llm"
 
@@ -58,13 +62,38 @@ def run_link(run_id: str) -> str:
 
 
 def start_parent_run(name: str, parameters: dict[str, Any], tags: dict[str, str]) -> str:
-    run = client().create_run(experiment_id(), run_name=name, tags=tags)
-    log_parameters(run.info.run_id, parameters)
-    return run.info.run_id
+    run_id: str = client().create_run(experiment_id(), run_name=name, tags=tags).info.run_id
+    with ended_on_error(run_id):
+        log_parameters(run_id, parameters)
+    return run_id
 
 
 def end_run(run_id: str, status: str) -> None:
     client().set_terminated(run_id, status)
+
+
+@contextmanager
+def ended_on_error(run_id: str) -> Iterator[None]:
+    """End the run as failed, or as killed, when an error passes; whatever MLflow answers, that error goes on."""
+    try:
+        yield
+    except BaseException as error:
+        with told("the end of the run"):
+            end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """For what is done on the way out of an error: a second one is told, and does not take the place of the first."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s: %s", what, first_line(error))
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def log_text(run_id: str, text: str, file: str) -> None:

@@ -48,10 +48,10 @@ class StageReporter:
         logger.info("%s: %s", self.stage, text)
         announce("note", self.stage, text=text)
 
-    def close(self) -> None:
-        """Raises MlflowException when MLflow does not take the points within ten minutes."""
+    def close(self, patience: float = PATIENCE_SECONDS) -> None:
+        """Raises MlflowException when MLflow does not take the points within so many seconds."""
         self._progress.close()
-        self._curves.close()
+        self._curves.close(patience)
 
 
 class CurveWriter:
@@ -75,16 +75,16 @@ class CurveWriter:
                 if seen <= MAX_POINTS or seen % (seen // MAX_POINTS + 1) == 0:
                     self._points.append(Metric(tracking.allowed_name(name), float(value), now, step))
 
-    def close(self) -> None:
+    def close(self, patience: float) -> None:
         self._thread.stop()
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return self._send()
             except tracking.outage() as error:
                 if time.monotonic() > deadline:
                     raise
-                logger.warning("MLflow does not take the last points (%s): trying again", str(error).splitlines()[0])
+                logger.warning("MLflow does not take the last points (%s): trying again", tracking.first_line(error))
                 time.sleep(SEND_SECONDS)
 
     def _tick(self) -> None:
@@ -175,7 +175,7 @@ class Repeating:
             self._function()
         except Exception as error:
             if not self._failing:
-                logger.warning("a service does not answer (%s); what it misses is sent later", _first_line(error))
+                logger.warning("a service does not answer (%s); what it misses is sent later", tracking.first_line(error))
             self._failing = True
         else:
             if self._failing:
@@ -185,7 +185,3 @@ class Repeating:
     def _loop(self) -> None:
         while not self._stop.wait(self._seconds):
             self.attempt()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

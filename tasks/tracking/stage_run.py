@@ -33,17 +33,18 @@ def stage_run(request: StageRequest) -> Iterator[TrackedStage]:
     tags = {"mlflow.parentRunId": identity.parent_run_id, "stage": stage, "cache.key": parts.key,
             "prefect.flow_run_id": identity.flow_run_id, "git.commit": identity.commit}
     run_id = tracking.client().create_run(tracking.experiment_id(), run_name=stage, tags=tags).info.run_id
-    tracking.log_parameters(run_id, flatten(parts.config))
-    if identity.dataset_md5:
-        _log_dataset(identity, run_id)
-    reporter = StageReporter(run_id, stage)
-    try:
-        yield TrackedStage(run_id, reporter)
-    except BaseException as error:
+    with tracking.ended_on_error(run_id):
+        tracking.log_parameters(run_id, flatten(parts.config))
+        if identity.dataset_md5:
+            _log_dataset(identity, run_id)
+        reporter = StageReporter(run_id, stage)
+        try:
+            yield TrackedStage(run_id, reporter)
+        except BaseException:
+            with tracking.told("the last points of the curves"):
+                reporter.close(patience=0)
+            raise
         reporter.close()
-        tracking.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    reporter.close()
     tracking.end_run(run_id, "FINISHED")
 
 

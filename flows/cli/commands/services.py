@@ -2,18 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from flows.cli.commands.shared import AsJson, console, opened_workspace
-from flows.services.environment import running_services, services_file
+from flows.services.environment import running_services
 from genai_core.errors import InputError
+from tasks.execution.processes import Process
 from tasks.store.workspace import REPOSITORY, Workspace
 
 START_SECONDS = 120.0
@@ -78,14 +79,14 @@ def down() -> None:
     state = running_services(Workspace.current())
     if not state:
         return console.print("nothing is running in this workspace")
-    process = psutil.Process(state["supervisor"]["pid"])
-    process.terminate()
     try:
+        process = Process(state["supervisor"])
+    except ProcessLookupError:      # it ended in this moment
+        return console.print("nothing is running in this workspace")
+    process.send(signal.SIGTERM)
+    if not process.wait(STOP_SECONDS):
+        process.send(signal.SIGKILL)      # the lifelines see it and end the services
         process.wait(STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()      # the lifelines see it and end the services
-        process.wait(STOP_SECONDS)
-        services_file(Workspace.current()).unlink(missing_ok=True)
     console.print("stopped")
 
 
