@@ -1,7 +1,8 @@
 """Runs that are going on in this workspace, so that the next one can close the books of one that was killed.
 
-A killed process cannot tell Prefect and MLflow that it is gone: both would show it as running for ever. Each run holds a
-file in `.genai/live/` locked; one that is not locked any more is of a run that died, or that could not say how it ended.
+A killed process cannot tell Prefect and MLflow that it is gone: both would show it as running for ever. Each run holds
+a file in `.genai/live/` locked; one that is not locked any more is of a run that died, or that could not say how it
+ended.
 """
 
 import json

@@ -3,6 +3,7 @@
 The cache is the store of artifacts alone; Prefect keeps no results of its own.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import task
@@ -10,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.execution.execute import execute
+from tasks.execution.lease import lease
 from tasks.pipeline import PipelineRun, StageRequest
 from tasks.registry import versions
 from tasks.stage import Stage
@@ -35,15 +37,20 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
     Raises LastStageDone after the stage that the run ends with.
     """
     announce("started", stage.name)
+    request = run.request(stage)
+    directory = run.store.directory(stage.name, stage.kind, request.parts.key)
     named = execute_stage.with_options(name=stage.name, description=stage.describe)
-    state = named(run.request(stage), return_state=True)
-    if not state.is_completed():
-        announce("finished", stage.name, state=state.name)
-    artifact: Artifact = state.result()
-    run.states[stage.name], run.artifacts[stage.name] = state.name or "", artifact
-    records.mark_used(run.workspace, artifact)
-    if stage.kind == "model":
-        run.versions[stage.name] = versions.ensure_registered(run, stage, artifact)
+    here = run.store.find(directory) and not request.force
+    # until others can fetch it, which a registered model can be
+    with nullcontext() if here else lease(run.workspace, stage.name, request.parts.key):
+        state = named(request, return_state=True)
+        if not state.is_completed():
+            announce("finished", stage.name, state=state.name)
+        artifact: Artifact = state.result()
+        run.states[stage.name], run.artifacts[stage.name] = state.name or "", artifact
+        records.mark_used(run.workspace, artifact)
+        if stage.kind == "model":
+            run.versions[stage.name] = versions.ensure_registered(run, stage, artifact)
     announce("finished", stage.name, state=state.name)
     if stage.name == run.until:
         raise LastStageDone(stage.name)

@@ -52,7 +52,12 @@ def experiment_id() -> str:
         if found:
             return found.experiment_id
         own = workspace.tracking_uri.startswith("sqlite:")
-        return client().create_experiment(EXPERIMENT, (workspace.root / "mlartifacts").as_uri() if own else None)
+        try:
+            return client().create_experiment(EXPERIMENT, (workspace.root / "mlartifacts").as_uri() if own else None)
+        except outage():      # another host has made it in this moment
+            if found := client().get_experiment_by_name(EXPERIMENT):
+                return found.experiment_id
+            raise
 
 
 def run_link(run_id: str) -> str:

@@ -175,7 +175,8 @@ class Repeating:
             self._function()
         except Exception as error:
             if not self._failing:
-                logger.warning("a service does not answer (%s); what it misses is sent later", tracking.first_line(error))
+                logger.warning("a service does not answer (%s); what it misses is sent later",
+                               tracking.first_line(error))
             self._failing = True
         else:
             if self._failing:

@@ -40,7 +40,7 @@ def test_a_dead_supervisor_of_another_pod_is_not_running_and_its_number_not_sign
 
 
 def test_a_living_supervisor_of_another_pod_is_left_to_that_pod(workspace, stranger):
-    with locks.held(services_file(workspace), state_of(stranger, host="pod-1", pid_namespace=1)):
-        with pytest.raises(InputError, match="only there can it be stopped"):
-            down()
+    state = state_of(stranger, host="pod-1", pid_namespace=1)
+    with locks.held(services_file(workspace), state), pytest.raises(InputError, match="only there can it be stopped"):
+        down()
     assert stranger.poll() is None
