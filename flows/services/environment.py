@@ -31,6 +31,8 @@ def configure(workspace: Workspace) -> None:
     })
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")      # 2 + 4 + 8 + … seconds: over eight minutes
+    # beside 429, 502 and 503: a proxy or a database that is away for a moment; no request of a run does harm twice
+    os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "408,500,504")
     os.environ.setdefault("PREFECT_SERVER_DATABASE_TIMEOUT", "60")      # several runs share one SQLite file
     services = running_services(workspace)
     if services:

@@ -61,7 +61,8 @@ def figures_of(run: PipelineRun) -> dict[str, float]:
 
 
 def _find(stage: str, key: str, digest: str | None = None) -> Any:
-    return max(_versions(stage, key, digest), key=lambda version: int(version.version), default=None)
+    """The first version, which stays when two hosts register in the same moment (`_only_one`)."""
+    return min(_versions(stage, key, digest), key=lambda version: int(version.version), default=None)
 
 
 def _versions(stage: str, key: str, digest: str | None) -> list[Any]:
@@ -114,10 +115,19 @@ def _tags(run: PipelineRun, stage: str, artifact: Artifact, record: dict[str, An
 
 
 def _only_one(stage: str, artifact: Artifact, created: str) -> str:
-    """A request whose answer was lost is sent again, and the server may have carried out both: keep the first."""
+    """A request whose answer was lost is sent again, and the server may have carried out both: keep the first.
+
+    So does every host that registers in this moment, so what is deleted may be gone already.
+    """
+    from mlflow.exceptions import MlflowException
+
     versions = sorted(_versions(stage, artifact.key, artifact.digest), key=lambda version: int(version.version))
     for doubled in versions[1:]:
-        tracking.client().delete_model_version(model_name(stage), doubled.version)
+        try:
+            tracking.client().delete_model_version(model_name(stage), doubled.version)
+        except MlflowException:
+            if doubled.version in [left.version for left in _versions(stage, artifact.key, artifact.digest)]:
+                raise
     return str(versions[0].version) if versions else created
 
 
@@ -270,5 +280,7 @@ def _download(name: str, version: str, folder: str) -> Path:
     import mlflow
 
     Path(folder).mkdir(parents=True, exist_ok=True)
-    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=folder))
+    uri = f"models:/{name}/{version}"
+    root = Path(tracking.again(f"fetch {uri}", lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri,
+                                                                                           dst_path=folder)))
     return next(manifest.parent for manifest in root.rglob("manifest.json"))

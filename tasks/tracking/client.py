@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
@@ -13,6 +14,8 @@ from tasks.store.workspace import Workspace
 logger = logging.getLogger("tasks")
 
 EXPERIMENT = "train-llm"
+
+Answer = TypeVar("Answer")
 
 
 @lru_cache(maxsize=1)
@@ -41,6 +44,26 @@ def outage() -> type[Exception]:
     from mlflow.exceptions import MlflowException
 
     return MlflowException
+
+
+def again(what: str, call: Callable[[], Answer]) -> Answer:
+    """What `call` gives, tried again after 1, 2, 4 and 8 seconds while the service or the way to it fails.
+
+    For what MLflow's client does not repeat by itself: files that break off while they are read. The last error goes on.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
+
+    passing = [ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)]
+    for seconds in (1, 2, 4, 8):
+        try:
+            return call()
+        except (MlflowException, OSError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in passing:
+                raise
+            logger.warning("%s: %s; trying again in %d s", what, first_line(error), seconds)
+            time.sleep(seconds)
+    return call()
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 
 from tasks.registry import versions
+from tasks.store.artifacts import Artifact
 from tasks.tracking import client as tracking
 
 WRITERS = 4
@@ -37,3 +38,26 @@ def test_writers_of_one_new_tag_or_alias_that_meet_all_succeed(version):
     assert client.get_model_version("genai-pretrain", version).tags == {f"gates.{n}": "passed" for n in range(ROUNDS)}
     aliases = client.get_registered_model("genai-pretrain").aliases
     assert aliases == {f"alias-{n}": version for n in range(ROUNDS)}
+
+
+def test_two_hosts_that_register_the_same_model_at_once_keep_the_first_and_neither_fails(version, monkeypatch):
+    """Both have made a version, both see the two, and both take the later one away."""
+    artifact = Artifact(stage="pretrain", key="k" * 16, digest="d", path="models/pretrain/k")
+    tags = {"cache.key": artifact.key, "artifact.digest": artifact.digest}
+    made = [tracking.client().create_model_version("genai-pretrain", source="x", tags=tags).version for _ in range(2)]
+    both_have_seen, listed = Barrier(2, timeout=30), versions._versions
+    waited = []
+
+    def seen(*arguments):
+        found = listed(*arguments)
+        if len(waited) < 2:
+            waited.append(found)
+            both_have_seen.wait()
+        return found
+
+    monkeypatch.setattr(versions, "_versions", seen)
+    with ThreadPoolExecutor(2) as pool:
+        kept = list(pool.map(lambda number: versions._only_one("pretrain", artifact, str(number)), made))
+    assert kept == [str(made[0])] * 2
+    assert [found.version for found in listed("pretrain", artifact.key, artifact.digest)] == [made[0]]
+    assert versions._find("pretrain", artifact.key, artifact.digest).version == made[0]
