@@ -45,19 +45,12 @@ def test_two_hosts_that_register_the_same_model_at_once_keep_the_first_and_neith
     artifact = Artifact(stage="pretrain", key="k" * 16, digest="d", path="models/pretrain/k")
     tags = {"cache.key": artifact.key, "artifact.digest": artifact.digest}
     made = [tracking.client().create_model_version("genai-pretrain", source="x", tags=tags).version for _ in range(2)]
-    both_have_seen, listed = Barrier(2, timeout=30), versions._versions
-    waited = []
-
-    def seen(*arguments):
-        found = listed(*arguments)
-        if len(waited) < 2:
-            waited.append(found)
-            both_have_seen.wait()
-        return found
-
-    monkeypatch.setattr(versions, "_versions", seen)
-    with ThreadPoolExecutor(2) as pool:
-        kept = list(pool.map(lambda number: versions._only_one("pretrain", artifact, str(number)), made))
+    listed, what_both_saw = versions._versions, versions._versions("pretrain", *tags.values())
+    kept = []
+    for number in made:
+        answers = iter([what_both_saw])
+        monkeypatch.setattr(versions, "_versions", lambda *asked, first=answers: next(first, None) or listed(*asked))
+        kept.append(versions._only_one("pretrain", artifact, str(number)))
     assert kept == [str(made[0])] * 2
-    assert [found.version for found in listed("pretrain", artifact.key, artifact.digest)] == [made[0]]
-    assert versions._find("pretrain", artifact.key, artifact.digest).version == made[0]
+    assert [found.version for found in listed("pretrain", *tags.values())] == [made[0]]
+    assert versions._find("pretrain", *tags.values()).version == made[0]
