@@ -119,7 +119,7 @@ def opened(request: Request) -> Iterator[PipelineRun]:
     values = config.model_dump(mode="json")
     parameters = flatten(config.model_dump(mode="json", exclude={"collect": {"sources"}}))
     run.parent_run_id = tracking.start_parent_run(describe(request), parameters, tags)
-    with live_runs.noted(run):
+    with live_runs.noted(workspace, run.parent_run_id, run.flow_run_id, run.command):
         tracking.log_text(run.parent_run_id, yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "config.yaml")
         try:
             yield run

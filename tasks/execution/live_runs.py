@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from genai_core.errors import InputError
-from tasks.pipeline import PipelineRun
 from tasks.store import locks
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
@@ -24,18 +23,19 @@ logger = logging.getLogger("tasks")
 
 
 @contextmanager
-def noted(run: PipelineRun) -> Iterator[None]:
-    """Note the run for as long as the context lasts, and tell MLflow how it ended, whatever happens."""
-    path = _folder(run.workspace) / f"{run.parent_run_id}.json"
-    named = locks.holder.set(f"{run.command} (flow run {run.flow_run_id[:8]})")
+def noted(workspace: Workspace, mlflow_run_id: str, flow_run_id: str, command: str) -> Iterator[None]:
+    """Note a run for as long as the context lasts, and tell MLflow how it ended, whatever happens."""
+    path = _folder(workspace) / f"{mlflow_run_id}.json"
+    note = {"flow_run_id": flow_run_id, "command": command}
+    named = locks.holder.set(f"{command} (flow run {flow_run_id[:8]})")
     try:
-        with _no_garbage_is_collected(run.workspace), locks.held(path, _text(run, "KILLED")) as file:
+        with _no_garbage_is_collected(workspace), locks.held(path, json.dumps(note)) as file:
             try:
                 yield
             except BaseException as error:
-                _end(run, "FAILED" if isinstance(error, Exception) else "KILLED", file)
+                _end(note, "FAILED" if isinstance(error, Exception) else "KILLED", file)
                 raise
-            _end(run, "FINISHED", file)
+            _end(note, "FINISHED", file)
     finally:
         locks.holder.reset(named)
 
@@ -84,18 +84,14 @@ def _folder(workspace: Workspace) -> Path:
     return workspace.hidden / "live"
 
 
-def _text(run: PipelineRun, status: str) -> str:
-    return json.dumps({"flow_run_id": run.flow_run_id, "status": status, "command": run.command})
-
-
-def _end(run: PipelineRun, status: str, file: locks.Held) -> None:
+def _end(note: dict[str, str], status: str, file: locks.Held) -> None:
     """Raises nothing: an error that ends the run is told in place of one of MLflow, and a run that is done is done."""
     try:
-        _mark_in_mlflow(run.parent_run_id, status)
+        _mark_in_mlflow(file.path.stem, status)
     except Exception as error:
         logger.warning("MLflow does not take the end of the run (%s): the next run here tells it",
                        tracking.first_line(error))
-        file.leave(_text(run, status))
+        file.leave(json.dumps({**note, "status": status}))
 
 
 def _mark_in_mlflow(parent_run_id: str, status: str) -> None:

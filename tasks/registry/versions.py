@@ -224,12 +224,6 @@ def read_version(uri: str) -> Any:
         raise InputError(f"{uri}: the registry has no such model; `genai models` lists what there is") from None
 
 
-def registered_digests() -> set[str]:
-    """The digest of every artifact that a version holds."""
-    return {version.tags.get("artifact.digest", "") for stage in model_stages()
-            for version in tracking.client().search_model_versions(f"name='{model_name(stage)}'")}
-
-
 def version_of_digest(stage: str, digest: str) -> Any:
     """The newest version that holds an artifact with these bytes; None if none does, or the stage makes no models."""
     if stage not in model_stages():

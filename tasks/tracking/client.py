@@ -49,7 +49,8 @@ def outage() -> type[Exception]:
 def again(what: str, call: Callable[[], Answer]) -> Answer:
     """What `call` gives, tried again after 1, 2, 4 and 8 seconds while the service or the way to it fails.
 
-    For what MLflow's client does not repeat by itself: files that break off while they are read. The last error goes on.
+    For what MLflow's client does not repeat by itself: files that break off while they are read. The last error goes
+    on.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode

@@ -1,4 +1,4 @@
-"""Two hosts that want the same key: one makes it, the other waits, says so, and fetches it; a dead one holds nothing."""
+"""Two hosts that want the same key: one makes it, the other waits, says so, and fetches it; a dead one has no lease."""
 
 import subprocess
 import sys

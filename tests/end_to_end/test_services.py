@@ -39,7 +39,7 @@ def test_status_tells_of_three_healthy_services_and_up_does_not_start_them_twice
 
 def test_the_deployments_are_there_and_the_schedule_is_off(api):
     names = {entry["name"] for entry in api.post("/deployments/filter").json()}
-    assert names == {"laptop", "nightly", "on-demand", *FAMILIES}
+    assert names == {"laptop", "nightly", "on-demand", "sweep", *FAMILIES}
     (schedule,) = api.deployment("nightly")["schedules"]
     assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 3 * * *"
 
@@ -187,7 +187,7 @@ def test_deploy_all_and_a_process_worker_run_and_cancel(copied, prefect):
         prefect_command("work-pool", "create", pool, "--type", "process")
     prefect_command("deploy", "--all")
     assert {entry["name"] for entry in api.post("/deployments/filter").json()} == {
-        "laptop", "nightly", "gpu", "on-demand", *FAMILIES}
+        "laptop", "nightly", "gpu", "on-demand", "sweep", *FAMILIES}
     gpu = api.deployment("gpu")
     assert gpu["work_pool_name"] == "genai-gpu" and gpu["global_concurrency_limit"]["limit"] == 1
     with (copied.root / "worker.log").open("wb") as log:

@@ -96,6 +96,8 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
           preset: Preset = "laptop", settings: Settings = None, until: Until = "evaluate") -> None:
     """Run once for every combination of values, and compare. Stages that the runs share are made once.
 
+    A combination that fails is shown with the reason, the others go on, and the command fails at the end.
+
     Example: `genai sweep pretrain.learning_rate=1e-3,3e-3 --until pretrain`.
     """
     from flows.cli.combinations import combinations
@@ -107,15 +109,22 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
     _require_stages("--until", [until], STAGE_NAMES)
     opened_workspace()
     with _prefect_and_view(_shown_stages("")):
+        from flows.sweep import CombinationsFailed, columns
         from flows.sweep import sweep as sweep_flow
 
-        rows = sweep_flow(preset, combined, overrides, until)
-    table = Table(*(name for name in rows[0]))
+        failed = None
+        try:
+            rows = sweep_flow(preset, combined, overrides, until)
+        except CombinationsFailed as error:
+            rows, failed = error.rows, error
+    table = Table(*columns(rows))
     from tasks.tables import shown
 
     for row in rows:
-        table.add_row(*(shown(value) for value in row.values()))
+        table.add_row(*(shown(row.get(name, "")) for name in columns(rows)))
     console.print(table)
+    if failed:
+        raise failed
 
 
 @contextmanager
