@@ -151,9 +151,9 @@ def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: i
               precision: torch.dtype) -> dict[str, Tensor]:
     """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
     totals: dict[str, Tensor] = {}
-    size = next(iter(batch.values())).shape[0] // micro_batches
+    parts = {name: tensor.tensor_split(micro_batches) for name, tensor in batch.items()}
     for number in range(micro_batches):
-        part = {name: tensor[number * size:(number + 1) * size] for name, tensor in batch.items()}
+        part = {name: pieces[number] for name, pieces in parts.items()}
         with autocast(device, precision):
             loss, others = loss_function(part)
         loss = loss / targets

@@ -89,6 +89,8 @@ def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
     paths = {name: artifact.directory(Workspace(request.workspace)) for name, artifact in request.inputs.items()}
     inputs = {argument: paths[given] if isinstance(given, str) else {name: paths[name] for name in given}
               for argument, given in request.stage.inputs.items()}
+    inputs |= {argument: request.in_service[name].directory(Workspace(request.workspace))
+               for argument, name in request.stage.in_service.items() if name in request.in_service}
     arguments = request.arguments()
     config = arguments.pop("config")
     result: Result = resolve(f"{request.stage.core}:run")(config, **arguments, **inputs, out_dir=out_dir,
