@@ -28,6 +28,7 @@ from tasks.execution.task import LastStageDone, make
 from tasks.execution.version_data import version_data
 from tasks.language_model import clean
 from tasks.pipeline import PipelineRun
+from tasks.registry.promotion import repair
 from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.disk import require_space
@@ -102,16 +103,22 @@ def describe(request: Request) -> str:
 
 @contextmanager
 def opened(request: Request) -> Iterator[PipelineRun]:
-    """A run with its MLflow run open; it ends early, and well, after the stage that `until` or `only` names."""
+    """A run with its MLflow run open; it ends early, and well, after the stage that `until` or `only` names.
+
+    The last stage is no early end: what it judged is still to be acted on.
+    """
     for logger_name in ("genai_core", "tasks"):      # Prefect hands their lines to the flow run's log from here on
         logging.getLogger(logger_name).setLevel(logging.INFO)
     config, workspace = request.config(), Workspace.current()
     if request.only:
         _require_what_comes_before(config, workspace, request)
-    run = PipelineRun(config, workspace, frozenset(request.force), until=request.until or request.only,
+    until = request.until or request.only
+    run = PipelineRun(config, workspace, frozenset(request.force),
+                      until="" if until == request.stages[-1].name else until,
                       command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
     require_space(workspace, "run")
     live_runs.close_books(workspace)
+    repair(request.family)
     tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": request.preset,
             "command": run.command}
     if parent := parent_of_runs.get():

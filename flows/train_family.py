@@ -7,7 +7,7 @@ from prefect import flow
 from flows.parameters import NOTHING_ELSE
 from flows.pipeline_run import Request, make_all, opened, run_name
 from tasks.catalog import FAMILIES
-from tasks.registry.releases import conclude
+from tasks.registry.promotion import conclude
 from tasks.registry.versions import figures_of
 
 if TYPE_CHECKING:

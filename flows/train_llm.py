@@ -9,7 +9,7 @@ from flows.parameters import NOTHING_ELSE, NOTHING_SET, Depth, Fields, OptionalS
 from flows.pipeline_run import Request, make_all, opened, run_name
 from genai_core.config.pipeline import load_pipeline
 from tasks.execution.freshness import champion_of_the_same_data
-from tasks.registry.releases import conclude
+from tasks.registry.promotion import conclude
 from tasks.registry.versions import figures_of
 
 
