@@ -46,6 +46,8 @@ class StageRequest(BaseModel):
     identity: RunIdentity
     force: bool = False
     """Execute although the artifact is there."""
+    stop_at: float | None = None
+    """When to save a checkpoint and stop, in seconds since the epoch: the run's budget is spent then."""
 
     @property
     def stage(self) -> Stage:
@@ -79,6 +81,8 @@ class PipelineRun:
     commit: str = ""
     dataset_md5: str = ""
     """The md5 by which `data.dvc` knows the datasets."""
+    stop_at: float | None = None
+    """When its budget is spent, in seconds since the epoch."""
     began: float = field(default_factory=time.monotonic)
     states: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -103,4 +107,4 @@ class PipelineRun:
         inputs = {name: self.artifacts[name] for name in stage.input_stages}
         return StageRequest(family=self.family, parts=key_parts(stage, self.config, inputs, self.workspace),
                             inputs=inputs, runtime=self.config.runtime, workspace=self.workspace.root,
-                            identity=self.identity, force=stage.name in self.force)
+                            identity=self.identity, force=stage.name in self.force, stop_at=self.stop_at)

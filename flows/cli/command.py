@@ -11,7 +11,7 @@ from flows.cli.commands.models import chat, compare, lineage, models
 from flows.cli.commands.release import promote, releases, reproduce, rollback
 from flows.cli.commands.run import plan, run, sweep
 from flows.cli.commands.services import down, status, up
-from genai_core.errors import GateFailed, InputError, TrainingDiverged
+from genai_core.errors import BudgetSpent, GateFailed, InputError, TrainingDiverged
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False,
@@ -29,7 +29,7 @@ def main() -> None:
     """Errors that speak of the input are one line; anything else keeps its traceback."""
     try:
         app()
-    except (InputError, TrainingDiverged, GateFailed) as error:
+    except (InputError, TrainingDiverged, GateFailed, BudgetSpent) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command continues from the last checkpoint", code=130)

@@ -36,8 +36,8 @@ from tasks.tracking import client as tracking
 logger = logging.getLogger("tasks")
 
 PREFIX = "promotion."
-Approve = Callable[[Release], None]
-"""Asks a person about a release that is to be put in service; raises GateFailed when the answer is no."""
+Approve = Callable[[Release], str]
+"""Asks a person about a release that is to be put in service and tells who said yes; raises GateFailed for a no."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: st
     expected = draft.compared_with if compared_with is None else compared_with
     _require_still(expected, champion)
     if approve:
-        approve(draft)
+        draft = replace(draft, approved=approve(draft))
     with _lock(run.family):
         _require_still(expected, in_service(run.family))
         release = register(draft, run.parent_run_id)
-        _serve(release, "every gate passed")
+        _serve(release, f"every gate passed; approved by {draft.approved}" if approve else "every gate passed")
     return release
 
 

@@ -44,6 +44,8 @@ class Release:
     """The gates as they were judged."""
     gates: str = "passed"
     """`passed`, or by whom and why it is a release although they did not."""
+    approved: str = ""
+    """Who approved it and why, where a person was asked."""
     made: str = ""
     """When, in UTC."""
     dvc_md5: str = ""
