@@ -48,6 +48,8 @@ class StageRequest(BaseModel):
     identity: RunIdentity
     force: bool = False
     """Execute although the artifact is there."""
+    stop_at: float | None = None
+    """When to save a checkpoint and stop, in seconds since the epoch: the run's budget is spent then."""
 
     @property
     def stage(self) -> Stage:
@@ -81,6 +83,8 @@ class PipelineRun:
     commit: str = ""
     dataset_md5: str = ""
     """The md5 by which `data.dvc` knows the datasets."""
+    stop_at: float | None = None
+    """When its budget is spent, in seconds since the epoch."""
     began: float = field(default_factory=time.monotonic)
     states: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -106,4 +110,4 @@ class PipelineRun:
         parts = key_parts(stage, self.config, inputs, self.workspace, in_service)
         return StageRequest(family=self.family, parts=parts, inputs=inputs, in_service=in_service or {},
                             runtime=self.config.runtime, workspace=self.workspace.root, identity=self.identity,
-                            force=stage.name in self.force)
+                            force=stage.name in self.force, stop_at=self.stop_at)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flows.services.health import answers, free_port
+from flows.services.notifications import wait_for_delivery
 from genai_core.errors import InputError
 from tasks.execution.processes import is_alive
 from tasks.store.artifacts import Store
@@ -59,9 +61,13 @@ def prefect_api() -> Iterator["Server | None"]:
     if os.environ.get("PREFECT_API_URL"):
         yield None
         return
-    server = Server()
+    server, began = Server(), datetime.now(UTC)
     try:
         yield server
+    except Exception:
+        with suppress(Exception):      # what went wrong before is what counts
+            wait_for_delivery(began)
+        raise
     finally:
         _send_remaining_logs()
         server.stop()

@@ -65,7 +65,7 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
         runtime = request.runtime
         context = Context(checkpoint_dir, tracked.reporter, workspace.root,
                           runtime.device if stage.resources.devices else "cpu", runtime.compile,
-                          runtime.checkpoint_seconds)
+                          runtime.checkpoint_seconds, request.stop_at)
         result = compute(request, scratch, context)
         if stage.kind == "model":
             card = write_model_card(scratch, stage, parts, request.inputs, dict(result.metrics))

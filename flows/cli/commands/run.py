@@ -1,6 +1,7 @@
 """`genai run`, `genai plan`, `genai sweep`."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
     from flows.cli.terminal import View
 
 From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Execute this stage and all that follow it.")]
+MaxHours = Annotated[float, typer.Option(min=0, metavar="HOURS", help="Stop at a checkpoint after this time; the "
+                                                                      "same command continues.")]
+MaxCost = Annotated[float, typer.Option(min=0, metavar="MONEY", help="Likewise, by runtime.price_per_hour.")]
+ApprovalHours = Annotated[float, typer.Option(min=0, metavar="HOURS", help="Wait this long for a person's word "
+                                                                           "before a release comes into service.")]
 Only = Annotated[str, typer.Option(metavar="STAGE", help="Run this stage alone; what comes before must be there.")]
 
 
 def run(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
-        from_stage: From = "", until: Until = "", only: Only = "") -> None:
+        from_stage: From = "", until: Until = "", only: Only = "", max_hours: MaxHours = 0.0,
+        max_cost: MaxCost = 0.0, approval_hours: ApprovalHours = 0.0) -> None:
     """Run every stage that is not cached, and show it live.
 
     Example: `genai run --set instruct.epochs=2` trains again from the instruct stage on; `genai run --family vae`
@@ -40,13 +47,17 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
     began = time.monotonic()
     require_space(Workspace.current(), "run")      # before Prefect, which has no words for it
     workspace = opened_workspace()
+    if approval_hours and "PREFECT_API_URL" not in os.environ:
+        raise InputError("--approval-hours: the server of a single run ends with it and shows no page to answer on; "
+                         "start `genai up` first")
     with _prefect_and_view(_shown_stages(family)) as view:
         from flows.parameters import preset_parameters
         from flows.train_family import train_family
         from flows.train_llm import train_llm
 
         flow = partial(train_family, family=family) if family else train_llm
-        flow(**preset_parameters(preset), overrides=overrides, force=forced, until=until, only=only)
+        flow(**preset_parameters(preset), overrides=overrides, force=forced, until=until, only=only,
+             max_hours=max_hours, max_cost=max_cost, approval_hours=approval_hours)
     total, in_stages = time.monotonic() - began, sum(view.seconds.values())
     ran = [state for state in view.states.values() if state != "waiting"]
     cached = ran.count("Cached")
