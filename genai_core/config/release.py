@@ -80,6 +80,6 @@ class PromoteConfig(Config):
     """Conditions on single figures, each by its name."""
     pairs: dict[str, Pair] = Field(default_factory=dict)
     """Comparisons of two models, each by its name: the 95 % interval of the paired difference, corrected for the number
-    of comparisons of the pair, must lie within the margin."""
+    of tasks that they are compared on, must lie within the margin."""
     margins: dict[str, float] = Field(default={"accuracy": 0.02, "exact_match": 0.02, "chrf": 1.0})
     """Most that a task may lose, by the ending of its figure's name."""

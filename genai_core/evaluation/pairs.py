@@ -35,7 +35,7 @@ class Difference:
 
 def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[str, Figures],
                 outcomes: dict[str, dict[str, Outcomes]]) -> list[Difference]:
-    """The differences that a pair asks for, each with a 95 % interval corrected for their number (Bonferroni).
+    """The differences that a pair asks for, each with a 95 % interval corrected for the number of tasks (Bonferroni).
 
     Raises InputError for a model that is not in the table, and when nothing can be compared.
     """
@@ -43,11 +43,13 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
         if column not in figures:
             raise InputError(f"promote.pairs.{name}: there is no model {column!r}; there are {', '.join(figures)}")
     a, b = outcomes.get(pair.against, {}), outcomes.get(pair.model, {})
-    wanted = {figure: bound for figure, bound in _bounds(pair, margins, b) if figure in a}
+    tasks = {figure: -margin for figure in b if figure in a for ending, margin in margins.items()
+             if pair.tasks and figure.endswith(ending)}
+    wanted = tasks | {figure: bound for figure, bound in _other_bounds(pair, b) if figure in a}
     if not wanted:
         raise InputError(f"promote.pairs.{name}: {pair.model} and {pair.against} have no figure in common that it "
                          "compares")
-    confidence = 1 - 0.05 / len(wanted)
+    confidence = 1 - 0.05 / max(1, len(tasks))
     found = []
     for figure, bound in wanted.items():
         first, second = _in_common(a[figure], b[figure])
@@ -60,11 +62,8 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
     return found
 
 
-def _bounds(pair: Pair, margins: dict[str, float], outcomes: dict[str, Outcomes]) -> Iterator[tuple[str, float]]:
-    """The figures that a pair compares, and the bound of each difference."""
-    if pair.tasks:
-        yield from ((figure, -margin) for figure in outcomes for ending, margin in margins.items()
-                    if figure.endswith(ending))
+def _other_bounds(pair: Pair, outcomes: dict[str, Outcomes]) -> Iterator[tuple[str, float]]:
+    """The figures other than tasks that a pair compares, and the bound of each difference."""
     if pair.bits_per_byte is not None:
         files = [figure for figure in outcomes if figure.startswith("bits_per_byte/")]
         of_test = [figure for figure in files if figure.startswith("bits_per_byte/test.")]

@@ -8,6 +8,7 @@ from typing import Any
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.families.config import FamilyConfig
 from tasks.language_model import STAGES
+from tasks.registry.opponent import all_here, opponent, opposing_models
 from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store, read_manifest
@@ -48,7 +49,13 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             lines.append(_costed(PlannedStage(stage.name, "unknown", f"depends on what {missing[0]} makes"), config,
                                  workspace, known))
             continue
-        parts = key_parts(stage, config, known, workspace)
+        family = config.family if isinstance(config, FamilyConfig) else ""
+        release = opponent(family, known) if stage.in_service else None
+        if release and not all_here(release, stage, workspace):
+            lines.append(PlannedStage(stage.name, "unknown", f"release {release.name} in service is fetched first"))
+            continue
+        against = opposing_models(release, stage, workspace) if release else {}
+        parts = key_parts(stage, config, known, workspace, against)
         directory = store.directory(stage.name, stage.kind, parts.key)
         found = None if stage.name in force else store.find(directory)
         if found:

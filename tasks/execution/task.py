@@ -12,6 +12,7 @@ from prefect.states import Completed
 from tasks.execution.execute import execute
 from tasks.pipeline import PipelineRun, StageRequest
 from tasks.registry import versions
+from tasks.registry.opponent import models_in_service
 from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.artifacts import Artifact
@@ -36,7 +37,7 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
     """
     announce("started", stage.name)
     named = execute_stage.with_options(name=stage.name, description=stage.describe)
-    state = named(run.request(stage), return_state=True)
+    state = named(run.request(stage, models_in_service(run, stage)), return_state=True)
     if not state.is_completed():
         announce("finished", stage.name, state=state.name)
     artifact: Artifact = state.result()
