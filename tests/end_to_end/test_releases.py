@@ -122,16 +122,16 @@ def receiver():
     made.server.shutdown()
 
 
-def test_a_failed_gate_a_failed_run_and_a_stalled_loss_reach_a_webhook(home, receiver, prefect, tmp_path):
+def test_a_failed_gate_a_failed_run_and_a_stalled_loss_reach_a_webhook(home, receiver, prefect):
     home.genai("notify", "--webhook", receiver.url)
     try:
         time.sleep(3)      # the server reads new automations every other second
         home.genai("run", "--preset", "smoke", "--only", "promote", *IMPOSSIBLE, fails=True)
         wait_for(lambda: receiver.has("GateFailed: gate int8-size", "wanted <= 0.0100"), 60)
         home.genai("run", "--preset", "smoke", "--set", "pretrain.seed=12", "--set", "pretrain.learning_rate=1e-9",
+                   "--set", "pretrain.matrix_learning_rate=1e-9",
                    "--set", "runtime.stall_steps=10", "--until", "pretrain")
         wait_for(lambda: receiver.has("pretrain: the loss has reached no new low since step"), 60)
-        (tmp_path / "empty.txt").write_text("")
         home.genai("run", "--preset", "smoke", "--set", "clean.min_words=100000", "--until", "tokenize", fails=True)
         wait_for(lambda: receiver.has("clean.min_words=100000", "Failed"), 60)
     finally:
