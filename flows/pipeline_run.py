@@ -171,16 +171,23 @@ def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
             check_data(run)
         if stage.name == last_dataset:
             version_data(run)
+        _stop_when_spent(run, stage, stages[-1])
 
 
 def _make_within_budget(run: PipelineRun, stage: Stage) -> None:
-    if run.stop_at is not None and time.time() >= run.stop_at:
-        raise BudgetSpent(f"the budget of this run is spent: stopped before {stage.name}; the same command continues")
     try:
         make(run, stage)
     except BudgetSpent as stopped:
         raise BudgetSpent(f"the budget of this run is spent: {stage.name} {stopped}; the same command continues from it"
                           ) from None
+
+
+def _stop_when_spent(run: PipelineRun, stage: Stage, last: Stage) -> None:
+    """Stop after a stage that was made, never after one that was there: so each run gets further than the one before.
+    """
+    made = run.states[stage.name] == "Completed" and stage is not last
+    if made and run.stop_at is not None and time.time() >= run.stop_at:
+        raise BudgetSpent(f"the budget of this run is spent: stopped after {stage.name}; the same command continues")
 
 
 def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace: Workspace, request: Request) -> None:

@@ -4,19 +4,17 @@ The alias `champion` of the registered model of releases is the truth. A move is
 in one call; `previous` and the aliases of the stages' own models follow, and `repair` brings them there after a crash.
 """
 
-import getpass
 import json
 import logging
-import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 from genai_core.errors import GateFailed, InputError
-from tasks.catalog import FAMILIES, model_stages
+from tasks.catalog import FAMILIES
 from tasks.pipeline import PipelineRun
 from tasks.registry.contents import require_files, versions_beside
+from tasks.registry.moves import Move, history, record_move
 from tasks.registry.releases import (
     Release,
     find,
@@ -35,26 +33,8 @@ from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
 
-PREFIX = "promotion."
 Approve = Callable[[Release], str]
 """Asks a person about a release that is to be put in service and tells who said yes; raises GateFailed for a no."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """One move of the alias `champion`: of a release, or, before there were releases, of a single stage's model."""
-
-    when: str
-    who: str
-    stage: str
-    alias: str
-    before: str
-    """Version that had the alias; empty if none had."""
-    after: str
-    reason: str
-    figures: dict[str, float]
-    name: str = ""
-    """Name of the release that it moved to."""
 
 
 def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: str | None = None) -> Release:
@@ -149,24 +129,6 @@ def repair_all() -> None:
             repair(family)
 
 
-def history(stage: str) -> list[Move]:
-    """The recorded moves of a registered model's champion, oldest first; of releases, those that came to pass."""
-    model = registered_model(stage)
-    tags = model.tags if model else {}
-    known = {field.name for field in fields(Move)}
-    moves = [json.loads(value) for name, value in sorted(tags.items()) if name.startswith(PREFIX)]
-    recorded = [Move(**{name: value for name, value in move.items() if name in known}) for move in moves]
-    if stage in model_stages():
-        return recorded
-    happened: list[Move] = []
-    at = str(model.aliases.get("champion", "")) if model else ""
-    for move in reversed(recorded):      # the record is written before the move, which a crash may have prevented
-        if move.after == at:
-            happened.append(move)
-            at = move.before
-    return happened[::-1]
-
-
 def _require_still(expected: str, champion: Release | None) -> None:
     serving = champion.name if champion else ""
     if serving != expected:
@@ -181,11 +143,7 @@ def _serve(release: Release, reason: str) -> Move | None:
         _follow(release.family)
         return None
     require_files(release)
-    move = Move(datetime.now(UTC).isoformat(timespec="milliseconds"), f"{_user()}@{socket.gethostname()}", stage,
-                "champion", before, release.version, reason, release.figures, release.name)
-    recorded = sum(name.startswith(PREFIX) for name in registered_model(stage).tags)
-    tracking.client().set_registered_model_tag(model_name(stage), f"{PREFIX}{recorded + 1:06d}",
-                                               json.dumps(asdict(move)))
+    move = record_move(stage, before, release, reason)
     set_alias(stage, "champion", release.version)
     _follow(release.family)
     return move
@@ -300,10 +258,3 @@ def _lock(family: str) -> Any:
 
 def _by_hand(override: str) -> str:
     return f"override: {override.strip()}" if override.strip() else "by hand"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):      # a container without an entry for the user's number
-        return "unknown"

@@ -12,7 +12,7 @@ import pytest
 from genai_core.errors import GateFailed, InputError
 from tasks.catalog import family_named
 from tasks.pipeline import PipelineRun
-from tasks.registry import promotion, releases, versions
+from tasks.registry import moves, promotion, releases, versions
 from tasks.registry.releases import in_service
 from tasks.store.artifacts import KeyParts
 from tasks.store.workspace import Workspace
@@ -159,8 +159,8 @@ def test_a_rollback_goes_to_the_release_before_or_to_the_named_one(registry):
     assert registry.aliases() == second.versions and registry.aliases("previous") == third.versions
     assert promotion.rollback(first.name, FAMILY).name == first.name
     assert registry.aliases() == first.versions and registry.aliases("previous") == second.versions
-    moves = promotion.history("release-music")
-    assert [move.name for move in moves] == [first.name, second.name, third.name, second.name, first.name]
+    happened = moves.history("release-music")
+    assert [move.name for move in happened] == [first.name, second.name, third.name, second.name, first.name]
 
 
 @pytest.mark.parametrize(("name", "words"), [
@@ -253,7 +253,7 @@ def test_a_crash_between_any_two_writes_is_repaired_to_one_release_old_or_new(re
             entry.versions for entry in releases.releases(FAMILY)]
         assert serving.versions in expected, f"after write {number}, {done[-1]}"
         assert registry.aliases() == serving.versions, f"mixed after write {number}, {done[-1]}"
-        before = promotion.history("release-music")[-1].before
+        before = moves.history("release-music")[-1].before
         former = next(release for release in releases.releases(FAMILY) if release.version == before)
         assert registry.aliases("previous") == former.versions and former != serving
         seen.add(serving.versions == old.versions)

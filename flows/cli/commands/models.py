@@ -119,7 +119,7 @@ def _history(as_json: bool) -> None:
     from dataclasses import asdict
 
     from tasks.catalog import FAMILIES, model_stages
-    from tasks.registry.promotion import history
+    from tasks.registry.moves import history
     from tasks.registry.releases import release_stage
 
     moves = [move for stage in (*map(release_stage, ("", *FAMILIES)), *model_stages()) for move in history(stage)]
