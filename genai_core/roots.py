@@ -23,8 +23,8 @@ def allow_everything() -> None:
 def allowed_roots(workspace: Path | None = None) -> list[Path]:
     """The workspace and the folders that the setting names, separated as in PATH; symbolic links followed."""
     workspace = workspace or Path(os.environ.get("GENAI_HOME", _REPOSITORY))
-    named = [entry for entry in os.environ.get(SETTING, "").split(os.pathsep) if entry]
-    return [Path(entry).expanduser().resolve() for entry in (workspace, *named)]
+    named = [Path(entry) for entry in os.environ.get(SETTING, "").split(os.pathsep) if entry]
+    return [root.expanduser().resolve() for root in (workspace, *named)]
 
 
 def require_allowed(path: Path, field: str, workspace: Path | None = None) -> None:

