@@ -26,6 +26,7 @@ START_SECONDS = 90.0
 def configure(workspace: Workspace) -> None:
     """Point Prefect at the workspace, keep its console quiet, and switch telemetry off."""
     workspace.prefect.mkdir(parents=True, exist_ok=True)
+    _close_to_others(workspace)
     os.environ.update({
         "GENAI_HOME": str(workspace.root),
         "PREFECT_HOME": str(workspace.prefect),
@@ -43,6 +44,17 @@ def configure(workspace: Workspace) -> None:
         for name, value in of_clients(workspace, services).items():
             os.environ.setdefault(name, value)
     _remove_leftovers(workspace)
+
+
+def _close_to_others(workspace: Workspace) -> None:
+    """Only the owner may read the databases; who could needs to ask no server. On a shared volume the owner decides."""
+    with suppress(PermissionError):
+        workspace.prefect.chmod(0o700)
+        database = workspace.root / "mlflow.db"
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            database.touch(0o600)
+        if database.exists():
+            database.chmod(0o600)
 
 
 def services_file(workspace: Workspace) -> Path:

@@ -111,8 +111,9 @@ def _show(state: dict[str, Any]) -> None:
         health = "[green]healthy        [/]" if answers(entry["health"]) else "[red]does not answer[/]"
         console.print(f"  {name:12} {health} {entry['page']}", soft_wrap=True, highlight=False)
     if state.get("own"):
-        console.print(f"to log in: Prefect's page asks for the line in {password_file(Workspace.current())}, MLflow's for "
-                      "the user and the password in it", soft_wrap=True, highlight=False, markup=False)
+        file = password_file(Workspace.current())
+        console.print(f"to log in: Prefect's page asks for the line in {file}, MLflow's for the user and the password in it",
+                      soft_wrap=True, highlight=False, markup=False)
 
 
 def _detached(workspace: Workspace, arguments: list[str]) -> None:
