@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tests.end_to_end.helpers import clean_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
-CANARY = "canary-5ecret-"
+CANARY = f"canary-{secrets.token_hex(8)}-"
 SECRETS = {name: f"{CANARY}{name.lower()}" for name in (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD",
     "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "POSTGRES_PASSWORD")} | {

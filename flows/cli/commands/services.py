@@ -112,7 +112,7 @@ def _show(state: dict[str, Any]) -> None:
         console.print(f"  {name:12} {health} {entry['page']}", soft_wrap=True, highlight=False)
     if state.get("own"):
         file = password_file(Workspace.current())
-        console.print(f"to log in: Prefect's page asks for the line in {file}, MLflow's for the user and the password in it",
+        console.print(f"to log in: Prefect's page asks for the line in {file}, MLflow's for user and password in it",
                       soft_wrap=True, highlight=False, markup=False)
 
 
