@@ -3,14 +3,18 @@
 import http.server
 import json
 import stat
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import Api, Home
-from tests.end_to_end.helpers import answers, processes_in
+from tests.end_to_end.helpers import Server, answers, api_of, processes_in
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +78,31 @@ def test_the_owner_of_the_machine_reads_any_file_by_the_command(up: Home, tmp_pa
     source = json.dumps({"kind": "files", "paths": [str(tmp_path / "own.txt")], "licence": "mine"})
     lines = json.loads(up.genai("plan", "--preset", "smoke", "--set", f"collect.sources.own={source}", "--json").stdout)
     assert lines[0]["state"] == "miss" and "own" in lines[0]["why"]
+
+
+@pytest.mark.heavy
+def test_a_trigger_sets_neither_the_command_nor_the_environment_of_a_worker(copied: Home, prefect: Server, tmp_path):
+    """The work pool of deploy/ fixes both; Prefect's own lets whoever triggers a run give them."""
+    api, mark = Api(api_of(prefect)), tmp_path / "mark"
+    environment = {**copied.environment, "GENAI_REPOSITORY": str(REPOSITORY), "MLFLOW_TRACKING_URI": ""}
+    command = [Path(sys.executable).with_name("prefect"), "--no-prompt"]
+    template = REPOSITORY / "deploy" / "work-pool.json"
+    for arguments in (["work-pool", "create", "genai", "--type", "process", "--base-job-template", str(template),
+                       "--overwrite"], ["deploy", "--name", "laptop"]):
+        done = subprocess.run([*command, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "file.txt").write_text("password: swordfish\n")
+    stolen = {"kind": "files", "paths": [str(tmp_path / "file.txt")], "licence": "x"}
+    answer = api.post(f"/deployments/{api.deployment('laptop')['id']}/create_flow_run",
+                      parameters={"preset": "smoke", "until": "collect", "overrides": {"collect.sources.x": stolen}},
+                      job_variables={"command": f"touch {mark}", "env": {"GENAI_DATA_ROOTS": "/"}})
+    with (tmp_path / "worker.log").open("wb") as log:
+        subprocess.run([*command, "worker", "start", "--pool", "genai", "--run-once"], cwd=REPOSITORY, env=environment,
+                       stdout=log, stderr=log, timeout=180, check=False)
+    flow_run = answer.json()["id"]
+    assert api.wait(flow_run) == "Failed" and "GENAI_DATA_ROOTS" in api.state(flow_run)["message"]
+    assert not mark.exists()
 
 
 ATTACK = """
