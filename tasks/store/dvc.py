@@ -22,8 +22,10 @@ def _repository(workspace: Workspace) -> Iterator[Any]:
     """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.repo import Repo
+    from dvc.ui import ui
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    ui.error_console.quiet = True      # it draws a spinner across the live screen of the run
     if not (workspace.root / ".dvc").is_dir():
         Repo.init(str(workspace.root), no_scm=True).close()
     with Repo(str(workspace.root)) as repository:

@@ -64,7 +64,7 @@ def is_of_a_flow_run(process: psutil.Process) -> bool:
 
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items()
-            if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_HOME"))}
+            if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_HOME", "GENAI_DATA_ROOTS"))}
     return {**kept, "COLUMNS": "200", **more}
 
 

@@ -15,6 +15,7 @@ from flows.cli.commands.shared import AsJson, Family, Force, Preset, Settings, U
 from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
 from genai_core.config.presets import parse_overrides
 from genai_core.errors import InputError
+from genai_core.roots import allow_everything
 from tasks.catalog import family_named, stages_of
 from tasks.store.disk import require_space
 from tasks.store.workspace import Workspace
@@ -39,6 +40,7 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
     Example: `genai run --set instruct.epochs=2` trains again from the instruct stage on; `genai run --family vae`
     trains another generative family.
     """
+    allow_everything()
     overrides = parse_overrides(settings or [])
     names = _stage_names(preset, family, overrides)      # a typing mistake ends here, before anything starts
     forced = _forced(force, from_stage, names)
@@ -72,6 +74,7 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
 def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
          from_stage: From = "", until: Until = "", as_json: AsJson = False) -> None:
     """Show what a run would do: each stage hit or miss and why, and what it would take. Nothing is executed."""
+    allow_everything()
     overrides = parse_overrides(settings or [])
     names = _stage_names(preset, family, overrides)
     _require_stages("--until", [until], names)
@@ -111,6 +114,7 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
     """
     from flows.cli.combinations import combinations
 
+    allow_everything()
     combined = combinations(grid)
     overrides = parse_overrides(settings or [])
     for combination in combined:
