@@ -74,7 +74,7 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             known[stage.name] = found
             lines.append(PlannedStage(stage.name, "hit", _why_hit(workspace, found), parts.key, found.digest))
         elif there := elsewhere.find(stage, parts.key):
-            where, digest, kinds[stage.name] = there
+            where, digest, kinds[there[1]] = there
             known[stage.name] = Artifact(stage=stage.name, key=parts.key, digest=digest,
                                          path=directory.relative_to(workspace.root).as_posix())
             lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest))

@@ -48,7 +48,7 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
         checkpoints.discard(run.workspace, stage.name, artifact.key)      # from here on the registry has the model
     elif stage.kind == "report":
         published.publish(run.workspace, [artifact])
-        versions.note_report(run, artifact)
+        versions.note_report(run.workspace, artifact)
     announce("finished", stage.name, state=state.name)
     if stage.name == run.until:
         raise LastStageDone(stage.name)

@@ -162,12 +162,12 @@ def tag(stage: str, version: str, tags: dict[str, str]) -> None:
         _set(tracking.client().set_model_version_tag, model_name(stage), version, name, value)
 
 
-def note_report(run: PipelineRun, artifact: Artifact) -> None:
+def note_report(workspace: Workspace, artifact: Artifact) -> None:
     """Tell the versions that a report judged where it is: under its key, on every host."""
-    judged = read_manifest(artifact.directory(run.workspace))["inputs"]
-    for stage, version in run.versions.items():
-        if stage in judged:
-            tag(stage, version, {f"report.{artifact.stage}": artifact.key})
+    for stage, digest in read_manifest(artifact.directory(workspace))["inputs"].items():
+        version, name = version_of_digest(stage, digest), f"report.{artifact.stage}"
+        if version is not None and version.tags.get(name) != artifact.key:
+            tag(stage, str(version.version), {name: artifact.key})
 
 
 def set_alias(stage: str, alias: str, version: str) -> None:

@@ -1,8 +1,8 @@
 """Checkpoints on the remote: a training whose machine is lost goes on elsewhere, found by its key.
 
 A thread brings the newest checkpoint there while the training goes on. Its files come first; a small document with
-their digests comes last and makes it whole. Sending takes at most a fifth of the time, and the newest two stay. Nothing of
-this can stop a training: what fails is warned of once, and the next checkpoint makes up for it.
+their digests comes last and makes it whole. Sending takes at most a fifth of the time, and the newest two stay. None of
+it can stop a training: what fails is warned of once, and the next checkpoint makes up for it.
 """
 
 import logging

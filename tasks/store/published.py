@@ -6,6 +6,7 @@ Each is written at once and last, so whoever finds it finds the files.
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -50,6 +51,13 @@ def name_datasets(workspace: Workspace, artifacts: list[Artifact]) -> str:
                                                      for artifact in artifacts})
         dvc.send(opened, remote, "data", md5)
         return md5
+
+
+def publish_list(workspace: Workspace, md5: str) -> None:
+    """Bring what a `data.dvc` names to the remote, for `dvc pull`, where DVC's cache has it."""
+    with dvc.repository(workspace) as opened:
+        if Path(opened.cache.local.oid_to_path(md5)).is_file():
+            dvc.send(opened, remote_of(workspace, opened), "data", md5)
 
 
 def find(workspace: Workspace, stage: str, key: str, tries: int | None = None) -> Entry | None:
