@@ -10,6 +10,7 @@ from prefect.states import Completed
 from tasks.pipeline import PipelineRun
 from tasks.store import dvc, published
 from tasks.store.artifacts import Artifact
+from tasks.store.disk import clear_error_when_full
 from tasks.store.workspace import Workspace
 from tasks.tracking.events import announce
 
@@ -22,7 +23,8 @@ def _version(workspace: Workspace, datasets: list[Artifact]) -> Any:
     known = json.loads(record.read_text(encoding="utf-8"))["md5"] if record.is_file() else None
     if known and known == dvc.current_md5(workspace) and published.all_known(workspace, datasets):
         return Completed(name="Cached", data=known)
-    md5 = published.name_datasets(workspace, datasets)
+    with clear_error_when_full(workspace, "version_data"):
+        md5 = published.name_datasets(workspace, datasets)
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({"md5": md5}) + "\n", encoding="utf-8")
     return md5

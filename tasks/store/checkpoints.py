@@ -57,10 +57,11 @@ def discard(workspace: Workspace, stage: str, key: str) -> None:
         return
     try:
         if remote := _shared_remote(workspace):
-            for name in _names(remote, stage, key):
-                _remove(remote, stage, key, name)
+            place = remote.place(FOLDER, stage, key)
+            with suppress(FileNotFoundError):
+                remote.ask(f"remove the checkpoints of {stage} {key}", partial(remote.fs.rm, place, recursive=True))
         mark.unlink()
-    except (RemoteRefuses, FileNotFoundError) as error:
+    except RemoteRefuses as error:
         logger.warning("the checkpoints of %s %s stay on the remote: %s", stage, key, reason(error))
 
 
@@ -77,10 +78,11 @@ class Courier:
         self._thread.start()
 
     def close(self, interrupted: bool) -> None:
-        """End; an interrupted training leaves its last checkpoint, if that arrives within a minute."""
+        """End; an interrupted training leaves its last checkpoint, if that arrives in a minute. A finished one needs
+        none, and what is being sent is given up."""
         self._interrupted = interrupted
         self._stop.set()
-        self._thread.join(LAST_SECONDS if interrupted else None)
+        self._thread.join(LAST_SECONDS if interrupted else LOOK_SECONDS)
 
     def _loop(self) -> None:
         wait = LOOK_SECONDS
@@ -127,6 +129,8 @@ class Courier:
             digests = {file.name: file_digest(file) for file in sorted(copy.iterdir())}
             for file in digests:
                 remote.put(copy / file, *parts, name, file, tries=1)
+                if self._stop.is_set() and not self._interrupted:
+                    return
             remote.write_json(digests, copy / "whole.json", *parts, f"{name}.json")
         finally:
             shutil.rmtree(copy, ignore_errors=True)

@@ -28,7 +28,7 @@ TRIES = 6
 """Pauses of 1 + 2 + 4 + 8 + 16 seconds lie between them."""
 FOLDER = "genai"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 Answer = TypeVar("Answer")
 
