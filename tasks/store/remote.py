@@ -85,12 +85,22 @@ class Remote:
             raise RemoteRefuses(f"{what}: the remote {self.told} {_verdict(error)}{waited} ({reason(error)}); what was "
                                 "made is intact, and the same command goes on from there") from error
 
+    def has(self, path: str) -> bool:
+        """Whether there is a file. Raises whatever the file system does when it cannot say."""
+        try:
+            self.fs.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
     def read_json(self, *parts: str, tries: int | None = None) -> Any:
         """A small document of the remote; None where there is none."""
         try:
-            return json.loads(self.ask("read " + "/".join(parts), lambda: self.fs.cat_file(self.place(*parts)), tries))
+            text = self.ask("read " + "/".join(parts), lambda: self.fs.cat_file(self.place(*parts)), tries)
         except FileNotFoundError:
             return None
+        try:
+            return json.loads(text)
         except ValueError as error:
             logger.warning("%s in %s cannot be read (%s): taken for missing", "/".join(parts), self.told, error)
             return None
