@@ -22,7 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
 
 for panel, commands in {"Run": (run, plan, sweep),
                         "Models": (chat, generate, families, models, lineage, compare, reproduce),
-                        "Release": (releases, promote, rollback), "Services": (up, down, status, notify, publish, gc)}.items():
+                        "Release": (releases, promote, rollback),
+                        "Services": (up, down, status, notify, publish, gc)}.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 

@@ -52,7 +52,7 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
     """The plan of a run. Nothing is executed, fetched or taken away."""
     store, elsewhere = Store.of(workspace), _Elsewhere(workspace)
     known: dict[str, Artifact] = {}
-    kinds: dict[str, set[str]] = {}
+    kinds: dict[str, set[str]] = {}      # by digest, of models that are not here
     lines = []
     for stage in stages:
         missing = [name for name in stage.input_stages if name not in known]
