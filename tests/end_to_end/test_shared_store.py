@@ -90,7 +90,7 @@ def test_a_store_that_stays_away_is_said_in_one_line_and_the_next_run_completes(
     assert "Traceback" not in output
     s3.start()
     again = ann.run(until="pretrain")
-    assert [again[name] for name in ("collect", "clean", "tokenize", "version_data")] == ["Cached"] * 3 + ["Completed"]
+    assert [again[name] for name in ("collect", "clean", "version_data")] == ["Cached", "Cached", "Completed"]
     assert bob.run(until="collect") == {"collect": "Fetched"}
 
 
