@@ -194,7 +194,7 @@ def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace:
     for line in plan(config, workspace, stages=request.stages):
         if line.stage == request.only:
             return
-        if line.state != "hit":
+        if line.state not in ("hit", "fetch"):
             raise InputError(f"only {request.only}: {line.stage} is not there ({line.why}); run with --until "
                              f"{request.only} first")
 

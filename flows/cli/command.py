@@ -9,6 +9,7 @@ from flows.cli.commands.families import families, generate
 from flows.cli.commands.garbage import gc
 from flows.cli.commands.models import chat, compare, lineage, models
 from flows.cli.commands.notify import notify
+from flows.cli.commands.publish import publish
 from flows.cli.commands.release import promote, releases, reproduce, rollback
 from flows.cli.commands.run import plan, run, sweep
 from flows.cli.commands.services import down, status, up
@@ -21,7 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
 
 for panel, commands in {"Run": (run, plan, sweep),
                         "Models": (chat, generate, families, models, lineage, compare, reproduce),
-                        "Release": (releases, promote, rollback), "Services": (up, down, status, notify, gc)}.items():
+                        "Release": (releases, promote, rollback),
+                        "Services": (up, down, status, notify, publish, gc)}.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 

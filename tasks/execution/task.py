@@ -14,7 +14,7 @@ from tasks.pipeline import PipelineRun, StageRequest
 from tasks.registry import versions
 from tasks.registry.opponent import models_in_service
 from tasks.stage import Stage
-from tasks.store import records
+from tasks.store import checkpoints, published, records
 from tasks.store.artifacts import Artifact
 from tasks.tracking.events import announce
 
@@ -45,6 +45,10 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
     records.mark_used(run.workspace, artifact)
     if stage.kind == "model":
         run.versions[stage.name] = versions.ensure_registered(run, stage, artifact)
+        checkpoints.discard(run.workspace, stage.name, artifact.key)      # from here on the registry has the model
+    elif stage.kind == "report":
+        published.publish(run.workspace, [artifact])
+        versions.note_report(run.workspace, artifact)
     announce("finished", stage.name, state=state.name)
     if stage.name == run.until:
         raise LastStageDone(stage.name)

@@ -6,8 +6,8 @@ from pathlib import Path
 from genai_core.errors import InputError
 from tasks.catalog import find_stage
 from tasks.pipeline import PipelineRun
+from tasks.registry.files import fetch_model
 from tasks.registry.releases import Release, find, in_service
-from tasks.registry.versions import downloaded
 from tasks.stage import Stage
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import Workspace
@@ -48,10 +48,7 @@ def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
     store, key = Store.of(workspace), release.keys[name]
     directory = _directory(release, name, workspace)
     with store.lock(name, key):
-        found = store.find(directory)
-        if found is None:
-            with store.fetching(directory) as scratch:
-                found = store.adopt(scratch, directory) if downloaded(name, key, scratch) else None
+        found = store.find(directory) or fetch_model(workspace, name, key)
     if found is None:
         raise InputError(f"release {release.name} is in service, but its {name} model {key} is neither here nor in the "
                          "registry, so nothing can be held against it; `genai rollback NAME` puts another release in "

@@ -25,9 +25,18 @@ from tasks.registry.releases import (
     releases,
     with_alias,
 )
-from tasks.registry.versions import figures_of, key_figures, model_name, read_version, registered_model, set_alias, tag
+from tasks.registry.versions import (
+    directory_of,
+    figures_of,
+    key_figures,
+    model_name,
+    read_version,
+    registered_model,
+    set_alias,
+    tag,
+)
 from tasks.store import records
-from tasks.store.artifacts import MANIFEST, Store, read_manifest
+from tasks.store.artifacts import Store, read_manifest
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
@@ -214,8 +223,7 @@ def _draft_of(family: str, numbers: dict[str, str], champion: Release | None) ->
     last = found[list(found)[-1]].tags
     figures: dict[str, float] = {}
     for stage, version in found.items():
-        directory = Workspace.current().root / version.tags.get("path", "")
-        if (directory / MANIFEST).is_file():
+        if directory := directory_of(Workspace.current(), version):
             metrics = key_figures(stage, read_manifest(directory)["metrics"])
             figures |= {f"{stage}/{name}": value for name, value in metrics.items()}
     return Release(

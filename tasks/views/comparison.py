@@ -9,7 +9,8 @@ from genai_core.errors import InputError
 from genai_core.evaluation.intervals import difference_interval
 from tasks.catalog import lasting_stages, model_stages
 from tasks.registry import versions
-from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.store import published
+from tasks.store.artifacts import KEY, MANIFEST, Damaged, Store, read_manifest
 from tasks.store.workspace import Workspace
 
 NOISE = "within the noise"
@@ -79,9 +80,10 @@ def _evaluated(uri: str) -> _Evaluated:
     version = versions.read_version(uri)
     stage, digest = version.tags["stage"], version.tags["artifact.digest"]
     column = model_stages()[stage].column or stage
-    report = _report(Workspace.current(), stage, digest)
+    workspace = Workspace.current()
+    report = _report(workspace, stage, digest) or _fetched_report(workspace, version.tags.get("report.evaluate", ""))
     if report is None:
-        raise InputError(f"{uri}: no report of this workspace evaluated it; run its pipeline until evaluate")
+        raise InputError(f"{uri}: no report, here or on the remote, evaluated it; run its pipeline until evaluate")
     manifest = read_manifest(report)
     evaluation = _read(report, "evaluation.json")
     if column not in evaluation:
@@ -108,6 +110,15 @@ def _report(workspace: Workspace, stage: str, digest: str) -> Path | None:
         except Damaged:
             continue
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _fetched_report(workspace: Workspace, key: str) -> Path | None:
+    """The report of evaluate that the registry names, out of the remote."""
+    if not KEY.fullmatch(key):
+        return None
+    with Store.of(workspace).lock("evaluate", key):
+        artifact = published.fetch(workspace, "evaluate", "report", key)
+    return artifact.directory(workspace) if artifact else None
 
 
 def _read(report: Path, name: str) -> Any:

@@ -53,7 +53,7 @@ class Registry:
 
     def _version(self, stage, artifact, run) -> str:
         client, name = tracking.client(), versions.model_name(stage)
-        if found := versions._find(stage, artifact.key):
+        if found := versions.find_version(stage, artifact.key):
             return str(found.version)
         if versions.registered_model(stage) is None:
             client.create_registered_model(name)

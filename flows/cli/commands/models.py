@@ -135,7 +135,7 @@ def _model_directory(model: str) -> Path:
     if not model.startswith("models:/"):
         return Path(model).expanduser()
     opened_registry()
-    from tasks.registry.versions import resolve
+    from tasks.registry.files import resolve
 
     return resolve(model)
 

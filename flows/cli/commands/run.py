@@ -95,11 +95,11 @@ def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = No
     for heading in ("parameters", "tokens", "FLOPs", "memory", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
-        colour = {"hit": "green", "miss": "yellow"}.get(line.state, "dim")
+        colour = {"hit": "green", "fetch": "magenta", "miss": "yellow"}.get(line.state, "dim")
         table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why), *_costs(line))
     console.print(table)
-    known = [line.seconds for line in lines if line.state != "hit" and line.seconds is not None]
-    unknown = [line.stage for line in lines if line.state != "hit" and line.seconds is None]
+    known = [line.seconds for line in lines if line.state not in ("hit", "fetch") and line.seconds is not None]
+    unknown = [line.stage for line in lines if line.state not in ("hit", "fetch") and line.seconds is None]
     if known or unknown:
         note = f" (not counting {', '.join(unknown)}: nothing tells before their first run)" if unknown else ""
         console.print(f"estimated: {sum(known):,.0f} s{note}", highlight=False)
