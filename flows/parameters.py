@@ -90,6 +90,7 @@ else:
     StageName = Literal[*STAGE_NAMES]
     OptionalStage = Literal["", *STAGE_NAMES]
     Fields = _all_forms()
+Amount = Annotated[float, Field(ge=0)]
 Depth = Annotated[int, Field(ge=0, le=64)]
 NOTHING_SET = Fields()
 NOTHING_ELSE: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 
 from flows.parameters import Fields, overrides_of
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
-from genai_core.errors import InputError
+from genai_core.errors import BudgetSpent, InputError
 from genai_core.families.config import FamilyConfig
 from tasks.catalog import family_named, stages_of
 from tasks.data_checks import check_data
@@ -28,6 +28,7 @@ from tasks.execution.task import LastStageDone, make
 from tasks.execution.version_data import version_data
 from tasks.language_model import clean
 from tasks.pipeline import PipelineRun
+from tasks.registry.promotion import repair
 from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.disk import require_space
@@ -44,6 +45,24 @@ parent_of_runs: ContextVar[str] = ContextVar("parent_of_runs", default="")
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a run may take, and whose word it waits for; no part of what it makes."""
+
+    max_hours: float = 0.0
+    max_cost: float = 0.0
+    """In the currency of `runtime.price_per_hour`."""
+    approval_hours: float = 0.0
+    """How long to wait for a person's word before a release comes into service; 0 asks nobody."""
+
+    def seconds(self, price_per_hour: float) -> float | None:
+        """Time until the budget is spent; None without one. Raises InputError for a cost without a price."""
+        if self.max_cost and not price_per_hour:
+            raise InputError("max_cost: what an hour costs is not known; set runtime.price_per_hour")
+        hours = [self.max_hours, *([self.max_cost / price_per_hour] if self.max_cost else [])]
+        return min((3600 * each for each in hours if each), default=None)
+
+
+@dataclass(frozen=True)
 class Request:
     """What a user asks for: a preset, what differs from it, and which stages to run."""
 
@@ -54,6 +73,7 @@ class Request:
     only: str = ""
     family: str = ""
     """Name of the family; empty for the language model."""
+    limits: Limits = Limits()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -102,16 +122,24 @@ def describe(request: Request) -> str:
 
 @contextmanager
 def opened(request: Request) -> Iterator[PipelineRun]:
-    """A run with its MLflow run open; it ends early, and well, after the stage that `until` or `only` names."""
+    """A run with its MLflow run open; it ends early, and well, after the stage that `until` or `only` names.
+
+    The last stage is no early end: what it judged is still to be acted on.
+    """
     for logger_name in ("genai_core", "tasks"):      # Prefect hands their lines to the flow run's log from here on
         logging.getLogger(logger_name).setLevel(logging.INFO)
     config, workspace = request.config(), Workspace.current()
     if request.only:
         _require_what_comes_before(config, workspace, request)
-    run = PipelineRun(config, workspace, frozenset(request.force), until=request.until or request.only,
+    until = request.until or request.only
+    run = PipelineRun(config, workspace, frozenset(request.force),
+                      until="" if until == request.stages[-1].name else until,
                       command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
+    seconds = request.limits.seconds(config.runtime.price_per_hour)
+    run.stop_at = time.time() + seconds if seconds else None
     require_space(workspace, "run")
     live_runs.close_books(workspace)
+    repair(request.family)
     tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": request.preset,
             "command": run.command}
     if parent := parent_of_runs.get():
@@ -139,18 +167,35 @@ def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
     """
     last_dataset = [stage.name for stage in stages if stage.kind == "dataset"][-1]
     for stage in stages:
-        make(run, stage)
+        _make_within_budget(run, stage)
         if stage is clean:
             check_data(run)
         if stage.name == last_dataset:
             version_data(run)
+        _stop_when_spent(run, stage, stages[-1])
+
+
+def _make_within_budget(run: PipelineRun, stage: Stage) -> None:
+    try:
+        make(run, stage)
+    except BudgetSpent as stopped:
+        raise BudgetSpent(f"the budget of this run is spent: {stage.name} {stopped}; the same command continues from it"
+                          ) from None
+
+
+def _stop_when_spent(run: PipelineRun, stage: Stage, last: Stage) -> None:
+    """Stop after a stage that was made, never after one that was there: so each run gets further than the one before.
+    """
+    made = run.states[stage.name] == "Completed" and stage is not last
+    if made and run.stop_at is not None and time.time() >= run.stop_at:
+        raise BudgetSpent(f"the budget of this run is spent: stopped after {stage.name}; the same command continues")
 
 
 def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace: Workspace, request: Request) -> None:
     for line in plan(config, workspace, stages=request.stages):
         if line.stage == request.only:
             return
-        if line.state != "hit":
+        if line.state not in ("hit", "fetch"):
             raise InputError(f"only {request.only}: {line.stage} is not there ({line.why}); run with --until "
                              f"{request.only} first")
 

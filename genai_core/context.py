@@ -57,6 +57,8 @@ class Context:
     """`auto`, `on` or `off`: whether training uses torch.compile."""
     checkpoint_seconds: float = 30.0
     """Time between two checkpoints, in seconds."""
+    stop_at: float | None = None
+    """When training is to save a checkpoint and stop, in seconds since the epoch."""
 
 
 class Result(NamedTuple):

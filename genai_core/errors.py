@@ -9,5 +9,9 @@ class TrainingDiverged(RuntimeError):
     """The loss stopped being a finite number and the policy says to stop; the last good checkpoint stays."""
 
 
+class BudgetSpent(RuntimeError):
+    """The time or the money that a run may take is used up; the same run continues from what it saved."""
+
+
 class GateFailed(RuntimeError):
     """A release did not meet a gate; its versions stay registered, tagged as failed."""

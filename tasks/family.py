@@ -16,7 +16,7 @@ from tasks.stage import ONE_DEVICE, Stage
 if TYPE_CHECKING:
     from genai_core.families.config import FamilyConfig
 
-GATES = Stage("promote", "genai_core.stages.promote", "report", settings={"config": "promote"},
+GATES = Stage("promote", "genai_core.families.gates", "report", settings={"config": "promote"},
               inputs={"evaluate": "evaluate"}, describe="hold the figures against the gates, move the alias champion",
               title="Gates")
 

@@ -25,7 +25,7 @@ pretrain = Stage(
 instruct = Stage(
     "instruct", "genai_core.stages.instruct", "model",
     settings={"config": "instruct", "opening_words": "rlhf.prompt_words"},
-    inputs={"base": "pretrain", "cleaned": "clean"},
+    inputs={"base": "pretrain", "cleaned": "clean", "tokens": "tokenize"},
     describe="fine-tune on chats", title="Chat model",
     use="A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences into "
         "Spanish and continues film reviews, each as far as its size allows.",
@@ -41,8 +41,8 @@ reward = Stage(
     resources=ONE_DEVICE)
 
 rlhf = Stage(
-    "rlhf", "genai_core.stages.rlhf", "model", settings={"config": "rlhf"},
-    inputs={"instruct": "instruct", "reward": "reward", "cleaned": "clean"},
+    "rlhf", "genai_core.stages.rlhf", "model", settings={"config": "rlhf", "mixture": "instruct"},
+    inputs={"instruct": "instruct", "reward": "reward", "cleaned": "clean", "tokens": "tokenize"},
     describe="raise the reward, held near the instruct model", title="Aligned chat model",
     use="A chat model whose continuations of reviews were pushed towards a higher reward.",
     figures=("reward_gain_deviations", "held_out_kl"), curves=("reward", "held_out_reward"), resources=ONE_DEVICE)
@@ -56,15 +56,18 @@ quantize = Stage(
 
 evaluate = Stage(
     "evaluate", "genai_core.stages.evaluate", "report",
-    settings={"config": "evaluate", "mixture": "instruct", "completion_tokens": "rlhf.completion_tokens",
-              "opening_words": "rlhf.prompt_words"},
+    settings={"config": "evaluate", "mixture": "instruct", "alignment": "rlhf"},
     inputs={"base": "pretrain", "instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "quantized": "quantize",
             "tokens": "tokenize", "cleaned": "clean"},
     describe="one table of figures for every model, baselines beside it", title="Evaluation", resources=ONE_DEVICE)
 
 promote = Stage(
-    "promote", "genai_core.stages.promote", "report", settings={"config": "promote"},
-    inputs={"evaluate": "evaluate", "reward": "reward", "rlhf": "rlhf", "quantize": "quantize"},
-    describe="hold the figures against the gates, move the alias champion", title="Gates")
+    "promote", "genai_core.stages.promote", "report",
+    settings={"config": "promote", "questions": "evaluate", "opening_words": "rlhf.prompt_words"},
+    inputs={"evaluate": "evaluate", "reward": "reward", "rlhf": "rlhf", "quantize": "quantize", "tokens": "tokenize",
+            "cleaned": "clean"},
+    in_service={"champion": "quantize", "champion_base": "pretrain"},
+    describe="hold the release against its parents, the baselines and the one in service", title="Gates",
+    resources=ONE_DEVICE)
 
 STAGES = (collect, clean, tokenize, pretrain, instruct, reward, rlhf, quantize, evaluate, promote)

@@ -41,11 +41,15 @@ class StageRequest(BaseModel):
     parts: KeyParts
     """The key, with the settings and the digests of the inputs in it."""
     inputs: dict[str, Artifact]
+    in_service: dict[str, Artifact] = {}
+    """Models of the release in service that the stage is held against, by their stages."""
     runtime: Runtime
     workspace: Path
     identity: RunIdentity
     force: bool = False
     """Execute although the artifact is there."""
+    stop_at: float | None = None
+    """When to save a checkpoint and stop, in seconds since the epoch: the run's budget is spent then."""
 
     @property
     def stage(self) -> Stage:
@@ -79,6 +83,8 @@ class PipelineRun:
     commit: str = ""
     dataset_md5: str = ""
     """The md5 by which `data.dvc` knows the datasets."""
+    stop_at: float | None = None
+    """When its budget is spent, in seconds since the epoch."""
     began: float = field(default_factory=time.monotonic)
     states: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -98,9 +104,10 @@ class PipelineRun:
         return RunIdentity(flow_run_id=self.flow_run_id, parent_run_id=self.parent_run_id, commit=self.commit,
                            command=self.command, dataset_md5=self.dataset_md5)
 
-    def request(self, stage: Stage) -> StageRequest:
-        """How to execute a stage whose inputs are there."""
+    def request(self, stage: Stage, in_service: dict[str, Artifact] | None = None) -> StageRequest:
+        """How to execute a stage whose inputs are there, and the models that it is held against."""
         inputs = {name: self.artifacts[name] for name in stage.input_stages}
-        return StageRequest(family=self.family, parts=key_parts(stage, self.config, inputs, self.workspace),
-                            inputs=inputs, runtime=self.config.runtime, workspace=self.workspace.root,
-                            identity=self.identity, force=stage.name in self.force)
+        parts = key_parts(stage, self.config, inputs, self.workspace, in_service)
+        return StageRequest(family=self.family, parts=parts, inputs=inputs, in_service=in_service or {},
+                            runtime=self.config.runtime, workspace=self.workspace.root, identity=self.identity,
+                            force=stage.name in self.force, stop_at=self.stop_at)

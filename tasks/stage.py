@@ -46,6 +46,8 @@ class Stage:
     column: str = ""
     """Its column in the table of the evaluation; empty for its name."""
     resources: Resources = field(default_factory=Resources)
+    in_service: dict[str, str] = field(default_factory=dict)
+    """Argument of `run` to the stage whose model in the release in service it is given; nothing where there is none."""
     outside: str = ""
     """`module:function` that gives the digests of inputs from outside, such as the user's own files, from the stage's
     config and the workspace's folder."""

@@ -18,6 +18,12 @@ from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
 from genai_core.models.transformer import Transformer, TransformerConfig
 
 
+@pytest.fixture(autouse=True)
+def own_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a test writes may be read by what it calls; other files of this machine may not."""
+    monkeypatch.setenv("GENAI_DATA_ROOTS", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def prose() -> list[str]:
     """Pages of Python's own documentation: real text that needs no download."""

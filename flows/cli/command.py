@@ -8,10 +8,12 @@ import typer
 from flows.cli.commands.families import families, generate
 from flows.cli.commands.garbage import gc
 from flows.cli.commands.models import chat, compare, lineage, models
-from flows.cli.commands.release import promote, reproduce, rollback
+from flows.cli.commands.notify import notify
+from flows.cli.commands.publish import publish
+from flows.cli.commands.release import promote, releases, reproduce, rollback
 from flows.cli.commands.run import plan, run, sweep
 from flows.cli.commands.services import down, status, up
-from genai_core.errors import GateFailed, InputError, TrainingDiverged
+from genai_core.errors import BudgetSpent, GateFailed, InputError, TrainingDiverged
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False,
@@ -20,7 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
 
 for panel, commands in {"Run": (run, plan, sweep),
                         "Models": (chat, generate, families, models, lineage, compare, reproduce),
-                        "Release": (promote, rollback), "Services": (up, down, status, gc)}.items():
+                        "Release": (releases, promote, rollback),
+                        "Services": (up, down, status, notify, publish, gc)}.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 
@@ -29,7 +32,7 @@ def main() -> None:
     """Errors that speak of the input are one line; anything else keeps its traceback."""
     try:
         app()
-    except (InputError, TrainingDiverged, GateFailed) as error:
+    except (InputError, TrainingDiverged, GateFailed, BudgetSpent) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command continues from the last checkpoint", code=130)

@@ -18,6 +18,7 @@ from tasks.catalog import lasting_stages
 from tasks.registry.lineage import Node, lineage
 from tasks.store import dvc, records
 from tasks.store.artifacts import MANIFEST, read_manifest
+from tasks.store.remote import RemoteRefuses
 from tasks.store.workspace import REPOSITORY, Workspace
 from tasks.tracking import client as tracking
 
@@ -111,20 +112,21 @@ def _pull(root: Node, workspace: Workspace, made_in: Workspace) -> None:
     """The data as `data.dvc` named it then, from the remote that this workspace uses."""
     if not root.dvc_md5:
         return
-    entry = {"outs": [{"md5": root.dvc_md5, "hash": "md5", "path": "data"}]}
-    (made_in.root / "data.dvc").write_text(yaml.safe_dump(entry), encoding="utf-8")
-    dvc.use_remote(made_in, dvc.remote_url(workspace))
-    if dvc.pull_all(made_in):
-        console.print(f"dvc pull: data {root.dvc_md5}", highlight=False)
-    else:
-        console.print("the remote does not have the data: it is collected again", highlight=False)
+    try:
+        found = dvc.pull_data(made_in, workspace, root.dvc_md5)
+    except RemoteRefuses as refusal:
+        console.print(str(refusal), style="yellow", highlight=False, markup=False)
+        found = False
+    console.print(f"pulled: data {root.dvc_md5}" if found else
+                  "the remote does not have the data: it is collected again", highlight=False)
 
 
 def _run(made_in: Workspace, arguments: list[str]) -> None:
-    """In the worktree, with its code and services of its own: nothing can come from this workspace's registry."""
+    """In the worktree, with its code, services and a remote of its own: nothing can come from elsewhere."""
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_")) or name == "GENAI_CACHE"}
-    environment |= {"GENAI_HOME": str(made_in.root), "PYTHONPATH": str(made_in.root)}
+    environment |= {"GENAI_HOME": str(made_in.root), "PYTHONPATH": str(made_in.root),
+                    "GENAI_DVC_REMOTE": str(made_in.hidden / "dvc-remote")}
     done = subprocess.run([sys.executable, "-m", _command_of(made_in), *arguments], cwd=made_in.root, env=environment,
                           stdin=subprocess.DEVNULL, check=False)
     if done.returncode:

@@ -1,6 +1,13 @@
 """Serves the deployments of `prefect.yaml` without a worker: `genai up` runs it as `python -m` this module."""
 
+import asyncio
 import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,7 @@ from tasks.catalog import FAMILIES
 from tasks.store.workspace import REPOSITORY
 
 START_SECONDS = 90.0
+SILENCE = timedelta(seconds=60)
 WORK_POOL = "genai"
 """Deployments of other work pools (a GPU's) are for the workers of those pools."""
 
@@ -27,12 +35,36 @@ def declared() -> list[dict[str, Any]]:
 
 def serve() -> None:
     """Serve them until stopped; one run at a time, since two trainings on one machine slow each other down."""
-    from prefect import serve as serve_flows
+    from prefect.runner import Runner
 
     deployments = [deployment(entry) for entry in declared()]
     wait_for(f"{os.environ['PREFECT_API_URL']}/health", START_SECONDS)
     # a schedule that someone switched on stays on when the services are stopped
-    serve_flows(*deployments, pause_on_shutdown=False, limit=1, print_starting_message=False)
+    runner = Runner(pause_on_shutdown=False, limit=1)
+    for served in deployments:
+        runner.add_deployment(served)
+    _answer_health(int(os.environ["GENAI_HEALTH_PORT"]), lambda: _polls(runner))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
+
+
+def _polls(runner: Any) -> bool:
+    """Whether the runner has asked for work lately; one that waits for nothing asks every two seconds."""
+    return bool(runner.last_polled and datetime.now(UTC) - runner.last_polled < SILENCE)
+
+
+def _answer_health(port: int, is_well: Callable[[], bool]) -> None:
+    """Answer /health on loopback and nothing else: Prefect's own server of a runner lets everybody shut it down."""
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            well = HTTPStatus.OK if is_well() else HTTPStatus.SERVICE_UNAVAILABLE
+            self.send_response(well if self.path == "/health" else HTTPStatus.NOT_FOUND)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """No line for each look."""
+
+    threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever, daemon=True).start()
 
 
 def deployment(entry: dict[str, Any]) -> Any:

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flows.services.health import answers, free_port
+from flows.services.notifications import wait_for_delivery
+from flows.services.password import make_password, of_clients, of_prefect
 from genai_core.errors import InputError
 from tasks.store import locks
 from tasks.store.artifacts import Store
@@ -22,6 +25,7 @@ START_SECONDS = 90.0
 def configure(workspace: Workspace) -> None:
     """Point Prefect at the workspace, keep its console quiet, and switch telemetry off."""
     workspace.prefect.mkdir(parents=True, exist_ok=True)
+    _close_to_others(workspace)
     os.environ.update({
         "GENAI_HOME": str(workspace.root),
         "PREFECT_HOME": str(workspace.prefect),
@@ -38,6 +42,19 @@ def configure(workspace: Workspace) -> None:
     if services:
         os.environ.setdefault("PREFECT_API_URL", services["prefect_api"])
         os.environ.setdefault("MLFLOW_TRACKING_URI", services["mlflow"])
+        for name, value in of_clients(workspace, services).items():
+            os.environ.setdefault(name, value)
+
+
+def _close_to_others(workspace: Workspace) -> None:
+    """Only the owner may read the databases; who could needs to ask no server. On a shared volume the owner decides."""
+    with suppress(PermissionError):
+        workspace.prefect.chmod(0o700)
+        database = workspace.root / "mlflow.db"
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            database.touch(0o600)
+        if database.exists():
+            database.chmod(0o600)
 
 
 def services_file(workspace: Workspace) -> Path:
@@ -59,9 +76,13 @@ def prefect_api() -> Iterator["Server | None"]:
     if os.environ.get("PREFECT_API_URL"):
         yield None
         return
-    server = Server()
+    server, began = Server(), datetime.now(UTC)
     try:
         yield server
+    except Exception:
+        with suppress(Exception):      # what went wrong before is what counts
+            wait_for_delivery(began)
+        raise
     finally:
         _send_remaining_logs()
         server.stop()
@@ -86,8 +107,10 @@ class Server:
         self._turn.enter_context(Store.of(Workspace.current()).lock("prefect", "server"))
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/api"
+        auth = make_password()      # other users of the machine, and pages in a browser, are not let in
         environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
-                       "PREFECT__SERVER_FINAL": "1"}
+                       "PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_API_AUTH_STRING": auth,
+                       "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": self.url.removesuffix("/api")}
         command = [sys.executable, "-m", "flows.services.lifeline", sys.executable, "-m", "uvicorn", "--factory",
                    "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port),
                    "--log-level", "error", "--lifespan", "on"]
@@ -95,7 +118,7 @@ class Server:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
                                              cwd=REPOSITORY, start_new_session=True)
-        os.environ["PREFECT_API_URL"] = self.url
+        os.environ |= {"PREFECT_API_URL": self.url, **of_prefect(auth)}
 
     def wait(self) -> None:
         """Wait until the server answers. Raises InputError when it does not come up; its log says why."""
@@ -109,7 +132,8 @@ class Server:
 
     def stop(self) -> None:
         self._turn.close()
-        os.environ.pop("PREFECT_API_URL", None)
+        for name in ("PREFECT_API_URL", *of_prefect("")):
+            os.environ.pop(name, None)
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()

@@ -1,6 +1,7 @@
 """The services that `genai up` keeps running: a Prefect server, an MLflow server, and the served deployments.
 
-All listen on loopback. Each runs under a lifeline, so that none outlives the supervisor, however it ends.
+All listen on loopback, behind the password of the workspace (`password.py`), and answer no page of another origin.
+Each runs under a lifeline, so that none outlives the supervisor, however it ends.
 """
 
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from flows.services.environment import services_file
 from flows.services.health import answers, free_port
+from flows.services.password import of_mlflow, of_prefect, password_of
 from genai_core.errors import InputError
 from tasks.execution.processes import process_identity
 from tasks.store import locks
@@ -57,6 +59,8 @@ def choose_services(workspace: Workspace, ports: dict[str, int]) -> tuple[list[S
         notes.append(f"port {ports[name]} is taken by another program: {name} takes {chosen}")
         return chosen
 
+    auth = password_of(workspace)
+    clients: dict[str, str] = {}
     prefect_api, mlflow = os.environ.get("PREFECT_API_URL", ""), os.environ.get("MLFLOW_TRACKING_URI", "")
     if prefect_api:
         notes.append(f"PREFECT_API_URL is set: using {prefect_api}")
@@ -68,8 +72,10 @@ def choose_services(workspace: Workspace, ports: dict[str, int]) -> tuple[list[S
         prefect = Service("Prefect", address, f"{prefect_api}/health",
                           [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port",
                            address.rsplit(":", 1)[1], "--log-level", "WARNING"],
-                          {"PREFECT_SERVER_UI_API_URL": prefect_api,
+                          {"PREFECT_SERVER_UI_API_URL": prefect_api, "PREFECT_SERVER_API_AUTH_STRING": auth,
+                           "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{address},{_by_name(address)}",
                            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"})
+        clients |= of_prefect(auth)
     if mlflow.startswith("http"):
         notes.append(f"MLFLOW_TRACKING_URI is set: using {mlflow}")
         tracker = Service("MLflow", _runs_page(mlflow), f"{mlflow.rstrip('/')}/health")
@@ -78,19 +84,24 @@ def choose_services(workspace: Workspace, ports: dict[str, int]) -> tuple[list[S
         address = f"http://{HOST}:{free('MLflow')}"
         tracker = Service("MLflow", _runs_page(address), f"{address}/health",
                           [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port",
-                           address.rsplit(":", 1)[1], "--backend-store-uri", workspace.tracking_uri,
-                           "--default-artifact-root", (workspace.root / "mlartifacts").as_uri(),
-                           "--no-serve-artifacts", "--workers", "1"],
-                          {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"})
+                           address.rsplit(":", 1)[1], "--default-artifact-root",
+                           (workspace.root / "mlartifacts").as_uri(), "--no-serve-artifacts", "--workers", "1",
+                           "--app-name", "genai"],
+                          {"MLFLOW_BACKEND_STORE_URI": workspace.tracking_uri,      # a database's holds a password
+                           "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"})
+        clients |= of_mlflow(auth)
         mlflow = address
     port = free("deployments")
     runner = Service("deployments", f"{prefect.page}/deployments", f"http://{HOST}:{port}/health",
                      [sys.executable, "-m", "flows.services.deployments"],
                      {"PREFECT_API_URL": prefect_api, "MLFLOW_TRACKING_URI": mlflow,
-                      "PREFECT_RUNNER_SERVER_ENABLE": "true", "PREFECT_RUNNER_SERVER_HOST": HOST,
-                      "PREFECT_RUNNER_SERVER_PORT": str(port),
-                      "PREFECT_RUNNER_POLL_FREQUENCY": "2"})
+                      "GENAI_HEALTH_PORT": str(port), "PREFECT_RUNNER_POLL_FREQUENCY": "2", **clients})
     return [prefect, tracker, runner], notes
+
+
+def _by_name(address: str) -> str:
+    """The same server as a browser may also be told it."""
+    return address.replace(HOST, "localhost")
 
 
 def _require(service: Service, variable: str) -> None:
@@ -178,6 +189,7 @@ class Supervisor:
         prefect, tracker, runner = self.services
         state = {"supervisor": process_identity(os.getpid()), "prefect_api": runner.environment["PREFECT_API_URL"],
                  "mlflow": runner.environment["MLFLOW_TRACKING_URI"],
+                 "own": [service.name for service in (prefect, tracker) if service.command],
                  "services": {service.name: {"page": service.page, "health": service.health}
                               for service in (prefect, tracker, runner)}}
         self._presence.enter_context(locks.held(services_file(self.workspace), json.dumps(state, indent=1)))

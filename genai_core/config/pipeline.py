@@ -23,6 +23,8 @@ class Runtime(Config):
     """Whether to use torch.compile; `auto` does for runs long enough to earn the compilation back."""
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     """Time between two checkpoints of a training stage, in seconds."""
+    stall_steps: int = Field(default=500, ge=0)
+    """Somebody is told when the loss reaches no new low in so many steps, or is not finite; 0 for never."""
     power_watts: float = Field(default=0.0, ge=0)
     """Power draw of the machine under load, in watts, for the estimate of energy; 0 assumes 10 W for each busy core."""
     price_per_hour: float = Field(default=0.0, ge=0)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from genai_core.config.base import Config
 from genai_core.config.data import SOURCE_KINDS
 from genai_core.errors import InputError
+from genai_core.roots import require_allowed
 
 PRESETS = Path(__file__).parents[2] / "configs"
 
@@ -40,6 +41,8 @@ def read_preset(preset: str, shipped: dict[str, Callable[[], dict[str, Any]]], s
         raise InputError(f"unknown preset {preset!r}: take one of {', '.join(shipped)}, or the path of a YAML file")
     if preset in seen:
         raise InputError(f"{preset}: presets extend each other in a circle ({' -> '.join((*seen, preset))})")
+    if preset not in shipped:
+        require_allowed(Path(preset), "preset file")
     values = shipped[preset]() if preset in shipped else read_yaml(preset)
     parent = values.pop("extends", None)
     return merged(read_preset(parent, shipped, (*seen, preset)), values) if parent else values

@@ -23,16 +23,16 @@ class EvaluateConfig(Config):
 
     bits_per_byte_tokens: int = Field(default=131_072, ge=1024)
     """Most held-out tokens of each source for bits per byte."""
-    sentiment_reviews: int = Field(default=400, ge=10)
+    sentiment_reviews: int = Field(default=1000, ge=10)
     """Number of held-out reviews to classify."""
-    translations: int = Field(default=200, ge=10)
+    translations: int = Field(default=1000, ge=10)
     """Number of held-out sentences to translate."""
-    titles: int = Field(default=200, ge=10)
+    titles: int = Field(default=1000, ge=10)
     """Number of held-out texts to give a title."""
-    trivia_questions: int = Field(default=200, ge=10)
+    trivia_questions: int = Field(default=1000, ge=10)
     """Number of held-out questions to answer."""
-    reward_prompts: int = Field(default=128, ge=8)
-    """Number of held-out openings to continue, which the reward model scores."""
+    reward_prompts: int = Field(default=512, ge=8)
+    """Number of held-out openings to continue, which the reward model and the gold reward score."""
     samples: int = Field(default=3, ge=0)
     """Number of answers to each task that the report prints."""
     seed: int = Field(default=0, ge=0)
@@ -57,8 +57,29 @@ class Gate(Config):
     """Whether `bound` is a factor of the reference (1.005 is half a percent above it) instead of a difference."""
 
 
+class Pair(Config):
+    """A model that must not be worse than another one on the same held-out questions, beyond noise."""
+
+    model: str
+    """Column of the table, for example `rlhf`."""
+    against: str
+    """Column that it is held against: `baseline`, another model of the run, or `champion` and `champion_base`, the
+    models of the release in service; without one the pair is left out, and said so."""
+    tasks: bool = True
+    """Whether to compare every task that both have a figure of."""
+    bits_per_byte: float | None = Field(default=None, ge=0)
+    """Most that bits per byte may rise, on each held-out file; empty where they are not compared."""
+    gold_reward: float | None = None
+    """Least gain of the gold reward, in standard deviations of the instruct model's; empty where it is not compared."""
+
+
 class PromoteConfig(Config):
-    """Which figures a release must reach before the alias `champion` moves to it."""
+    """What a release must show before it is put in service."""
 
     gates: dict[str, Gate] = Field(default_factory=dict)
-    """Each gate by its name."""
+    """Conditions on single figures, each by its name."""
+    pairs: dict[str, Pair] = Field(default_factory=dict)
+    """Comparisons of two models, each by its name: the 95 % interval of the paired difference, corrected for the number
+    of tasks that they are compared on, must lie within the margin."""
+    margins: dict[str, float] = Field(default={"accuracy": 0.02, "exact_match": 0.02, "chrf": 1.0})
+    """Most that a task may lose, by the ending of its figure's name."""

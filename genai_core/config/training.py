@@ -100,6 +100,8 @@ class InstructConfig(TrainConfig):
     """Passes over the mixture."""
     context_length: int = Field(default=256, ge=32)
     """Length of a packed row, in tokens; a longer chat loses its beginning."""
+    text_fraction: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the packed rows, and of the loss, that is plain training text, so that the model does not forget it."""
     trivia: int = Field(default=0, ge=0)
     """Trivia questions in the mixture, repeated or sampled to this number; people wrote question and answer."""
     dialogue: int = Field(default=0, ge=0)
@@ -157,14 +159,28 @@ class RlhfConfig(TrainConfig):
     """Weight β of the KL penalty to the instruct model."""
     kl_target: float = Field(default=6.0, gt=0)
     """KL from which the weight grows with the fourth power of KL / target, at most a hundredfold; nats a completion."""
+    truncation_penalty: float = Field(default=1.0, ge=0)
+    """What is taken off the reward of a completion that is cut off at `completion_tokens`."""
+    replay_rows: int = Field(default=8, ge=0)
+    """Rows of the fine-tuning data, chats and plain text, that each step reads beside the completions."""
+    replay_coefficient: float = Field(default=1.0, ge=0)
+    """Weight of their mean loss beside that of the completions."""
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Range ε of the probability ratio, 1 − ε to 1 + ε, outside of which it is clipped."""
     evaluation_prompts: int = Field(default=64, ge=8)
-    """Number of held-out openings on which reward and KL are measured."""
+    """Number of openings from the validation split on which reward and KL are measured."""
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts that training samples completions of."""
+        return self.steps * (self.batch_size // self.group_size)
 
     @model_validator(mode="after")
     def groups_fill_the_batch(self) -> "RlhfConfig":
         if (self.batch_size // self.accumulation_steps) % self.group_size:
             raise ValueError(f"a micro-batch of {self.batch_size // self.accumulation_steps} completions is not a "
                              f"multiple of group_size {self.group_size}")
+        if self.replay_rows % self.accumulation_steps:
+            raise ValueError(f"replay_rows {self.replay_rows} is not a multiple of accumulation_steps "
+                             f"{self.accumulation_steps}")
         return self

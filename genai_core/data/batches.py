@@ -42,6 +42,13 @@ class Windows:
         return self.ids[start:start + self.length + 1]
 
 
+def random_windows(file: TokenFile, count: int, length: int, seed: int) -> np.ndarray:
+    """Ids (N, T + 1) of at most `count` windows of a token file that do not overlap, in random order."""
+    starts = np.arange(0, len(file.ids) - length, length)
+    chosen = np.random.default_rng(seed).permutation(starts)[:count]
+    return file.ids[chosen[:, None] + np.arange(length + 1)]
+
+
 def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     """Order (count,) in which an epoch visits the examples."""
     return np.random.default_rng([seed, epoch]).permutation(count)

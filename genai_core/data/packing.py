@@ -1,6 +1,6 @@
-"""Packing chats into rows of equal length without letting one see another."""
+"""Packing chats into rows of equal length without letting one see another, and rows of plain text beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PackedRows:
-    """R rows of T tokens: four arrays (R, T), and what became of the chats that did not fit."""
+    """R rows of T tokens: five arrays (R, T), and what became of the chats that did not fit."""
 
     ids: np.ndarray
     targets: np.ndarray
@@ -21,24 +21,44 @@ class PackedRows:
     """Number of the chat in its row, from 1; 0 on padding."""
     position_ids: np.ndarray
     """Number of the token in its chat, from 0."""
-    chats_cut: int
+    weights: np.ndarray
+    """What the loss of each target is multiplied by; 0 where nothing is to be learned."""
+    chats_cut: int = 0
     """Number of chats that lost their beginning because they are longer than a row."""
-    chats_left_out: int
+    chats_left_out: int = 0
     """Number of chats of which no target was left, be it that they had none."""
 
     def take(self, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """The arrays of some rows, as int64 tensors (B, T) by name."""
+        """The arrays of some rows as tensors (B, T) by name: int64, the weights float32."""
         arrays = {"ids": self.ids, "targets": self.targets, "segments": self.segments,
                   "position_ids": self.position_ids}
-        return {name: torch.from_numpy(array[rows].astype(np.int64)).to(device) for name, array in arrays.items()}
+        taken = {name: torch.from_numpy(array[rows].astype(np.int64)).to(device) for name, array in arrays.items()}
+        return taken | {"weights": torch.from_numpy(self.weights[rows]).to(device)}
+
+    def with_text(self, text: np.ndarray, fraction: float) -> "PackedRows":
+        """These rows and rows of plain text below them, which have `fraction` of the weight of the whole.
+
+        `text` is (N, T + 1) token ids; each token but the first is a target.
+        """
+        shape = text[:, 1:].shape
+        weight = self.weights.sum() * fraction / (1 - fraction) / max(1, text[:, 1:].size)
+        plain = PackedRows(ids=text[:, :-1].astype(np.int32), targets=text[:, 1:].astype(np.int32),
+                           segments=np.ones(shape, np.int32),
+                           position_ids=np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape),
+                           weights=np.full(shape, weight, np.float32))
+        arrays = {field.name: np.concatenate([getattr(self, field.name), getattr(plain, field.name)])
+                  for field in fields(self) if field.name not in ("chats_cut", "chats_left_out")}
+        return PackedRows(**arrays, chats_cut=self.chats_cut, chats_left_out=self.chats_left_out)
 
 
 def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) -> PackedRows:
     """Pack (ids, completion mask) chats into rows of `length` tokens, each into the fullest row with room for it, the
     longest first (best-fit decreasing).
 
-    The target of a position is the next token, where the completion mask is True for that one. A chat longer than a row
-    loses its beginning, chats without a target are left out, and both are counted.
+    The target of a position is the next token, where the completion mask is True for that one. A chat weighs as the
+    square root of its number n of targets, each of them 1 / √n: by the token, a chat whose answer is one word would
+    count for next to nothing beside one that tells a story. A chat longer than a row loses its beginning, chats without
+    a target are left out, and both are counted.
     """
     longest = length + 1      # the last token is a target alone
     kept = [(ids, mask) for ids, mask in chats if any(mask[-longest:][1:])]
@@ -62,6 +82,7 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) ->
     shape = (len(rows), length)
     packed = PackedRows(ids=np.full(shape, pad_id, np.int32), targets=np.full(shape, IGNORED, np.int32),
                         segments=np.zeros(shape, np.int32), position_ids=np.zeros(shape, np.int32),
+                        weights=np.zeros(shape, np.float32),
                         chats_cut=sum(len(ids) > longest for ids, _ in kept), chats_left_out=len(chats) - len(kept))
     for row, members in enumerate(rows):
         start = 0
@@ -72,5 +93,6 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) ->
             packed.targets[row, place] = np.where(completion_mask[1:], ids[1:], IGNORED)
             packed.segments[row, place] = segment
             packed.position_ids[row, place] = np.arange(len(ids) - 1)
+            packed.weights[row, place] = np.array(completion_mask[1:]) / np.sqrt(sum(completion_mask[1:]))
             start += len(ids) - 1
     return packed

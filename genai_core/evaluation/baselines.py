@@ -26,6 +26,10 @@ class ByteNgrams:
 
     def bits_per_byte(self, train: bytes, held_out: dict[str, bytes]) -> dict[str, float]:
         """Bits per byte of each held-out text under counts from `train`."""
+        return {name: float(bits.mean()) for name, bits in self.bits(train, held_out).items()}
+
+    def bits(self, train: bytes, held_out: dict[str, bytes]) -> dict[str, np.ndarray]:
+        """Bits of each byte of each held-out text under counts from `train`."""
         train_codes, codes = _codes(train), {name: _codes(text) for name, text in held_out.items()}
         probabilities = {name: np.full(len(text), 1 / 256) for name, text in held_out.items()}
         for length in range(1, self.order + 1):
@@ -42,7 +46,7 @@ class ByteNgrams:
                 lower = probabilities[name][length - 1:]
                 mixed = (count + kind * lower) / np.maximum(total + kind, 1)
                 probabilities[name][length - 1:] = np.where(total > 0, mixed, lower)
-        return {name: float(-np.log2(values).mean()) for name, values in probabilities.items()}
+        return {name: -np.log2(values) for name, values in probabilities.items()}
 
 
 def _codes(text: bytes) -> np.ndarray:

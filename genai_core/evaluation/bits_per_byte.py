@@ -11,6 +11,9 @@ from torch import nn
 from genai_core.data.token_files import TokenFile
 from genai_core.hardware import autocast
 
+STRETCH = 512
+"""Length of a stretch of text, in bytes, that is drawn as one when the noise of bits per byte is estimated."""
+
 
 @dataclass(frozen=True)
 class HeldOutLoss:
@@ -19,8 +22,9 @@ class HeldOutLoss:
     nats: float
     utf8_bytes: int
     tokens: int
-    windows: list[tuple[float, int]]
-    """Nats and bytes of each window: what the noise of the figure is estimated from."""
+    stretches: list[tuple[float, int]]
+    """Nats and bytes of each stretch of STRETCH bytes of the text: what the noise of the figure is estimated from.
+    Where one begins does not depend on the tokenizer, so that any two models are compared on the same ones."""
 
     @property
     def bits_per_byte(self) -> float:
@@ -55,23 +59,22 @@ def held_out_loss(model: nn.Module, file: TokenFile, byte_lengths: torch.Tensor,
     ids = torch.from_numpy(file.ids[:max_tokens + 1].astype("int64"))
     stride = length // 2 if overlap else length
     starts = list(range(0, max(1, len(ids) - 1 - (length - stride)), stride))
-    windows: list[tuple[float, int]] = []
-    nats, count = 0.0, 0
+    nats_of = torch.zeros(len(ids), dtype=torch.float64)      # of each token, in order; the first is not predicted
+    predicted = torch.zeros(len(ids), dtype=torch.bool)
     for first in range(0, len(starts), batch_size):
-        rows, weights = [], []
-        for start in starts[first:first + batch_size]:
-            row = ids[start:start + length + 1]
-            weight = torch.zeros(length, dtype=torch.bool)
-            weight[(length - stride if start else 0):len(row) - 1] = True
-            rows.append(F.pad(row, (0, length + 1 - len(row))))
-            weights.append(weight)
-        tokens, counted = torch.stack(rows), torch.stack(weights)
+        chosen = starts[first:first + batch_size]
+        rows = torch.stack([F.pad(ids[start:start + length + 1], (0, length + 1 - len(ids[start:start + length + 1])))
+                            for start in chosen])
         with autocast(device, precision):
-            logits = model(tokens[:, :-1].to(device))
-        losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten().to(device), reduction="none")
-        by_row = (losses.cpu().double().view_as(counted) * counted).sum(1)
-        bytes_by_row = (byte_lengths[tokens[:, 1:]] * counted).sum(1)
-        windows += zip(by_row.tolist(), bytes_by_row.tolist(), strict=True)
-        nats += losses.cpu().double()[counted.flatten()].sum().item()
-        count += int(counted.sum())
-    return HeldOutLoss(nats, sum(size for _, size in windows), count, windows)
+            logits = model(rows[:, :-1].to(device))
+        losses = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten().to(device), reduction="none")
+        for start, row in zip(chosen, losses.cpu().double().view(len(chosen), length), strict=True):
+            begin, end = (length - stride if start else 0), min(length, len(ids) - 1 - start)
+            nats_of[start + 1 + begin:start + 1 + end] = row[begin:end]
+            predicted[start + 1 + begin:start + 1 + end] = True
+    sizes = byte_lengths[ids]
+    stretch = (sizes.cumsum(0) - sizes) // STRETCH      # of the first byte of each token
+    nats = torch.zeros(int(stretch[-1]) + 1, dtype=torch.float64).index_add_(0, stretch, nats_of)
+    utf8_bytes = torch.zeros_like(nats, dtype=torch.int64).index_add_(0, stretch, sizes * predicted)
+    return HeldOutLoss(nats_of.sum().item(), int(utf8_bytes.sum()), int(predicted.sum()),
+                       list(zip(nats.tolist(), utf8_bytes.tolist(), strict=True)))

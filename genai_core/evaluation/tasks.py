@@ -1,11 +1,9 @@
-"""The tasks that a language model is evaluated on: sentiment, translation, titles, trivia, reward of continuations.
+"""The tasks that a language model is evaluated on: sentiment, translation, titles, trivia, continuations.
 
 A base model has never seen the chat format, so each task is put to it as plain text that asks for the same.
 """
 
-import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +14,13 @@ from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
 from genai_core.data.instructions import (
     LABELS,
     continuation_prompt,
-    labelled_reviews,
     sentiment_prompt,
     title_prompt,
     translation_prompt,
     user_asks,
 )
 from genai_core.data.splits import fingerprint
-from genai_core.data.tables import read_table
-from genai_core.inference.generate import Sampling, generate
-from genai_core.inference.reward import OpenedRewardModel
+from genai_core.inference.generate import Sampling, generate, next_logits
 from genai_core.models.language_model import LanguageModel
 
 BATCH = 64
@@ -60,6 +55,7 @@ class Subject:
         return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts], cut
 
 
+Row = dict[str, Any]
 Sample = dict[str, str]
 
 
@@ -77,31 +73,29 @@ class TaskResult:
 
 
 @torch.no_grad()
-def sentiment(subject: Subject, reviews: list[dict[str, Any]]) -> TaskResult:
+def sentiment(subject: Subject, reviews: list[Row]) -> TaskResult:
     """Accuracy: a review is predicted to have the label whose word gets the higher probability."""
     lead = "" if subject.chats else " "
     words = [subject.tokenizer.encode(lead + label, add_special_tokens=False).ids for label in LABELS]
     differ = next(index for index, pair in enumerate(zip(*words, strict=False)) if pair[0] != pair[1])
-    correct: list[float] = []
-    samples: list[Sample] = []
-    cut = 0
-    for row in reviews:
-        question = sentiment_prompt(row["text"])
-        prompt = subject.prompt(question, f"Review: {_after_blank_line(question)}\nThe review is")
-        prompt += words[0][:differ]
-        cut += len(prompt) > subject.model.context_length
-        prompt = prompt[-subject.model.context_length:]
-        device = next(subject.model.buffers(), next(subject.model.parameters())).device
-        states = subject.model.hidden(torch.tensor([prompt], device=device))
-        logits = subject.model.logits(states[:, -1])[0]
-        prediction = int(logits[words[1][differ]] > logits[words[0][differ]])
-        correct.append(float(prediction == row["label"]))
-        samples.append({"task": "sentiment", "asked": question, "expected": LABELS[row["label"]],
-                        "answered": LABELS[prediction]})
+    questions = [sentiment_prompt(row["text"]) for row in reviews]
+    prompts = [subject.prompt(question, f"Review: {_after_blank_line(question)}\nThe review is") + words[0][:differ]
+               for question in questions]
+    cut = sum(len(prompt) > subject.model.context_length for prompt in prompts)
+    pad_id = token_id(subject.tokenizer, END_OF_TEXT)
+    predictions: list[int] = []
+    for first in range(0, len(prompts), BATCH):
+        logits = next_logits(subject.model, [prompt[-subject.model.context_length:]
+                                             for prompt in prompts[first:first + BATCH]], pad_id)
+        predictions += (logits[:, words[1][differ]] > logits[:, words[0][differ]]).long().tolist()
+    correct = [float(prediction == row["label"]) for prediction, row in zip(predictions, reviews, strict=True)]
+    samples = [{"task": "sentiment", "asked": question, "expected": LABELS[row["label"]],
+                "answered": LABELS[prediction]}
+               for question, row, prediction in zip(questions, reviews, predictions, strict=True)]
     return TaskResult(sum(correct) / len(reviews), samples, correct, cut)
 
 
-def translation(subject: Subject, rows: list[dict[str, Any]], references: dict[str, list[str]]) -> TaskResult:
+def translation(subject: Subject, rows: list[Row], references: dict[str, list[str]]) -> TaskResult:
     """Corpus chrF (Popović 2015) against every translation that people gave of a sentence; outcomes are by sentence."""
     prompts = [subject.prompt(translation_prompt(row["source_text"]), f"English: {row['source_text']}\nSpanish:")
                for row in rows]
@@ -119,7 +113,7 @@ def chrf(answers: list[str], references: list[list[str]]) -> float:
     return CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
 
 
-def titles(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
+def titles(subject: Subject, rows: list[Row]) -> TaskResult:
     """chrF against the title that the authors of a text gave it: summarization at its shortest."""
     questions = [title_prompt(row["text"]) for row in rows]
     prompts = [subject.prompt(question, f"{_after_blank_line(question)}\nTitle:") for question in questions]
@@ -140,7 +134,7 @@ def _after_blank_line(question: str) -> str:
     return question.split("\n\n", 1)[1]
 
 
-def trivia(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
+def trivia(subject: Subject, rows: list[Row]) -> TaskResult:
     """Exact match: the share of answers whose letters and digits are those of an accepted one."""
     questions = [row["messages"][0]["content"] for row in rows]
     prompts = [subject.prompt(question, f"Question: {question}\nAnswer:") for question in questions]
@@ -152,35 +146,8 @@ def trivia(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:
     return TaskResult(sum(correct) / len(rows), samples, correct, cut)
 
 
-def reward(subject: Subject, reward_model: OpenedRewardModel, openings: list[str], tokens: int, seed: int
-           ) -> TaskResult:
-    """Mean reward of continuations of `tokens` tokens at most, sampled at temperature 1."""
+def continuations(subject: Subject, openings: list[str], tokens: int, seed: int) -> list[str]:
+    """Continuations of openings of reviews, of `tokens` tokens at most, sampled at temperature 1."""
     torch.manual_seed(seed)
     prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
-    answers, cut = subject.complete(prompts, tokens, Sampling(temperature=1.0))
-    texts = [f"{opening} {answer}" for opening, answer in zip(openings, answers, strict=True)]
-    samples = [{"task": "continuation", "asked": opening, "expected": "", "answered": answer}
-               for opening, answer in zip(openings, answers, strict=True)]
-    scores = reward_model.score(texts)
-    return TaskResult(scores.mean().item(), samples, scores.tolist(), cut)
-
-
-def held_out(cleaned: Path, name: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """At most `count` questions of a task from its test split, each once, in a random order that `seed` fixes."""
-    if name == "sentiment":
-        rows = labelled_reviews(cleaned, "test")
-    elif name == "title":
-        rows = read_table(cleaned, "titles", split="test")
-    elif name == "trivia":
-        rows = [row for row in read_table(cleaned, "chats", split="test") if row["accepted"]]
-    else:
-        rows = list({row["source_text"]: row for row in read_table(cleaned, "translations", split="test")}.values())
-    return random.Random(seed).sample(rows, min(count, len(rows)))
-
-
-def translation_references(cleaned: Path) -> dict[str, list[str]]:
-    """Every translation of each held-out sentence."""
-    references: dict[str, list[str]] = {}
-    for row in read_table(cleaned, "translations", split="test"):
-        references.setdefault(row["source_text"], []).append(row["target_text"])
-    return references
+    return subject.complete(prompts, tokens, Sampling(temperature=1.0))[0]

@@ -74,6 +74,12 @@ def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int
 
 
 @torch.no_grad()
+def next_logits(model: LanguageModel, prompts: list[list[int]], pad_id: int) -> Tensor:
+    """Logits (B, V) of the token after each prompt."""
+    return _Decoder(model, prompts, 0, pad_id, next(model.parameters()).device).first()
+
+
+@torch.no_grad()
 def stream(model: LanguageModel, prompt: list[int], max_new_tokens: int, end_ids: set[int],
            sampling: Sampling | None = None, generator: torch.Generator | None = None) -> Iterator[int]:
     """Token ids of one completion, one by one as they are sampled, without the end token."""

@@ -1,64 +1,67 @@
-"""The stage promote: whether a release's figures meet the gates of the preset."""
+"""The stage promote: whether a release may be put in service, by the gates of the preset.
 
-import difflib
+The release that is in service is asked this run's questions again, so that the new one is held against it on the same
+ones.
+"""
+
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from genai_core.config.release import Gate, PromoteConfig
-from genai_core.context import Context, Result, read_metrics
-from genai_core.errors import InputError
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One gate: the figure, the bound it was held against, and whether it passed."""
-
-    gate: str
-    figure: str
-    value: float
-    comparison: str
-    bound: float
-    passed: bool
-
-    def __str__(self) -> str:
-        state = "passed" if self.passed else "FAILED"
-        return f"{state}: {self.gate}: {self.figure} is {self.value:.4f}, wanted {self.comparison} {self.bound:.4f}"
+from genai_core.config.release import EvaluateConfig, PromoteConfig
+from genai_core.context import Context, Reporter, Result
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.evaluation.gates import figures_by_stage, judge
+from genai_core.evaluation.language_model import Evaluated, add_bits_per_byte, evaluate_language_model
+from genai_core.evaluation.questions import HeldOutText, choose_questions, encoded_again, held_out_text
+from genai_core.hardware import choose_device
+from genai_core.inference.text import open_text_model
 
 
-def run(config: PromoteConfig, *, evaluate: Path, out_dir: Path, context: Context, **others: Path) -> Result:
-    """Write `gates.json` with the verdict of each gate. Raises InputError for a gate on a figure that does not exist.
+def run(config: PromoteConfig, *, evaluate: Path, reward: Path, rlhf: Path, quantize: Path, tokens: Path, cleaned: Path,
+        questions: EvaluateConfig, opening_words: int, out_dir: Path, context: Context,
+        champion: Path | None = None, champion_base: Path | None = None) -> Result:
+    """Write `gates.json` with the verdict of each gate, and `champion.json` with the figures of the release in service.
 
-    The figures are those of the artifact `evaluate` by their names, and those of `others` as `stage/figure`.
+    `champion` is its quantized model and `champion_base` its base model; None where no release is in service yet.
+    Raises InputError for a gate on a figure that does not exist.
     """
-    figures = read_metrics(evaluate)
-    for stage, artifact in others.items():
-        figures |= {f"{stage}/{name}": value for name, value in read_metrics(artifact).items()}
-    verdicts = check_gates(config, figures)
-    for verdict in verdicts:
-        context.reporter.note(str(verdict))
-    text = json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
-    (out_dir / "gates.json").write_text(text, encoding="utf-8")
-    return Result({"gates": len(verdicts), "failed_gates": sum(not verdict.passed for verdict in verdicts)})
+    tables, outcomes = _read(evaluate / "evaluation.json"), _read(evaluate / "outcomes.json")
+    if champion and champion_base:
+        columns = _evaluate_champion(questions, champion, champion_base, tokens, cleaned, opening_words,
+                                     context.device, context.reporter)
+        tables |= {name: column.figures for name, column in columns.items()}
+        outcomes |= {name: column.outcomes for name, column in columns.items()}
+        text = json.dumps({name: asdict(column) for name, column in columns.items()}) + "\n"
+        (out_dir / "champion.json").write_text(text, encoding="utf-8")
+    figures = figures_by_stage(evaluate, {"reward": reward, "rlhf": rlhf, "quantize": quantize})
+    return judge(config, figures, tables, outcomes, out_dir, context.reporter)
 
 
-def check_gates(config: PromoteConfig, figures: dict[str, float]) -> list[Verdict]:
-    """The verdict of each gate on figures by name. Raises InputError for a gate on a figure that does not exist."""
-    return [_check(name, gate, figures) for name, gate in config.gates.items()]
+def _evaluate_champion(config: EvaluateConfig, quantized: Path, base: Path, tokens: Path, cleaned: Path,
+                       opening_words: int, device_name: str, reporter: Reporter) -> dict[str, Evaluated]:
+    """Its eight-bit model, which serves, and the bits per byte of its base model."""
+    device = choose_device(device_name)
+    questions = choose_questions(config, cleaned, opening_words)
+    model = quantized / "int8"
+    columns = {"champion": evaluate_language_model(config, "champion", model, _text(config, model, tokens, cleaned),
+                                                   questions, chats=True, device=device, reporter=reporter),
+               "champion_base": Evaluated()}
+    add_bits_per_byte(columns["champion_base"], config, open_text_model(base, device),
+                      _text(config, base, tokens, cleaned))
+    for name, column in columns.items():
+        reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in column.figures.items()))
+    return columns
 
 
-def _check(name: str, gate: Gate, figures: dict[str, float]) -> Verdict:
-    value = _figure(name, gate.figure, figures)
-    bound = gate.bound
-    if gate.reference is not None:
-        reference = _figure(name, gate.reference, figures)
-        bound = reference * gate.bound if gate.relative else reference + gate.bound
-    passed = value <= bound if gate.comparison == "<=" else value >= bound      # NaN passes neither
-    return Verdict(name, gate.figure, value, gate.comparison, bound, passed)
+def _text(config: EvaluateConfig, model: Path, tokens: Path, cleaned: Path) -> HeldOutText:
+    """The held-out text in the tokens of a model, whose tokenizer may be another one than this run's."""
+    if (model / "tokenizer.json").read_bytes() == (tokens / "tokenizer.json").read_bytes():
+        return held_out_text(tokens)
+    return encoded_again(tokens, cleaned, load_tokenizer(model), config.bits_per_byte_tokens)
 
 
-def _figure(gate: str, name: str, figures: dict[str, float]) -> float:
-    if name not in figures:
-        close = difflib.get_close_matches(name, figures, n=3, cutoff=0.3)
-        raise InputError(f"promote.gates.{gate}: there is no figure {name!r}; near it are {', '.join(close)}")
-    return figures[name]
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from genai_core.config.training import RlhfConfig
+from genai_core.config.training import InstructConfig, RlhfConfig
 from genai_core.context import Context, Result
+from genai_core.data.fine_tuning import training_rows
 from genai_core.data.instructions import review_openings
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
@@ -16,16 +17,22 @@ from genai_core.training.loop import train
 from genai_core.training.objectives.grpo import Grpo, evaluate_policy
 
 
-def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, out_dir: Path, context: Context) -> Result:
-    """Train a copy of the model directory `instruct` against the reward model `reward`; write it to `out_dir`."""
+def run(config: RlhfConfig, *, instruct: Path, reward: Path, cleaned: Path, tokens: Path, mixture: InstructConfig,
+        out_dir: Path, context: Context) -> Result:
+    """Train a copy of the model directory `instruct` against the reward model `reward`, on openings of reviews and the
+    rows that `instruct` was fine-tuned on; write it to `out_dir`.
+
+    Everything is measured on openings of the validation split.
+    """
     device = choose_device(context.device)
     policy, reference = load_model(instruct, device), load_model(instruct, device)
     reference.requires_grad_(False)
     reward_model = open_reward_model(reward, device)
     tokenizer = load_tokenizer(instruct)
     openings = review_openings(cleaned, "train", config.prompt_words, config.seed)
-    held_out = review_openings(cleaned, "test", config.prompt_words, config.seed)[:config.evaluation_prompts]
-    objective = Grpo(policy, reference, reward_model, tokenizer, openings, held_out, config, device)
+    held_out = review_openings(cleaned, "validation", config.prompt_words, config.seed)[:config.evaluation_prompts]
+    replay = training_rows(mixture, tokenizer, cleaned, tokens, config.prompt_words, context.reporter)
+    objective = Grpo(policy, reference, reward_model, tokenizer, openings, held_out, replay, config, device)
     torch.manual_seed(config.seed + 1)
     before = evaluate_policy(reference, reference, reward_model, tokenizer, held_out, config)
     trained = train(policy, objective, config, context)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
 from genai_core.context import Context, Reporter, Result
-from genai_core.errors import TrainingDiverged
+from genai_core.errors import BudgetSpent, TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.training import checkpoints
 from genai_core.training.curves import Curves, finite, last_values, save_curves
@@ -53,7 +53,7 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
     """Train `model` in place, from the newest checkpoint of `context.checkpoint_dir` if there is one.
 
     Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop, and
-    when every step was skipped.
+    when every step was skipped; BudgetSpent after `context.stop_at`, but not before one step is done.
     """
     device = choose_device(context.device)
     prepare(device)
@@ -122,13 +122,16 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
                     context.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
                                                                       for name, value in figures.items()))
             due = time.monotonic() - last_saved > context.checkpoint_seconds
-            if (due and step + 1 < objective.steps) or interruption.requested:
+            spent = context.stop_at is not None and time.time() >= context.stop_at and step + 1 < objective.steps
+            if (due and step + 1 < objective.steps) or interruption.requested or spent:
                 _save(context, step + 1, model, optimizers, done, skipped, curves)
                 last_saved = time.monotonic()
                 if interruption.requested:
                     context.reporter.note(f"{interruption.requested.name}: saved a checkpoint at step {step + 1} of "
                                       f"{objective.steps}; the same run continues from it")
                     interruption.deliver()
+                if spent:
+                    raise BudgetSpent(f"saved a checkpoint at step {step + 1} of {objective.steps}")
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
     model.eval()
     seconds = time.monotonic() - began
@@ -151,9 +154,9 @@ def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: i
               precision: torch.dtype) -> dict[str, Tensor]:
     """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
     totals: dict[str, Tensor] = {}
-    size = next(iter(batch.values())).shape[0] // micro_batches
+    parts = {name: tensor.tensor_split(micro_batches) for name, tensor in batch.items()}
     for number in range(micro_batches):
-        part = {name: tensor[number * size:(number + 1) * size] for name, tensor in batch.items()}
+        part = {name: pieces[number] for name, pieces in parts.items()}
         with autocast(device, precision):
             loss, others = loss_function(part)
         loss = loss / targets

@@ -8,16 +8,18 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from genai_core.context import Context, Result
 from tasks.pipeline import StageRequest
+from tasks.registry.files import fetch_model
 from tasks.registry.model_card import write_model_card
-from tasks.registry.versions import downloaded
 from tasks.stage import Stage
-from tasks.store import dvc, records
+from tasks.store import checkpoints, published, records
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.cost import measured_cost
 from tasks.store.disk import clear_error_when_full, require_space
@@ -39,20 +41,17 @@ def execute(request: StageRequest) -> tuple[Artifact, str]:
             if found := store.find(directory):
                 return found, "Cached"
             store.discard(directory)      # damaged or half made
-            if fetched := _fetch(stage, workspace, store, directory):
+            if fetched := _fetch(stage, workspace, directory):
                 logger.info("%s %s fetched, not made", stage.name, request.parts.key)
                 return fetched, "Fetched"
         return _make(request, workspace, store, directory), "Completed"
 
 
-def _fetch(stage: Stage, workspace: Workspace, store: Store, directory: Path) -> Artifact | None:
-    """A copy out of the DVC remote or the registry, filled in scratch and renamed once its bytes are right."""
-    with store.fetching(directory) as scratch:
-        if stage.kind == "dataset" and dvc.fetch(workspace, directory, scratch):
-            return store.adopt(scratch, directory)
-        if stage.kind == "model" and downloaded(stage.name, directory.name, scratch):
-            return store.adopt(scratch, directory)
-    return None
+def _fetch(stage: Stage, workspace: Workspace, directory: Path) -> Artifact | None:
+    """A copy from the registry or the remote, filled in scratch and renamed once its bytes are right."""
+    if stage.kind == "model":
+        return fetch_model(workspace, stage.name, directory.name)
+    return published.fetch(workspace, stage.name, stage.kind, directory.name)
 
 
 def _make(request: StageRequest, workspace: Workspace, store: Store, directory: Path) -> Artifact:
@@ -65,8 +64,9 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
         runtime = request.runtime
         context = Context(checkpoint_dir, tracked.reporter, workspace.root,
                           runtime.device if stage.resources.devices else "cpu", runtime.compile,
-                          runtime.checkpoint_seconds)
-        result = compute(request, scratch, context)
+                          runtime.checkpoint_seconds, request.stop_at)
+        with _checkpoints_travel(stage, workspace, parts.key):
+            result = compute(request, scratch, context)
         if stage.kind == "model":
             card = write_model_card(scratch, stage, parts, request.inputs, dict(result.metrics))
             prefect_artifacts.show_model_card(card, stage.name)
@@ -84,11 +84,30 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
     return artifact
 
 
+@contextmanager
+def _checkpoints_travel(stage: Stage, workspace: Workspace, key: str) -> Iterator[None]:
+    """Begin with what another host's training of this key came to, and leave there what this one comes to."""
+    if stage.kind != "model":
+        yield
+        return
+    if name := checkpoints.fetch_newer(workspace, stage.name, key):
+        logger.info("%s: %s of another host was found on the remote", stage.name, name)
+    courier = checkpoints.Courier(workspace, stage.name, key)
+    try:
+        yield
+    except BaseException:
+        courier.close(interrupted=True)
+        raise
+    courier.close(interrupted=False)
+
+
 def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
     """Call the core's `run` with what the stage declares."""
     paths = {name: artifact.directory(Workspace(request.workspace)) for name, artifact in request.inputs.items()}
     inputs = {argument: paths[given] if isinstance(given, str) else {name: paths[name] for name in given}
               for argument, given in request.stage.inputs.items()}
+    inputs |= {argument: request.in_service[name].directory(Workspace(request.workspace))
+               for argument, name in request.stage.in_service.items() if name in request.in_service}
     arguments = request.arguments()
     config = arguments.pop("config")
     result: Result = resolve(f"{request.stage.core}:run")(config, **arguments, **inputs, out_dir=out_dir,

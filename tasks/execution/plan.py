@@ -1,5 +1,7 @@
 """What a run would do: for every stage hit or miss and why, and what it would take."""
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,12 +10,18 @@ from typing import Any
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.families.config import FamilyConfig
 from tasks.language_model import STAGES
+from tasks.registry import versions
+from tasks.registry.opponent import all_here, opponent, opposing_models
 from tasks.stage import Stage
-from tasks.store import records
-from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store, read_manifest
+from tasks.store import published, records
+from tasks.store.artifacts import MANIFEST, Artifact, Damaged, KeyParts, Store, read_manifest
 from tasks.store.key import key_parts
+from tasks.store.remote import RemoteRefuses
 from tasks.store.workspace import Workspace
 from tasks.tables import flatten
+from tasks.tracking import client as tracking
+
+logger = logging.getLogger("tasks")
 
 ASSUMED_UTILISATION = 0.3
 """Share of the matrix-product speed that training reaches, where no earlier run of the stage tells."""
@@ -25,9 +33,12 @@ class PlannedStage:
 
     stage: str
     state: str
-    """`hit`, `miss`, or `unknown` where it depends on what an earlier miss will make."""
+    """`hit`, `fetch` where the registry or the remote has it, `miss`, or `unknown` where it depends on what an earlier
+    miss will make."""
     why: str
     key: str = ""
+    digest: str = ""
+    """Of its bytes, where there are such."""
     parameters: int | None = None
     tokens: int | None = None
     flops: float | None = None
@@ -38,9 +49,10 @@ class PlannedStage:
 
 def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: frozenset[str] = frozenset(),
          stages: Sequence[Stage] = STAGES) -> list[PlannedStage]:
-    """The plan of a run. Nothing is executed, written or taken away."""
-    store = Store.of(workspace)
+    """The plan of a run. Nothing is executed, fetched or taken away."""
+    store, elsewhere = Store.of(workspace), _Elsewhere(workspace)
     known: dict[str, Artifact] = {}
+    kinds: dict[str, set[str]] = {}      # by digest, of models that are not here
     lines = []
     for stage in stages:
         missing = [name for name in stage.input_stages if name not in known]
@@ -48,16 +60,53 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             lines.append(_costed(PlannedStage(stage.name, "unknown", f"depends on what {missing[0]} makes"), config,
                                  workspace, known))
             continue
-        parts = key_parts(stage, config, known, workspace)
+        family = config.family if isinstance(config, FamilyConfig) else ""
+        release = opponent(family, known) if stage.in_service else None
+        if release and not all_here(release, stage, workspace):
+            lines.append(PlannedStage(stage.name, "unknown", f"release {release.name} in service is fetched first"))
+            continue
+        against = opposing_models(release, stage, workspace) if release else {}
+        parts = key_parts(stage, config, known, workspace, against, kinds)
         directory = store.directory(stage.name, stage.kind, parts.key)
-        found = None if stage.name in force else store.find(directory)
-        if found:
+        if stage.name in force:
+            lines.append(_costed(PlannedStage(stage.name, "miss", "forced", parts.key), config, workspace, known))
+        elif found := store.find(directory):
             known[stage.name] = found
-            lines.append(PlannedStage(stage.name, "hit", _why_hit(workspace, found), parts.key))
+            lines.append(PlannedStage(stage.name, "hit", _why_hit(workspace, found), parts.key, found.digest))
+        elif there := elsewhere.find(stage, parts.key):
+            where, digest, kinds[there[1]] = there
+            known[stage.name] = Artifact(stage=stage.name, key=parts.key, digest=digest,
+                                         path=directory.relative_to(workspace.root).as_posix())
+            lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest))
         else:
-            why = "forced" if stage.name in force else explain_miss(stage, parts, directory.parent)
+            why = explain_miss(stage, parts, directory.parent)
             lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key), config, workspace, known))
     return lines
+
+
+class _Elsewhere:
+    """What other hosts have made: looked up by key, without fetching it. A remote that fails is asked no more."""
+
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
+        self._answers = True
+
+    def find(self, stage: Stage, key: str) -> tuple[str, str, set[str]] | None:
+        """Who has it, its digest, and the kinds of the models in it."""
+        if stage.kind == "model":
+            version = versions.find_version(stage.name, key) if tracking.is_there() else None
+            if version is None or "kinds" not in version.tags:
+                return None
+            return "the registry", version.tags["artifact.digest"], set(json.loads(version.tags["kinds"]))
+        if not self._answers:
+            return None
+        try:
+            entry = published.find(self._workspace, stage.name, key, tries=2)
+        except RemoteRefuses as refusal:
+            logger.warning("what the remote has is not known: %s", refusal)
+            self._answers = False
+            return None
+        return ("the remote", entry.digest, set()) if entry else None
 
 
 def explain_miss(stage: Stage, parts: KeyParts, folder: Path) -> str:
@@ -110,7 +159,7 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
     from genai_core.training.estimate import estimate
 
     rated = None
-    if "clean" in known:
+    if "clean" in known and (known["clean"].directory(workspace) / MANIFEST).is_file():
         rated = int(read_manifest(known["clean"].directory(workspace))["metrics"].get("ratings_kept", 0)) or None
     cost = estimate(line.stage, config, rated) if isinstance(config, PipelineConfig) else None
     earlier = _latest_record(workspace, line.stage)

@@ -14,8 +14,9 @@ from tasks.execution.execute import execute
 from tasks.execution.lease import lease
 from tasks.pipeline import PipelineRun, StageRequest
 from tasks.registry import versions
+from tasks.registry.opponent import models_in_service
 from tasks.stage import Stage
-from tasks.store import records
+from tasks.store import checkpoints, published, records
 from tasks.store.artifacts import Artifact
 from tasks.tracking.events import announce
 
@@ -37,7 +38,7 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
     Raises LastStageDone after the stage that the run ends with.
     """
     announce("started", stage.name)
-    request = run.request(stage)
+    request = run.request(stage, models_in_service(run, stage))
     directory = run.store.directory(stage.name, stage.kind, request.parts.key)
     named = execute_stage.with_options(name=stage.name, description=stage.describe)
     here = run.store.find(directory) and not request.force
@@ -51,6 +52,10 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
         records.mark_used(run.workspace, artifact)
         if stage.kind == "model":
             run.versions[stage.name] = versions.ensure_registered(run, stage, artifact)
+            checkpoints.discard(run.workspace, stage.name, artifact.key)      # from here on the registry has the model
+        elif stage.kind == "report":
+            published.publish(run.workspace, [artifact])
+            versions.note_report(run.workspace, artifact)
     announce("finished", stage.name, state=state.name)
     if stage.name == run.until:
         raise LastStageDone(stage.name)

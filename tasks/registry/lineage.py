@@ -1,16 +1,24 @@
 """Where a model comes from: every artifact of its chain, back to the sources, each with what made it."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tasks.catalog import lasting_stages
 from tasks.registry import versions
-from tasks.store import records
+from tasks.registry.files import manifest_of
+from tasks.store import published, records
 from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
 from tasks.store.cost import Cost, recorded_cost
+from tasks.store.remote import RemoteRefuses
 from tasks.store.workspace import Workspace
+
+logger = logging.getLogger("tasks")
+
+CARD = "data_card.json"
+"""What a collected dataset says of its sources."""
 
 
 @dataclass
@@ -66,15 +74,22 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
         return known[stage, digest]
     node = known[stage, digest] = Node(stage, digest)
     version = versions.version_of_digest(stage, digest)
-    directory = _directory(stage, digest, workspace, version)
+    tags = version.tags if version is not None else {}
     if version is not None:
         node.version = f"{version.name}/{version.version}"
         node.aliases = versions.aliases_of(version)
-    if directory is None:
-        return node
-    manifest = read_manifest(directory)
-    record = records.read_record(workspace, stage, manifest["key"])
-    tags = version.tags if version is not None else {}
+    directory = _directory(stage, digest, workspace)
+    entry = _entry(workspace, stage, digest) if directory is None and version is None else None
+    if directory:
+        manifest = read_manifest(directory)
+        record = records.read_record(workspace, stage, manifest["key"])
+    elif entry:
+        manifest, record = entry.manifest, entry.record
+    else:
+        fetched = manifest_of(workspace, version) if version is not None else None
+        if fetched is None:
+            return node
+        manifest, record = fetched, json.loads(tags.get("record", "{}"))
     node.key = manifest["key"]
     node.made, node.host = record.get("started", ""), record.get("host", "")
     node.commit = record.get("commit") or tags.get("git.commit", "")
@@ -85,14 +100,17 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     node.environment = record.get("environment") or json.loads(tags.get("environment", "{}"))
     node.cost = recorded_cost(record)
     node.figures = versions.key_figures(stage, manifest["metrics"]) or dict(list(manifest["metrics"].items())[:3])
-    node.sources = _sources(directory / "data_card.json")
+    if directory and (directory / CARD).is_file():
+        node.sources = _sources((directory / CARD).read_bytes())
+    elif entry and CARD in manifest["files"]:
+        node.sources = _sources(published.read_file(workspace, entry, CARD) or b"{}")
     node.inputs = [_node(name, its_digest, workspace, known) for name, its_digest in manifest["inputs"].items()
                    if name in lasting_stages()]
     return node
 
 
-def _directory(stage: str, digest: str, workspace: Workspace, version: Any) -> Path | None:
-    """Where the artifact lies here, or a copy out of the registry; None where there is neither."""
+def _directory(stage: str, digest: str, workspace: Workspace) -> Path | None:
+    """Where the artifact lies here; None where it does not."""
     folder = workspace.root / lasting_stages()[stage].folder / stage
     for manifest in folder.glob(f"*/{MANIFEST}"):
         try:
@@ -100,12 +118,17 @@ def _directory(stage: str, digest: str, workspace: Workspace, version: Any) -> P
                 return manifest.parent
         except Damaged:
             continue
-    return versions.resolve(f"models:/{version.name}/{version.version}") if version is not None else None
+    return None
 
 
-def _sources(card: Path) -> list[dict[str, str]]:
-    if not card.is_file():
-        return []
-    entries = json.loads(card.read_text(encoding="utf-8"))
+def _entry(workspace: Workspace, stage: str, digest: str) -> published.Entry | None:
+    try:
+        return published.find_digest(workspace, stage, digest, tries=2)
+    except RemoteRefuses as refusal:
+        logger.warning("where %s %s comes from cannot be told: %s", stage, digest[:12], refusal)
+        return None
+
+
+def _sources(card: bytes) -> list[dict[str, str]]:
     return [{"name": name, "licence": entry.get("licence", ""), "from": entry.get("attribution", "")}
-            for name, entry in entries.items()]
+            for name, entry in json.loads(card).items()]

@@ -1,124 +1,176 @@
-"""Which version is in service: `champion` moves forward through gates and back by hand, and each move is kept.
+"""What a release is: the versions of all models of one run, under one name.
 
-A version is in service from the one call that sets `champion` on. Moves of a registered model are made under a lock,
-and recorded on it as tags `promotion.<time>`.
+It is kept as a version of a registered model of its own, `genai-release`, or `genai-release-FAMILY`. The alias
+`champion` of that model says which release is in service, and moves in one call. Its facts are tags, given in the call
+that makes the version; beside them, `release.json` lies in the run that made it.
 """
 
-import getpass
 import json
-import socket
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from genai_core.errors import GateFailed, InputError
-from tasks.pipeline import PipelineRun
-from tasks.registry.versions import ALIASES, key_figures, model_name, read_version, registered_model, set_alias, tag
-from tasks.store.artifacts import Store, read_manifest
-from tasks.store.workspace import Workspace
+from genai_core.errors import InputError
+from tasks.catalog import family_named, stages_of
+from tasks.registry.versions import model_name, registered_model
 from tasks.tracking import client as tracking
 
-PREFIX = "promotion."
+NAME, FACTS = "release", "release.facts"
+DESCRIPTION = "Releases: each version names the versions of every stage's model that serve together."
+EXISTS = "RESOURCE_ALREADY_EXISTS"
 
 
 @dataclass(frozen=True)
-class Move:
-    """One move of an alias."""
+class Release:
+    """One set of versions that serve together, and what is known of it."""
 
-    when: str
-    who: str
-    stage: str
-    alias: str
-    before: str
-    """Version that had the alias; empty if none had."""
-    after: str
-    reason: str
-    figures: dict[str, float]
+    family: str
+    versions: dict[str, str]
+    """Stage to the version of its registered model."""
+    digests: dict[str, str]
+    """Stage to the digest of its artifact."""
+    keys: dict[str, str]
+    """Stage to the key of its artifact."""
+    name: str = ""
+    """The day in UTC on which it was made, with a number from the second one of a day on: `2026.11.24-2`."""
+    version: str = ""
+    """Its number as a version of the registered model of releases."""
+    compared_with: str = ""
+    """Name of the release that was in service, which this one was held against; empty for a first one."""
+    compared_digests: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    """Figures worth comparing, as `stage/figure`."""
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    """The gates as they were judged."""
+    gates: str = "passed"
+    """`passed`, or by whom and why it is a release although they did not."""
+    approved: str = ""
+    """Who approved it and why, where a person was asked."""
+    made: str = ""
+    """When, in UTC."""
+    dvc_md5: str = ""
+    """The md5 by which `data.dvc` knows the datasets."""
+    commit: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Versions of Python and of the libraries that made it."""
+    flow_run_id: str = ""
+    command: str = ""
 
+    @property
+    def registered_as(self) -> str:
+        return model_name(release_stage(self.family))
 
-def conclude(run: PipelineRun) -> None:
-    """Do what the judged gates of a run say: move `champion` to its versions, or tag them as failed.
-
-    Raises GateFailed with the gate, the figure and the bound.
-    """
-    verdicts = run.artifacts["promote"].directory(run.workspace) / "gates.json"
-    failed = [verdict for verdict in json.loads(verdicts.read_text(encoding="utf-8")) if not verdict["passed"]]
-    if failed:
-        reason = "; ".join(f"gate {verdict['gate']}: {verdict['figure']} is {verdict['value']:.4f}, wanted "
-                           f"{verdict['comparison']} {verdict['bound']:.4f}" for verdict in failed)
-        for stage, version in run.versions.items():
-            tag(stage, version, {"gates": "failed", "gates.reason": reason})
-        raise GateFailed(reason)
-    for stage, version in run.versions.items():
-        tag(stage, version, {"gates": "passed"})
-        _move(stage, "champion", version, "every gate passed")
-
-
-def promote(uri: str, alias: str = "champion", override: str = "") -> Move | None:
-    """Move an alias to one version by hand; None when it has it already.
-
-    Raises InputError when the version did not pass its gates and `override` gives no reason.
-    """
-    if alias not in ALIASES:
-        raise InputError(f"--to {alias}: the aliases are {', '.join(ALIASES)}")
-    version = read_version(uri)
-    gates = version.tags.get("gates", "")
-    if alias == "champion" and gates != "passed" and not override.strip():
-        why = version.tags.get("gates.reason") or "it was never held against the gates: no run went on to promote it"
-        raise InputError(f"{uri}: {why}; to promote it all the same, give --override and the reason")
-    reason = f"override: {override.strip()}" if override.strip() else "by hand"
-    return _move(version.tags["stage"], alias, str(version.version), reason)
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def rollback(stage: str) -> Move:
-    """Give `champion` back to `previous`, and `previous` to the version it leaves. Raises InputError without one."""
+def release_stage(family: str) -> str:
+    """What the registered model of releases is called where the others are called by their stage."""
+    family_named(family) if family else None      # an unknown one is an error, not an empty list
+    return f"release-{family}" if family else "release"
+
+
+def model_stages_of(family: str) -> tuple[str, ...]:
+    """The stages of a family whose models make a release."""
+    return tuple(stage.name for stage in stages_of(family) if stage.kind == "model")
+
+
+def in_service(family: str = "") -> Release | None:
+    """The release that serves; None before the first one. Raises InputError when the registry has lost it."""
+    return with_alias(family, "champion")
+
+
+def with_alias(family: str, alias: str) -> Release | None:
+    stage = release_stage(family)
     model = registered_model(stage)
-    aliases = model.aliases if model else {}
-    if "previous" not in aliases:
-        raise InputError(f"{stage}: no version served before the champion, so there is nothing to go back to")
-    move = _move(stage, "champion", str(aliases["previous"]), "rollback")
-    if move is None:
-        raise InputError(f"{stage}: champion and previous are the same version {aliases['previous']}")
-    return move
+    number = model.aliases.get(alias) if model else None
+    if not number:
+        return None
+    found = next((release for release in releases(family) if release.version == str(number)), None)
+    if found is None:
+        raise InputError(f"{model_name(stage)}@{alias} names version {number}, which the registry does not have any "
+                         "more; `genai releases` lists those that there are, `genai rollback NAME` puts one in service")
+    return found
 
 
-def history(stage: str) -> list[Move]:
-    """All recorded moves of a stage's aliases, oldest first."""
-    model = registered_model(stage)
-    tags = model.tags if model else {}
-    known = {field.name for field in fields(Move)}
-    moves = [json.loads(value) for name, value in sorted(tags.items()) if name.startswith(PREFIX)]
-    return [Move(**{name: value for name, value in move.items() if name in known}) for move in moves]
+def releases(family: str = "") -> list[Release]:
+    """All releases, oldest first: by their numbers, since the clocks of two hosts may differ."""
+    found = tracking.client().search_model_versions(f"name='{model_name(release_stage(family))}'")
+    return sorted((_read(entry) for entry in found if FACTS in entry.tags), key=lambda release: int(release.version))
 
 
-def _move(stage: str, alias: str, version: str, reason: str) -> Move | None:
-    client, name = tracking.client(), model_name(stage)
-    workspace = Workspace.current()
-    with Store.of(workspace).lock("registry", stage):
-        before = str(client.get_registered_model(name).aliases.get(alias, ""))
-        if before == version:
-            return None
-        # the record first: a move that was cut short is then known, and doing it again completes it
-        move = Move(datetime.now(UTC).isoformat(timespec="milliseconds"), f"{_user()}@{socket.gethostname()}", stage,
-                    alias, before, version, reason, _figures(workspace, stage, version))
-        client.set_registered_model_tag(name, f"{PREFIX}{move.when.replace(':', '.').replace('+', ' ')}",
-                                        json.dumps(asdict(move)))
-        if alias == "champion" and before:
-            set_alias(stage, "previous", before)
-        set_alias(stage, alias, version)
-        if reason.startswith("override"):
-            tag(stage, version, {"override": reason.removeprefix("override: ")})
-        return move
+def find(name: str, family: str = "") -> Release:
+    """The release of this name. Raises InputError where there is none, or more than one."""
+    every = releases(family)
+    found = [release for release in every if release.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        numbers = " and ".join(release.version for release in found)
+        raise InputError(f"release {name}: the versions {numbers} of {found[0].registered_as} both have this name; "
+                         "delete one of them in MLflow")
+    there = ", ".join(release.name for release in every[-5:]) or "none yet"
+    raise InputError(f"there is no release {name!r}; the newest are: {there}")
 
 
-def _figures(workspace: Workspace, stage: str, version: str) -> dict[str, float]:
-    tags: dict[str, Any] = tracking.client().get_model_version(model_name(stage), version).tags
-    directory = workspace.root / tags.get("path", "")
-    return key_figures(stage, read_manifest(directory)["metrics"]) if (directory / "manifest.json").is_file() else {}
+def register(draft: Release, run_id: str) -> Release:
+    """Give a draft its name and its version of the registered model; one that is there already is not made again.
+
+    `run_id` is the MLflow run in which its `release.json` is kept.
+    """
+    client, model = tracking.client(), draft.registered_as
+    for release in releases(draft.family):
+        if release.versions == draft.versions and release.compared_with == draft.compared_with:
+            return release      # made by a run that was killed before it was put in service
+    _ensure_model(model)
+    now = datetime.now(UTC)
+    named = replace(draft, name=_free_name(draft.family, now), made=now.isoformat(timespec="seconds"))
+    tracking.log_text(run_id, json.dumps(named.to_dict(), indent=1) + "\n", "release/release.json")
+    facts = {**named.to_dict(), "name": "", "version": ""}
+    tags = {NAME: named.name, FACTS: json.dumps(facts), "dvc.md5": named.dvc_md5, "git.commit": named.commit,
+            "gates": named.gates, "compared_with": named.compared_with,
+            **{f"version.{stage}": f"models:/{model_name(stage)}/{version}"
+               for stage, version in named.versions.items()}}
+    created = client.create_model_version(
+        model, f"{client.get_run(run_id).info.artifact_uri}/release", run_id, tags=tags,
+        description=f"Release {named.name}: " + ", ".join(f"{stage} {version}"
+                                                          for stage, version in named.versions.items()))
+    return _settled(replace(named, version=str(created.version)))
 
 
-def _user() -> str:
+def _settled(made: Release) -> Release:
+    """The release under a name of its own: another host, or the same request sent again, may have taken the name."""
+    client = tracking.client()
+    same = [release for release in releases(made.family) if release.name == made.name]
+    first = same[0] if same else made
+    if first.versions == made.versions:
+        for doubled in same[1:]:
+            if doubled.versions == made.versions:
+                client.delete_model_version(made.registered_as, doubled.version)
+        return first
+    name = _free_name(made.family, datetime.fromisoformat(made.made))
+    client.set_model_version_tag(made.registered_as, made.version, NAME, name)
+    return replace(made, name=name)
+
+
+def _ensure_model(model: str) -> None:
+    from mlflow.exceptions import MlflowException
+
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):      # a container without an entry for the user's number
-        return "unknown"
+        tracking.client().create_registered_model(model, description=DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+
+
+def _free_name(family: str, day: datetime) -> str:
+    taken, name, number = {release.name for release in releases(family)}, f"{day:%Y.%m.%d}", 1
+    while (chosen := name if number == 1 else f"{name}-{number}") in taken:
+        number += 1
+    return chosen
+
+
+def _read(entry: Any) -> Release:
+    known = {field.name for field in fields(Release)}
+    facts = {name: value for name, value in json.loads(entry.tags[FACTS]).items() if name in known}
+    return Release(**{**facts, "name": entry.tags.get(NAME, ""), "version": str(entry.version)})

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +16,12 @@ from genai_core.errors import InputError
 from genai_core.models.opened import kind_of, served
 from tasks.catalog import lasting_stages, model_stages
 from tasks.pipeline import PipelineRun
+from tasks.registry.moved_runs import run_of
 from tasks.stage import Stage
 from tasks.store import records
-from tasks.store.artifacts import Artifact, read_manifest
+from tasks.store.artifacts import KEY, MANIFEST, Artifact, Store, read_manifest
 from tasks.store.cost import recorded_cost
+from tasks.store.key import kinds_in
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
@@ -38,9 +39,15 @@ def model_name(stage: str) -> str:
 
 def ensure_registered(run: PipelineRun, stage: Stage, artifact: Artifact) -> str:
     """The version that holds an artifact, registered now if it is not yet; so a cache hit never makes a new one."""
-    with run.store.lock("registry", stage.name):
-        found = _find(stage.name, artifact.key, artifact.digest)
-        version = str(found.version) if found else _register(run, stage, artifact)
+    return register(run.workspace, stage, artifact, run.parent_run_id, run.dataset_md5)
+
+
+def register(workspace: Workspace, stage: Stage, artifact: Artifact, parent_run_id: str = "", dataset_md5: str = ""
+             ) -> str:
+    """The version that holds an artifact of this workspace, registered now if it is not yet, and now the candidate."""
+    with Store.of(workspace).lock("registry", stage.name):
+        found = find_version(stage.name, artifact.key, artifact.digest)
+        version = str(found.version) if found else _register(workspace, stage, artifact, parent_run_id, dataset_md5)
         set_alias(stage.name, "candidate", version)
         return version
 
@@ -60,8 +67,9 @@ def figures_of(run: PipelineRun) -> dict[str, float]:
     return figures
 
 
-def _find(stage: str, key: str, digest: str | None = None) -> Any:
-    """The first version, which stays when two hosts register in the same moment (`_only_one`)."""
+def find_version(stage: str, key: str, digest: str | None = None) -> Any:
+    """The first version with this key, and with these bytes where they are given, since the first stays when two hosts
+    register in the same moment (`_only_one`); None if there is none."""
     return min(_versions(stage, key, digest), key=lambda version: int(version.version), default=None)
 
 
@@ -72,16 +80,16 @@ def _versions(stage: str, key: str, digest: str | None) -> list[Any]:
     return list(tracking.client().search_model_versions(query))
 
 
-def _register(run: PipelineRun, declared: Stage, artifact: Artifact) -> str:
+def _register(workspace: Workspace, declared: Stage, artifact: Artifact, parent_run_id: str, dataset_md5: str) -> str:
     """Log the model and create its version, which has its tags from the first moment: it is whole or not there."""
     import mlflow
 
     stage = declared.name
-    directory = artifact.directory(run.workspace)
+    directory = artifact.directory(workspace)
     metrics = read_manifest(directory)["metrics"]
-    record = records.read_record(run.workspace, stage, artifact.key)
-    run_id = record.get("mlflow_run_id") or run.parent_run_id
-    tags = _tags(run, stage, artifact, record)
+    run_id = run_of(workspace, artifact, parent_run_id)
+    record = records.read_record(workspace, stage, artifact.key)
+    tags = _tags(workspace, artifact, record, dataset_md5)
     with _quiet(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name=stage, python_model=str(Path(__file__).with_name("pyfunc_model.py")),
@@ -90,8 +98,6 @@ def _register(run: PipelineRun, declared: Stage, artifact: Artifact) -> str:
             input_example=None, signature=_signature(directory), tags=tags)
         created = mlflow.register_model(f"models:/{info.model_id}", model_name(stage), tags=tags)
     client = tracking.client()
-    if run_id == run.parent_run_id:      # leaving the context ended it, and the flow still needs it
-        client.update_run(run_id, status="RUNNING")
     version = _only_one(stage, artifact, str(created.version))
     figures = ", ".join(f"{name} {value:.4g}" for name, value in key_figures(stage, metrics).items())
     client.update_model_version(model_name(stage), version, f"{stage} {artifact.key}: {figures}")
@@ -99,16 +105,20 @@ def _register(run: PipelineRun, declared: Stage, artifact: Artifact) -> str:
     return version
 
 
-def _tags(run: PipelineRun, stage: str, artifact: Artifact, record: dict[str, Any]) -> dict[str, str]:
-    inputs = read_manifest(artifact.directory(run.workspace))["inputs"]
-    parent = next((name for name in inputs if name in run.versions), None)      # the first: a judge comes after it
+def _tags(workspace: Workspace, artifact: Artifact, record: dict[str, Any], dataset_md5: str) -> dict[str, str]:
+    """Where the model comes from, by its record alone: a model without one was made by nobody knows which commit."""
+    directory = artifact.directory(workspace)
+    inputs: dict[str, str] = read_manifest(directory)["inputs"]
+    parent = next((name for name in inputs if name in model_stages()), None)      # the first: a judge comes after it
+    made_from = version_of_digest(parent, inputs[parent]) if parent else None
     cost = recorded_cost(record)
-    return {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path,
-            "dvc.md5": record.get("dvc_md5") or run.dataset_md5,
-            "prefect.flow_run_id": record.get("flow_run_id", run.flow_run_id),
-            "git.commit": record.get("commit", run.commit), "command": record.get("command", run.command),
-            "parent": f"models:/{model_name(parent)}/{run.versions[parent]}" if parent else "",
-            "environment": json.dumps(record.get("environment", {})),
+    return {"stage": artifact.stage, "cache.key": artifact.key, "artifact.digest": artifact.digest,
+            "path": artifact.path, "kinds": json.dumps(sorted(kinds_in(directory))),
+            "dvc.md5": record.get("dvc_md5") or dataset_md5,
+            "prefect.flow_run_id": record.get("flow_run_id", ""),
+            "git.commit": record.get("commit", ""), "command": record.get("command", ""),
+            "parent": f"models:/{made_from.name}/{made_from.version}" if made_from else "",
+            "environment": json.dumps(record.get("environment", {})), "record": json.dumps(record),
             "cost.seconds": f"{cost.seconds:.1f}", "cost.flops": f"{cost.flops:.4g}",
             "cost.energy_watt_hours": f"{cost.energy_watt_hours:.3f}",
             "cost.money": f"{cost.money:.4f} {cost.currency}".strip()}
@@ -162,6 +172,14 @@ def tag(stage: str, version: str, tags: dict[str, str]) -> None:
         _set(tracking.client().set_model_version_tag, model_name(stage), version, name, value)
 
 
+def note_report(workspace: Workspace, artifact: Artifact) -> None:
+    """Tell the versions that a report judged where it is: under its key, on every host."""
+    for stage, digest in read_manifest(artifact.directory(workspace))["inputs"].items():
+        version, name = version_of_digest(stage, digest), f"report.{artifact.stage}"
+        if version is not None and version.tags.get(name) != artifact.key:
+            tag(stage, str(version.version), {name: artifact.key})
+
+
 def set_alias(stage: str, alias: str, version: str) -> None:
     _set(tracking.client().set_registered_model_alias, model_name(stage), alias, version)
 
@@ -190,16 +208,26 @@ def list_versions() -> list[dict[str, Any]]:
             aliases.setdefault(str(version), []).append(alias)
         for version in sorted(client.search_model_versions(f"name='{model_name(stage)}'"),
                               key=lambda version: int(version.version)):
-            path = workspace.root / version.tags.get("path", "")
-            figures = {}
-            if (path / "manifest.json").is_file():
-                figures = key_figures(stage, read_manifest(path)["metrics"])
+            path = directory_of(workspace, version)
+            figures = key_figures(stage, read_manifest(path)["metrics"]) if path else {}
             rows.append({"stage": stage, "name": model_name(stage), "version": int(version.version),
                          "aliases": sorted(aliases.get(str(version.version), []), key=ALIASES.index),
                          "parent": version.tags.get("parent", ""), "dvc_md5": version.tags.get("dvc.md5", ""),
                          "gates": version.tags.get("gates", ""), "commit": version.tags.get("git.commit", ""),
-                         "figures": figures, "path": str(path) if path.is_dir() else ""})
+                         "figures": figures, "path": str(path) if path else ""})
     return rows
+
+
+def directory_of(workspace: Workspace, version: Any) -> Path | None:
+    """Where the artifact of a version lies in a workspace; None where it does not.
+
+    Stage and key say where: a path that somebody wrote into a registry could lead anywhere.
+    """
+    stage, key = version.tags.get("stage", ""), version.tags.get("cache.key", "")
+    if stage not in model_stages() or not KEY.fullmatch(key):
+        return None
+    directory = Store.of(workspace).directory(stage, "model", key)
+    return directory if (directory / MANIFEST).is_file() else None
 
 
 def registered_model(stage: str) -> Any:
@@ -243,38 +271,3 @@ def champion(stage: str) -> Any:
     model = registered_model(stage)
     version = model.aliases.get("champion") if model else None
     return tracking.client().get_model_version(model_name(stage), str(version)) if version else None
-
-
-def resolve(uri: str) -> Path:
-    """The local directory of a registered model, downloaded when it is not here. Raises InputError like above."""
-    version = read_version(uri)
-    path = Workspace.current().root / version.tags.get("path", "")
-    if version.tags.get("path") and path.is_dir():
-        return path
-    return Path(_download(version.name, version.version, tempfile.mkdtemp(prefix="genai-model-")))
-
-
-def downloaded(stage: str, key: str, target: Path) -> bool:
-    """Copy the model with this key out of the registry to `target`, which is not there yet; False if it has none."""
-    from mlflow.exceptions import MlflowException
-
-    version = _find(stage, key)
-    if version is None:
-        return False
-    try:
-        copy = Path(_download(model_name(stage), version.version, str(target.with_name("download"))))
-    except (MlflowException, OSError) as error:
-        logger.warning("%s version %s cannot be downloaded (%s)", model_name(stage), version.version, error)
-        return False
-    copy.rename(target)
-    return True
-
-
-def _download(name: str, version: str, folder: str) -> Path:
-    import mlflow
-
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    uri = f"models:/{name}/{version}"
-    root = Path(tracking.again(f"fetch {uri}", lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri,
-                                                                                           dst_path=folder)))
-    return next(manifest.parent for manifest in root.rglob("manifest.json"))

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ FIELDS = {"stage", "key", "config", "inputs", "code", "metrics", "files", "diges
 CARD = "README.md"
 """A model card: kept whole like every file, but outside the digest, so that its words change no identity."""
 KEY_LENGTH = 16
+KEY = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 class Artifact(BaseModel):
@@ -121,9 +123,8 @@ class Store:
         Raises Damaged, with the file's name.
         """
         manifest = read_manifest(directory)
-        parts = KeyParts(manifest["stage"], manifest["config"], manifest["inputs"], manifest["code"])
         try:
-            if parts.key != manifest["key"] or manifest["key"] != directory.name:
+            if not key_of(manifest) == manifest["key"] == directory.name:
                 raise Damaged(f"{MANIFEST} does not belong to key {directory.name}")
             state = _state(directory)
         except (OSError, TypeError) as error:      # it is being replaced, or holds what no manifest of ours does
@@ -234,6 +235,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} cannot be read: {error}") from None
     return manifest
+
+
+def key_of(manifest: dict[str, Any]) -> str:
+    """The key that the parts in a manifest give. Raises TypeError for what no manifest of ours holds."""
+    return KeyParts(manifest["stage"], manifest["config"], manifest["inputs"], manifest["code"]).key
 
 
 def file_digest(path: Path) -> str:

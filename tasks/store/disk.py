@@ -24,6 +24,8 @@ def clear_error_when_full(workspace: Workspace, stage: str) -> Iterator[None]:
     """Raises InputError in place of the many errors by which libraries say that the disk is full."""
     try:
         yield
+    except InputError:      # it has its words, be it of a remote that is full
+        raise
     except Exception as error:
         if not _is_full(error):
             raise

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from genai_core.config.base import Config
@@ -19,18 +20,27 @@ TABLE = "genai_core.models.kinds"
 ARGUMENTS = "(arguments)"
 
 
-def key_parts(stage: Stage, config: Config, inputs: Mapping[str, Artifact], workspace: Workspace) -> KeyParts:
-    """What the artifact of `stage` depends on: the settings that it is given, the bytes of its inputs, its code."""
+def key_parts(stage: Stage, config: Config, inputs: Mapping[str, Artifact], workspace: Workspace,
+              in_service: Mapping[str, Artifact] | None = None,
+              elsewhere: Mapping[str, set[str]] = MappingProxyType({})) -> KeyParts:
+    """What the artifact of `stage` depends on: the settings that it is given, the bytes of its inputs, its code.
+
+    `in_service` has the models of the release in service that it is held against; `elsewhere` the kinds of models, by
+    the digest of their artifact, that are not in this workspace.
+    """
     settings = {name: _plain(setting(config, name)) for name in stage.settings.values()}
     digests = {name: inputs[name].digest for name in stage.input_stages}
+    digests |= {f"in service: {name}": artifact.digest for name, artifact in sorted((in_service or {}).items())}
     if stage.outside:
         digests |= resolve(stage.outside)(setting(config, stage.settings["config"]), workspace.root)
     code: Digests = code_fingerprint(stage.core)
     if TABLE in code:
-        for kind in sorted(_opened_kinds(stage, inputs, workspace)):
+        opened = [*(inputs[name] for name in stage.input_stages), *(in_service or {}).values()]
+        for kind in sorted(_opened_kinds(opened, workspace, elsewhere)):
             code |= code_fingerprint(kinds.loader_of(kind).partition(":")[0])
     # which argument is given what is decided by the declaration, so it counts as code
-    code[ARGUMENTS] = {"": hashlib.sha256(json.dumps([stage.settings, stage.inputs]).encode()).hexdigest()[:16]}
+    arguments = [stage.settings, stage.inputs, *([stage.in_service] if stage.in_service else [])]
+    code[ARGUMENTS] = {"": hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]}
     return KeyParts(stage.name, settings, digests, dict(sorted(code.items())))
 
 
@@ -51,9 +61,12 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, Config) else value
 
 
-def _opened_kinds(stage: Stage, inputs: Mapping[str, Artifact], workspace: Workspace) -> set[str]:
+def _opened_kinds(artifacts: list[Artifact], workspace: Workspace, elsewhere: Mapping[str, set[str]]) -> set[str]:
     """Kinds of the models among the inputs: a stage that opens models by the table runs the code that opens them."""
-    directories: list[Path] = [inputs[name].directory(workspace) for name in stage.input_stages]
-    found = [path.parent for directory in directories for path in (*directory.glob("config.json"),
-                                                                   *directory.glob("*/config.json"))]
-    return {kind_of(directory) for directory in found}
+    return {kind for artifact in artifacts
+            for kind in elsewhere.get(artifact.digest) or kinds_in(artifact.directory(workspace))}
+
+
+def kinds_in(directory: Path) -> set[str]:
+    """Kinds of the models in the directory of an artifact."""
+    return {kind_of(path.parent) for path in (*directory.glob("config.json"), *directory.glob("*/config.json"))}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.store.artifacts import Store
@@ -37,6 +38,12 @@ def client() -> Any:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
     return mlflow.MlflowClient()
+
+
+def is_there() -> bool:
+    """Whether there is an MLflow that could know anything: a server, or a database that was made before."""
+    uri = Workspace.current().tracking_uri
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
 def outage() -> type[Exception]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.tracking import client as tracking
 from tasks.tracking.events import announce
+from tasks.tracking.stall import LossWatch, tell
 
 logger = logging.getLogger("genai_core")
 
@@ -29,8 +30,9 @@ PATIENCE_SECONDS = 600.0
 class StageReporter:
     """The reporter that the core talks to while a stage executes. Close it to send what is left."""
 
-    def __init__(self, run_id: str, stage: str):
+    def __init__(self, run_id: str, stage: str, watch: LossWatch | None = None):
         self.stage = stage
+        self._watch = watch
         self._curves = CurveWriter(run_id)
         self._progress = ProgressArtifact(stage)
         self._shown = 0.0
@@ -43,6 +45,9 @@ class StageReporter:
 
     def metrics(self, step: int, **values: float) -> None:
         self._curves.add(step, values)
+        if self._watch and (text := self._watch.see(step, values.get("loss"))):
+            self.note(text)
+            tell(self.stage, text)
 
     def note(self, text: str) -> None:
         logger.info("%s: %s", self.stage, text)

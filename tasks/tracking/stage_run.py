@@ -9,6 +9,7 @@ from tasks.pipeline import RunIdentity, StageRequest
 from tasks.tables import flatten
 from tasks.tracking import client as tracking
 from tasks.tracking.curves import StageReporter
+from tasks.tracking.stall import LossWatch
 
 
 class TrackedStage:
@@ -37,7 +38,8 @@ def stage_run(request: StageRequest) -> Iterator[TrackedStage]:
         tracking.log_parameters(run_id, flatten(parts.config))
         if identity.dataset_md5:
             _log_dataset(identity, run_id)
-        reporter = StageReporter(run_id, stage)
+        watched = "loss" in request.stage.curves and request.runtime.stall_steps > 0
+        reporter = StageReporter(run_id, stage, LossWatch(request.runtime.stall_steps) if watched else None)
         try:
             yield TrackedStage(run_id, reporter)
         except BaseException:

@@ -5,15 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genai_core.errors import InputError
+from genai_core.evaluation.intervals import difference_interval
 from tasks.catalog import lasting_stages, model_stages
 from tasks.registry import versions
-from tasks.store.artifacts import MANIFEST, Damaged, read_manifest
+from tasks.store import published
+from tasks.store.artifacts import KEY, MANIFEST, Damaged, Store, read_manifest
 from tasks.store.workspace import Workspace
 
-RESAMPLES = 2000
 NOISE = "within the noise"
 LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "bits_per_character", "loss", "distance", "error")
 
@@ -81,9 +80,10 @@ def _evaluated(uri: str) -> _Evaluated:
     version = versions.read_version(uri)
     stage, digest = version.tags["stage"], version.tags["artifact.digest"]
     column = model_stages()[stage].column or stage
-    report = _report(Workspace.current(), stage, digest)
+    workspace = Workspace.current()
+    report = _report(workspace, stage, digest) or _fetched_report(workspace, version.tags.get("report.evaluate", ""))
     if report is None:
-        raise InputError(f"{uri}: no report of this workspace evaluated it; run its pipeline until evaluate")
+        raise InputError(f"{uri}: no report, here or on the remote, evaluated it; run its pipeline until evaluate")
     manifest = read_manifest(report)
     evaluation = _read(report, "evaluation.json")
     if column not in evaluation:
@@ -112,6 +112,15 @@ def _report(workspace: Workspace, stage: str, digest: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def _fetched_report(workspace: Workspace, key: str) -> Path | None:
+    """The report of evaluate that the registry names, out of the remote."""
+    if not KEY.fullmatch(key):
+        return None
+    with Store.of(workspace).lock("evaluate", key):
+        artifact = published.fetch(workspace, "evaluate", "report", key)
+    return artifact.directory(workspace) if artifact else None
+
+
 def _read(report: Path, name: str) -> Any:
     path = report / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -130,27 +139,3 @@ def _line(name: str, a: _Evaluated, b: _Evaluated, paired: bool) -> Line:
 def _better(name: str, second_is_higher: bool, a: _Evaluated, b: _Evaluated) -> str:
     lower_wins = any(part in name for part in LOWER_IS_BETTER)
     return b.name if second_is_higher != lower_wins else a.name
-
-
-def difference_interval(first: list[list[float]], second: list[list[float]], paired: bool, centre: float
-                        ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval (Efron 1979) of the second's figure minus the first's, around `centre`.
-
-    Each is a pair of lists, values and weights; the figure is the sum of the values over that of the weights, or near
-    it (chrF of a corpus is no mean over sentences), which is why the difference itself is given. Paired outcomes are
-    resampled together, which takes the difficulty of the questions out of the noise.
-    """
-    generator = np.random.default_rng(0)
-    a, b = np.array(first), np.array(second)
-    if paired and a.shape == b.shape:
-        picks = generator.integers(0, a.shape[1], (RESAMPLES, a.shape[1]))
-        differences = _figures(b, picks) - _figures(a, picks)
-    else:
-        differences = (_figures(b, generator.integers(0, b.shape[1], (RESAMPLES, b.shape[1])))
-                       - _figures(a, generator.integers(0, a.shape[1], (RESAMPLES, a.shape[1]))))
-    low, high = np.percentile(differences - differences.mean(), [2.5, 97.5])
-    return centre + float(low), centre + float(high)
-
-
-def _figures(outcomes: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    return outcomes[0][picks].sum(1) / outcomes[1][picks].sum(1)

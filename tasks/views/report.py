@@ -51,7 +51,8 @@ def write_report(run: PipelineRun, images: dict[str, str], directory: Path, tota
     markdown, html = directory / "report.md", directory / "report.html"
     markdown.write_text(_markdown(content), encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    page = environment.get_template("report.html.jinja").render(images=images, shown=shown, **content)
+    page = environment.get_template("report.html.jinja").render(images=images, shown=shown, gate_headings=GATE_HEADINGS,
+                                                                       **content)
     html.write_text(page, encoding="utf-8")
     for path in (markdown, html):
         tracking.client().log_artifact(run.parent_run_id, str(path))
@@ -77,16 +78,33 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
                                run.versions.get(stage, ""), artifact.key,
                                ", ".join(f"{name} {shown(value)}" for name, value in figures.items())))
     evaluation = _json(run, "evaluate", "evaluation.json") or {}
+    in_service = _json(run, "promote", "champion.json") or {}
+    evaluation |= {model: column["figures"] for model, column in in_service.items()}
     names = list(dict.fromkeys(figure for figures in evaluation.values() for figure in figures))
     table = [[name, *(evaluation[model].get(name, "") for model in evaluation)] for name in names]
     samples = _json(run, "evaluate", "samples.json") or {}
     asked = [{**row, "answers": {model: rows[index]["answered"] for model, rows in samples.items()}}
              for index, row in enumerate(next(iter(samples.values()), []))]
     return {"stages": lines, "models": list(evaluation), "table": table, "samples": asked,
-            "gates": _json(run, "promote", "gates.json") or [], "flow_run": run.flow_run_id, "commit": run.commit,
+            "gates": gate_rows(_json(run, "promote", "gates.json") or []),
+            "flow_run": run.flow_run_id, "commit": run.commit,
             "dataset_md5": run.dataset_md5, "total_seconds": total_seconds, "title": _title(run),
             "licences": _json(run, "collect", "data_card.json") or {},
             "cost": sum((line.cost for line in lines), Cost())}
+
+
+GATE_HEADINGS = ["gate", "figure", "is", "95 % interval", "wanted", "verdict"]
+
+
+def gate_rows(gates: list[dict[str, Any]]) -> list[list[str]]:
+    """One row for each gate, by GATE_HEADINGS; a comparison of two models has the interval of their difference."""
+    rows = []
+    for gate in gates:
+        compared = gate.get("difference") is not None
+        interval = f"{shown(gate['low'])} to {shown(gate['high'])}, {gate['questions']:,} questions" if compared else ""
+        rows.append([gate["gate"], gate["figure"], shown(gate["difference" if compared else "value"]), interval,
+                     f"{gate['comparison']} {shown(gate['bound'])}", "passed" if gate["passed"] else "FAILED"])
+    return rows
 
 
 def _first_figures(metrics: dict[str, float]) -> dict[str, float]:
@@ -109,9 +127,7 @@ def _markdown(content: dict[str, Any]) -> str:
                             [[line.name, line.state, str(line.cost), line.version, line.key, line.figures]
                              for line in content["stages"]])
     lines += ["", "## Figures", "", *markdown_table(["figure", *content["models"]], content["table"])]
-    lines += ["", "## Gates", ""] + [
-        f"- {'passed' if gate['passed'] else 'FAILED'}: {gate['gate']}: {gate['figure']} is {shown(gate['value'])}, "
-        f"wanted {gate['comparison']} {shown(gate['bound'])}" for gate in content["gates"]]
+    lines += ["", "## Gates", "", *markdown_table(GATE_HEADINGS, content["gates"])]
     lines += ["", "## Samples", ""] if content["samples"] else [""]
     for sample in content["samples"]:
         lines.append(f"**{sample['task']}**: {_inline(sample['asked'])}")

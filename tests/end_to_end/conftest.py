@@ -6,6 +6,7 @@ What takes long to make is made once for all workers, and then only read or copi
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -166,19 +167,26 @@ def mlflow(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
+def password_in(home: Home) -> tuple[str, str]:
+    """User and password of the services of a workspace."""
+    user, _, password = (home.root / ".genai" / "password").read_text().strip().partition(":")
+    return user, password
+
+
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled", "Skipped", "Cached")
 
 
 class Api:
     """The few calls of Prefect's API that its UI makes."""
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, auth: tuple[str, str] | None = None):
         self.address = address
+        self.auth = auth
 
     def post(self, path: str, **body) -> httpx.Response:
         """As Prefect's own client does, ask again after a 503: two writers met in SQLite and this one was undone."""
         for attempt in range(6):
-            answer = httpx.post(f"{self.address}{path}", json=body, timeout=30)
+            answer = httpx.post(f"{self.address}{path}", json=body, auth=self.auth, timeout=30)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(2 ** attempt / 4)
@@ -194,7 +202,7 @@ class Api:
         return answer.json()["id"]
 
     def flow_run(self, flow_run: str) -> dict:
-        return httpx.get(f"{self.address}/flow_runs/{flow_run}", timeout=30).json()
+        return httpx.get(f"{self.address}/flow_runs/{flow_run}", auth=self.auth, timeout=30).json()
 
     def state(self, flow_run: str) -> dict:
         return self.flow_run(flow_run)["state"]
@@ -226,4 +234,26 @@ def up(finished, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def api(up):
-    return Api(json.loads((up.root / ".genai" / "services.json").read_text())["prefect_api"])
+    return Api(json.loads((up.root / ".genai" / "services.json").read_text())["prefect_api"], password_in(up))
+
+
+@pytest.fixture
+def page(up: Home, api: Api):
+    """A page of somebody who has logged in to both servers."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("needs Chromium: make system-packages")
+    user, password = password_in(up)
+    mlflow = json.loads((up.root / ".genai" / "services.json").read_text())["mlflow"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000},
+                                http_credentials={"username": user, "password": password, "origin": mlflow})
+        page.set_default_timeout(60_000)
+        page.goto(api.address.removesuffix("/api"))
+        page.locator("input[type=password]").fill(f"{user}:{password}")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/dashboard**")
+        yield page
+        browser.close()

@@ -64,7 +64,7 @@ def is_of_a_flow_run(process: psutil.Process) -> bool:
 
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items()
-            if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_HOME"))}
+            if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_HOME", "GENAI_DATA_ROOTS"))}
     return {**kept, "COLUMNS": "200", **more}
 
 
@@ -109,6 +109,49 @@ def mlflow_server(folder: Path, *arguments: str, **environment: str) -> Server:
                    "1", *storage], f"http://127.0.0.1:{port}/health", folder / "mlflow.log",
                   {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
                   ).start()
+
+
+@dataclass
+class S3:
+    """A real S3 server with the bucket `team`, which a test can kill and start again."""
+
+    folder: Path
+    key: str = "team"
+    secret: str = "team-secret"
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def bucket(self) -> Path:
+        return self.folder / "team"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Environment for its clients."""
+        address = f"http://127.0.0.1:{self.port}"
+        return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret, "AWS_ENDPOINT_URL": address,
+                "MLFLOW_S3_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def start(self) -> "S3":
+        self.bucket.mkdir(parents=True, exist_ok=True)
+        rclone = Path(sys.executable).with_name("rclone")
+        with self.folder.with_name(f"{self.folder.name}.log").open("ab") as log:
+            self.process = subprocess.Popen([rclone, "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key",
+                                             f"{self.key},{self.secret}", str(self.folder)], stdout=log, stderr=log,
+                                            start_new_session=True)
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_for(listens, 30)
+        return self
+
+    def kill(self) -> None:
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
 
 
 def api_of(prefect: Server) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -11,25 +10,10 @@ import pytest
 
 from tests.end_to_end.conftest import STAGES, Api, Home
 
-playwright = pytest.importorskip("playwright.sync_api")
-
 pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.browser]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = os.environ.get("GENAI_SCREENSHOTS")
 """A folder to keep the pictures in that the documents show."""
-
-
-@pytest.fixture
-def page():
-    if not CHROMIUM:
-        pytest.skip("needs Chromium: make system-packages")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
 
 
 def picture(page, name: str) -> None:

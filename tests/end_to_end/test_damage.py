@@ -24,17 +24,14 @@ def test_a_flipped_byte_in_each_artifact_is_found_and_healed(copied):
         flip(largest(copied.artifact(stage)))
     done = copied.genai("run", "--preset", "smoke")
     for stage in STAGES:
-        state = "Completed" if stage in ("evaluate", "promote") else "Fetched"
-        assert f"  {stage}: {state} in" in done.stdout
+        assert f"  {stage}: Fetched in" in done.stdout
         assert f"{stage}/" in done.stdout and f"{copied.artifact(stage).name} is damaged" in done.stdout
     assert copied.digests() == before
 
 
-def test_where_every_copy_is_damaged_it_is_made_again(copied, finished):
+def test_where_every_copy_is_damaged_it_is_made_again(copied):
     """The artifact, the cache of DVC and its remote."""
     before = copied.digests()
-    config = copied.root / ".dvc" / "config.local"
-    config.write_text(config.read_text().replace(str(finished.root), str(copied.root)))
     size = largest(copied.artifact("tokenize")).stat().st_size
     damaged = [file for folder in ("data/tokenize", ".dvc/cache", ".genai/dvc-remote") for file in
                (copied.root / folder).rglob("*") if file.is_file() and file.stat().st_size == size]

@@ -65,15 +65,15 @@ def test_a_version_that_failed_its_gates_is_promoted_only_with_a_reason(two):
     rows = {row["version"]: row["aliases"] for row in two.models() if row["stage"] == "quantize"}
     assert rows == {1: ["previous"], 2: ["champion", "candidate"]}
     assert "already" in two.genai("promote", "models:/genai-quantize/2", "--override", "again").stdout
-    two.genai("rollback", "quantize")
+    two.genai("rollback")
     rows = {row["version"]: row["aliases"] for row in two.models() if row["stage"] == "quantize"}
     assert rows == {1: ["champion"], 2: ["candidate", "previous"]}
-    listed = json.loads(two.genai("models", "--history", "--json").stdout)
-    moves = [move for move in listed if move["stage"] == "quantize"]
-    assert [(move["before"], move["after"]) for move in moves] == [("", "1"), ("1", "2"), ("2", "1")]
+    moves = json.loads(two.genai("models", "--history", "--json").stdout)
+    assert [(move["stage"], move["before"], move["after"]) for move in moves] == [
+        ("release", "", "1"), ("release", "1", "2"), ("release", "2", "1")]
     assert moves[1]["reason"] == "override: the edge box has room" and moves[2]["reason"] == "rollback"
-    assert all(move["who"] and move["when"] and move["figures"] for move in moves)
-    assert "nothing to go back to" in two.genai("rollback", "reward", fails=True).stderr
+    assert all(move["who"] and move["when"] and move["name"] and move["figures"] for move in moves)
+    assert "nothing to go back to" in two.genai("rollback", "--family", "vae", fails=True).stderr
 
 
 def test_until_only_and_from_run_what_they_say(two):

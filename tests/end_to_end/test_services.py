@@ -122,7 +122,7 @@ def test_a_cancelled_training_saves_a_checkpoint_leaves_no_child_and_continues(a
 def test_services_that_die_are_started_again(api, up):
     state = json.loads((up.root / ".genai" / "services.json").read_text())
     health = state["services"]["MLflow"]["health"]
-    victims = [process for process in processes_in(up.root) if "mlflow.server" in " ".join(process.cmdline())]
+    victims = [process for process in processes_in(up.root) if "tracking_server" in " ".join(process.cmdline())]
     assert victims
     for process in victims:
         if process.is_running():

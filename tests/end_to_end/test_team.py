@@ -2,10 +2,7 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,13 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.end_to_end.conftest import TASKS, Home
-from tests.end_to_end.helpers import address_of, api_of, free_port, mlflow_server, prefect_server, wait_for
+from tests.end_to_end.conftest import STAGES, TASKS, Home
+from tests.end_to_end.helpers import S3, address_of, api_of, free_port, mlflow_server, prefect_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
-
-KEY, SECRET = "team", "team-secret"
-
 
 @pytest.fixture(scope="module")
 def postgresql():
@@ -50,29 +44,13 @@ def postgresql():
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    """Environment for clients of an S3 server with the bucket `team`."""
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "team").mkdir()
-    port = free_port()
-    rclone = Path(sys.executable).with_name("rclone")
-    with (folder / "rclone.log").open("wb") as log:
-        server = subprocess.Popen([rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
-                                   f"{KEY},{SECRET}", str(folder)], stdout=log, stderr=log, start_new_session=True)
-
-    def listens():
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_for(listens, 30)
-    address = f"http://127.0.0.1:{port}"
-    yield folder / "team", {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": address,
-                            "MLFLOW_S3_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(20)
+    server = S3(tmp_path_factory.mktemp("s3")).start()
+    yield server
+    server.kill()
 
 
 def test_two_members_of_a_team_share_data_and_models(postgresql, s3, finished, tmp_path):
-    bucket, credentials = s3
+    bucket, credentials = s3.bucket, s3.credentials
     with ExitStack() as servers:
         prefect = prefect_server(tmp_path, PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql.format("prefect").replace(
             "postgresql://", "postgresql+asyncpg://"))
@@ -95,16 +73,16 @@ def test_two_members_of_a_team_share_data_and_models(postgresql, s3, finished, t
         assert any((bucket / "dvc").rglob("*")) and any((bucket / "mlflow").rglob("model.safetensors"))
         assert not (ann.root / "mlflow.db").exists() and not (ann.root / ".genai" / "dvc-remote").exists()
 
-        # Bob has the same commit, so the same data.dvc; everything else comes from the shared services
+        # Bob has the same commit and the same settings; everything else comes from the shared services
         bob.root.mkdir()
-        shutil.copy(ann.root / "data.dvc", bob.root / "data.dvc")
+        asked = ("compare", "genai-instruct/1", "genai-rlhf/1", "--json")
+        assert bob.genai(*asked).stdout == ann.genai(*asked).stdout
         states = bob.run()
-        assert {name for name, state in states.items() if state == "Fetched"} == {
-            "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize"}
+        assert {name for name, state in states.items() if state == "Fetched"} == set(STAGES)
         assert bob.digests() == finished.digests()
         assert (bob.root / "data.dvc").read_text() == (ann.root / "data.dvc").read_text()
         assert [row["version"] for row in bob.models()] == [1] * 5      # nobody registers what is there
         answer = bob.genai("chat", "--question", "Hi", "--tokens", "4").stdout
         assert answer == ann.genai("chat", "--question", "Hi", "--tokens", "4").stdout
-        leaked = subprocess.run(["grep", "-rl", SECRET, str(ann.root)], capture_output=True, text=True, check=False)
+        leaked = subprocess.run(["grep", "-rl", s3.secret, str(ann.root)], capture_output=True, text=True, check=False)
         assert leaked.stdout == ""

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.cli.combinations import combinations
 from flows.parameters import Fields, overrides_of
-from flows.pipeline_run import Request, describe
+from flows.pipeline_run import Limits, Request, describe
 from flows.train_llm import train_llm
 from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import InputError
@@ -70,3 +70,19 @@ def test_combinations_of_a_sweep():
     for bad in (["a.b"], ["a.b="], ["a.b=1", "a.b=2"]):
         with pytest.raises(InputError):
             combinations(bad)
+
+
+@pytest.mark.parametrize(("limits", "price", "seconds"), [
+    (Limits(), 0, None), (Limits(max_hours=2), 0, 7200), (Limits(max_cost=1), 4, 900),
+    (Limits(max_hours=2, max_cost=1), 4, 900), (Limits(max_hours=0.1, max_cost=1), 4, 360)])
+def test_a_budget_is_the_sooner_of_time_and_money(limits, price, seconds):
+    assert limits.seconds(price) == seconds
+
+
+def test_a_cost_without_a_price_is_refused():
+    with pytest.raises(InputError, match=r"max_cost.*set runtime\.price_per_hour"):
+        Limits(max_cost=1).seconds(0)
+
+
+def test_limits_are_no_part_of_the_command_that_makes_the_same_again():
+    assert Request("smoke", {}, limits=Limits(1, 1, 1)).command() == Request("smoke", {}).command()

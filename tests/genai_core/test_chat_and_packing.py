@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,18 @@ def test_packed_equals_unpacked(tiny_model, tokenizer):
     assert packed.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
+def test_a_chat_weighs_as_the_square_root_of_its_targets_and_text_has_its_share():
+    rows = pack([([1] * 5, [False] + [True] * 4), ([2] * 10, [False] + [True] * 9)], 20, pad_id=0)
+    assert rows.weights[rows.targets == 1].sum() == pytest.approx(2)
+    assert rows.weights[rows.targets == 2].sum() == pytest.approx(3)
+    assert rows.weights[rows.targets == IGNORED].sum() == 0
+    text = np.arange(42, dtype=np.uint16).reshape(2, 21)
+    mixed = rows.with_text(text, 0.25)
+    assert mixed.weights[1:].sum() / mixed.weights.sum() == pytest.approx(0.25)
+    assert mixed.ids[1:].tolist() == text[:, :-1].tolist() and mixed.targets[1:].tolist() == text[:, 1:].tolist()
+    assert (mixed.segments[1:] == 1).all() and mixed.position_ids[2].tolist() == list(range(20))
+
+
 def test_a_chat_that_is_too_long_keeps_its_answer(tokenizer):
     chat = [{"role": "user", "content": "word " * 200}, {"role": "assistant", "content": "Yes, of course."}]
     ids, completion_mask = encode_chat(tokenizer, chat)
@@ -88,8 +101,8 @@ def test_the_stage_instruct_tells_how_many_chats_were_cut_or_left_out(tmp_path, 
               "accepted": []} for split in ("train", "validation") for number, dialogue in enumerate(dialogues)]
     for name in SCHEMAS:
         write_table(chats if name == "chats" else [], name, cleaned)
-    config = InstructConfig(dialogue=3, context_length=48, batch_size=1, learning_rate=1e-3)
-    result = instruct.run(config, base=base, cleaned=cleaned, opening_words=5, out_dir=out_dir,
+    config = InstructConfig(dialogue=3, context_length=48, batch_size=1, learning_rate=1e-3, text_fraction=0)
+    result = instruct.run(config, base=base, cleaned=cleaned, tokens=cleaned, opening_words=5, out_dir=out_dir,
                           context=Context(tmp_path / "checkpoints", recorder, device="cpu", compile="off"))
     assert (result.metrics["chats_cut"], result.metrics["chats_left_out"]) == (1, 1)
     for split in ("train", "validation"):

@@ -1,4 +1,4 @@
-"""Evaluation: windows count every byte once, the n-gram model is the textbook's, gates say what failed."""
+"""Evaluation: windows count every byte once, the n-gram model is the textbook's, cut prompts are told."""
 
 import math
 from collections import Counter
@@ -8,16 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genai_core.config.release import EvaluateConfig, Gate, PromoteConfig
+from genai_core.config.release import EvaluateConfig
 from genai_core.data.token_files import TokenFile
-from genai_core.errors import InputError
 from genai_core.evaluation import tasks
 from genai_core.evaluation.baselines import ByteNgrams
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths, word_perplexity
+from genai_core.evaluation.bits_per_byte import STRETCH, held_out_loss, token_byte_lengths, word_perplexity
+from genai_core.evaluation.language_model import evaluate_language_model
+from genai_core.evaluation.questions import HeldOutText, Questions
 from genai_core.evaluation.tasks import chrf
 from genai_core.export.model_directory import save_model
-from genai_core.stages import evaluate
-from genai_core.stages.promote import check_gates
 
 CPU = torch.device("cpu")
 
@@ -43,6 +42,31 @@ def test_each_token_but_the_first_counts_once(tiny_model, tokenizer, file, overl
                          overlap=overlap)
     assert loss.tokens == len(file.ids) - 1
     assert loss.utf8_bytes == int(lengths[torch.from_numpy(file.ids[1:].astype(int))].sum())
+
+
+def test_stretches_are_those_of_the_text_whatever_the_tokenizer(tiny_model, tokenizer, prose):
+    """Words against single bytes: the same bytes lie in the same stretches, but for a token across a border."""
+    text = prose[2][:3000]
+    by_word = np.array(tokenizer.encode(text).ids)
+    by_byte = np.array([tokenizer.encode(character).ids[0] for character in text])
+    sizes = []
+    for ids in (by_word, by_byte):
+        file = TokenFile(ids, np.zeros(1), 0, np.zeros(1))
+        loss = held_out_loss(tiny_model, file, token_byte_lengths(tokenizer), 64, max_tokens=10_000, device=CPU,
+                             precision=torch.float32)
+        assert sum(nats for nats, _ in loss.stretches) == pytest.approx(loss.nats)
+        assert sum(size for _, size in loss.stretches) == loss.utf8_bytes
+        sizes.append([size for _, size in loss.stretches])
+    longest = int(token_byte_lengths(tokenizer).max())
+    assert len(sizes[0]) == len(sizes[1]) == -(-len(text.encode()) // STRETCH)
+    assert all(abs(a - b) <= longest for a, b in zip(*sizes, strict=True))
+
+
+def test_sentiment_asked_in_batches_is_sentiment_asked_one_by_one(tiny_model, tokenizer):
+    subject = tasks.Subject(tiny_model, tokenizer, chats=True)
+    reviews = [{"text": f"{'so ' * count}good a film as any", "label": count % 2} for count in range(12)]
+    together = tasks.sentiment(subject, reviews).outcomes
+    assert together == [tasks.sentiment(subject, [review]).outcomes[0] for review in reviews]
 
 
 def test_one_window_equals_the_plain_loss(tiny_model, tokenizer, file):
@@ -104,11 +128,11 @@ def test_prompts_that_do_not_fit_are_cut_and_counted(tiny_model, tokenizer):
 def test_the_stage_tells_how_many_prompts_of_a_task_were_cut(tiny_model, tokenizer, tokenizer_dir, file, tmp_path,
                                                              recorder):
     save_model(tiny_model, tokenizer_dir, tmp_path)
-    questions = evaluate.Questions(
-        files={"validation.prose": file}, byte_lengths=token_byte_lengths(tokenizer),
+    text = HeldOutText({"validation.prose": file}, token_byte_lengths(tokenizer))
+    questions = Questions(
         reviews=[{"text": text, "label": 1} for text in (SHORT, LONG)], translations=[], references={},
         titles=[{"text": SHORT, "title": "x"}], trivia=[], openings=[])
-    evaluate._evaluate(EvaluateConfig(), "instruct", tmp_path, questions, None, 8, CPU, recorder)
+    evaluate_language_model(EvaluateConfig(), "instruct", tmp_path, text, questions, True, CPU, recorder)
     assert recorder.notes == [
         "instruct: of 2 prompts for sentiment_accuracy 1 lost their beginning to fit the context of 128 tokens"]
 
@@ -117,32 +141,3 @@ def test_chrf_takes_the_best_of_several_references():
     assert chrf(["Hola a todos"], [["Adiós", "Hola a todos"]]) == pytest.approx(100)
     assert chrf(["Hola", "Adiós"], [["Hola"], ["Hasta luego", "Adiós"]]) == pytest.approx(100)
     assert chrf(["xyz"], [["Hola"]]) == 0
-
-
-def gate(**values):
-    return PromoteConfig(gates={"g": Gate(figure="int8/bpb", **values)})
-
-
-@pytest.mark.parametrize(("values", "passed", "bound"), [
-    ({"comparison": "<=", "bound": 2.0}, True, 2.0),
-    ({"comparison": "<=", "bound": 1.9}, False, 1.9),
-    ({"comparison": ">=", "bound": 1.99}, True, 1.99),
-    ({"comparison": "<=", "bound": 1.005, "reference": "rlhf/bpb", "relative": True}, True, 1.995 * 1.005),
-    ({"comparison": "<=", "bound": 0.001, "reference": "rlhf/bpb"}, False, 1.996),
-])
-def test_gates(values, passed, bound):
-    (verdict,) = check_gates(gate(**values), {"int8/bpb": 2.0, "rlhf/bpb": 1.995})
-    assert verdict.passed == passed
-    assert verdict.bound == pytest.approx(bound)
-    assert ("passed" if passed else "FAILED") in str(verdict)
-
-
-@pytest.mark.parametrize("comparison", ["<=", ">="])
-def test_a_figure_that_is_not_a_number_passes_no_gate(comparison):
-    (verdict,) = check_gates(gate(comparison=comparison, bound=0), {"int8/bpb": float("nan")})
-    assert not verdict.passed
-
-
-def test_a_gate_on_an_unknown_figure_says_what_is_near():
-    with pytest.raises(InputError, match="there is no figure 'int8/bpb'; near it are int8/bits"):
-        check_gates(gate(comparison="<=", bound=0), {"int8/bits": 1.0})

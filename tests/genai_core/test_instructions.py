@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from genai_core.config.pipeline import load_pipeline
+from genai_core.config.release import EvaluateConfig
 from genai_core.context import Context
 from genai_core.data.instructions import (
     LABELS,
@@ -18,8 +18,9 @@ from genai_core.data.instructions import (
 )
 from genai_core.data.tables import read_table
 from genai_core.errors import InputError
-from genai_core.evaluation.tasks import held_out
-from genai_core.stages import clean, collect, evaluate
+from genai_core.evaluation import baseline_column
+from genai_core.evaluation.questions import Questions, choose_questions
+from genai_core.stages import clean, collect
 
 STARTS = {"Translate to Spanish: ": "translation", "Is this review positive": "sentiment",
           "Continue this film review: ": "continuation", "Give this text a title:": "title"}
@@ -59,17 +60,16 @@ def test_the_baseline_of_sentiment_learns_from_the_reviews_of_the_mixture_as_the
     config = load_pipeline("smoke").instruct.model_copy(update={"sentiment": 60, "dialogue": 0})
     chats = [chat for chat in build_mixture(cleaned, config, opening_words=5)
              if chat[0]["content"].startswith("Is this review positive")]
-    asked = held_out(cleaned, "sentiment", 20, seed=0)
-    questions = evaluate.Questions(files={}, byte_lengths=torch.empty(0), reviews=asked, translations=[], references={},
-                                   titles=[], trivia=[], openings=[])
+    asked = choose_questions(EvaluateConfig(sentiment_reviews=20), cleaned, 5).reviews
+    questions = Questions(reviews=asked, translations=[], references={}, titles=[], trivia=[], openings=[])
     learned = {}
 
     def remember(train_texts, train_labels, texts, labels):
         learned[len(learned)] = (train_texts, train_labels, texts)
         return float(len(learned))
 
-    monkeypatch.setattr(evaluate.baselines, "tfidf_sentiment_accuracy", remember)
-    figures = evaluate._sentiment_baselines(cleaned, config, questions, 5, recorder)
+    monkeypatch.setattr(baseline_column.baselines, "tfidf_sentiment_accuracy", remember)
+    figures = baseline_column._sentiment_baselines(cleaned, config, questions, 5, recorder)
     assert (figures["sentiment_accuracy"], figures["tfidf_full_reviews_accuracy"]) == (1.0, 2.0)
     texts, labels, held_out_texts = learned[0]
     assert len(texts) == 60
@@ -82,7 +82,7 @@ def test_the_baseline_of_sentiment_learns_from_the_reviews_of_the_mixture_as_the
 
 
 def test_held_out_titles_are_of_articles_that_no_training_text_holds(cleaned):
-    asked = held_out(cleaned, "title", 1000, seed=0)
+    asked = choose_questions(EvaluateConfig(titles=1000), cleaned, 5).titles
     assert len(asked) >= 30
     train = {chat[0]["content"] for chat in mixture(cleaned, title=len(read_table(cleaned, "titles", split="train")))}
     assert not train & {title_prompt(row["text"]) for row in asked}

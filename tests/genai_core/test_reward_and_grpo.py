@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from genai_core.config.training import RewardConfig, RlhfConfig
+from genai_core.data.chat import encode_chat
+from genai_core.data.packing import pack
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
+from genai_core.models.masks import causal_mask
 from genai_core.models.reward import RewardModel, encode_texts, score_texts
+from genai_core.training.objectives.assistant_tokens import weighted_loss
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 from genai_core.training.objectives.grpo import Grpo, evaluate_policy, sample_rollout, token_log_probs
 
@@ -68,12 +72,17 @@ def test_pair_accuracy_and_calibration():
     assert calibration_error(-ratings * 50, ratings, 1.0) > 0.9
 
 
+CHAT = [{"role": "user", "content": "What is a list?"}, {"role": "assistant", "content": "A mutable sequence."}]
+
+
 @pytest.fixture
 def setting(tiny_model, reward_model, tokenizer):
-    config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10, prompt_words=2)
+    config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10, prompt_words=2,
+                        replay_rows=2)
     openings = ["This film", "I saw", "One of"]
     opened = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
-    return config, opened, Grpo(tiny_model, tiny_model, opened, tokenizer, openings, openings, config, CPU)
+    replay = pack([encode_chat(tokenizer, CHAT)] * 3, 64, pad_id=0)
+    return config, opened, Grpo(tiny_model, tiny_model, opened, tokenizer, openings, openings, replay, config, CPU)
 
 
 def test_sampler_and_trainer_agree_on_probabilities_so_the_first_ratio_is_one(setting, tiny_model):
@@ -100,6 +109,64 @@ def test_at_the_start_the_kl_is_zero_and_the_gradient_is_not(setting, tiny_model
     loss.backward()
     assert sums["kl_per_token"].item() == pytest.approx(0, abs=1e-4)
     assert max(parameter.grad.abs().max() for parameter in tiny_model.parameters()) > 0
+
+
+def test_the_gradient_of_the_penalty_is_that_of_the_kl_that_is_reported(setting, tiny_model, tokenizer):
+    """One token after a prompt, every token of the vocabulary once, weighted with its probability: the expectation is
+    exact, and must be ∇ KL(π ‖ π_ref) and not ∇ KL(π_ref ‖ π)."""
+    objective = setting[2]
+    prompt = tokenizer.encode("This film", add_special_tokens=False).ids
+    with torch.no_grad():
+        reference = torch.log_softmax(tiny_model(torch.tensor([prompt]))[0, -1] / 1.0, dim=-1)
+        for parameter in tiny_model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    count = len(reference)
+    ids = torch.cat([torch.tensor(prompt).expand(count, -1), torch.arange(count)[:, None]], dim=1)
+    length = ids.shape[1]
+    log_policy = torch.log_softmax(tiny_model(torch.tensor([prompt]))[0, -1], dim=-1)
+    weights = torch.zeros(count, length)
+    weights[:, -1] = log_policy.detach().exp()
+    sampled, known = torch.zeros(count, length - 1), torch.zeros(count, length - 1)
+    sampled[:, -1], known[:, -1] = log_policy.detach(), reference
+    loss, _ = objective.loss({
+        "ids": ids, "completion_mask": weights, "position_ids": torch.arange(length).expand(count, -1),
+        "mask": causal_mask(length, CPU), "sampled_log_probs": sampled, "reference_log_probs": known,
+        "advantages": torch.zeros(count), "kl_weight": torch.ones(count)})
+    parameters = list(tiny_model.parameters())
+    ours = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, parameters)])
+
+    def cosine(kl: torch.Tensor) -> float:
+        theirs = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(kl, parameters, retain_graph=True)])
+        return torch.cosine_similarity(ours, theirs, dim=0).item()
+
+    forward = (log_policy.exp() * (log_policy - reference)).sum()
+    backward = (reference.exp() * (reference - log_policy)).sum()
+    assert cosine(forward) == pytest.approx(1, abs=1e-4)
+    assert cosine(backward) < 0.99
+
+
+def test_replayed_rows_count_as_the_config_says_beside_the_mean_over_the_completions(setting, tiny_model):
+    torch.manual_seed(0)
+    config, _, objective = setting
+    batch = objective.batch(0)
+    with_replay, sums = objective.loss(batch)
+    without, _ = objective.loss({name: tensor for name, tensor in batch.items() if not name.startswith("replay")})
+    rows = objective.replay.take(np.array([0, 1]), CPU)
+    mean = (weighted_loss(tiny_model, rows) / rows["weights"].sum()).item()
+    added = (with_replay - without).item() / objective.targets(batch)
+    assert added == pytest.approx(config.replay_coefficient * mean, rel=1e-3)
+    assert sums["replay_loss"].item() / objective.targets(batch) == pytest.approx(added, rel=1e-3)
+
+
+def test_a_completion_that_is_cut_off_pays_the_penalty(setting):
+    config, reward_model, objective = setting
+    torch.manual_seed(0)
+    batch = objective.batch(0)
+    torch.manual_seed(0)
+    rollout = sample_rollout(objective.policy, objective.tokenizer, ["This film"] * 4 + ["I saw"] * 4, config)
+    expected = reward_model.score(rollout.texts) - config.truncation_penalty * (~rollout.finished).float()
+    assert torch.allclose(batch["rewards"], expected, atol=1e-4)
+    assert torch.equal(batch["truncated"].bool(), ~rollout.finished) and batch["truncated"].any()
 
 
 @pytest.mark.parametrize(("kl", "factor"), [(3.0, 1), (6.0, 1), (12.0, 16), (18.0, 81), (30.0, 100), (1e6, 100)])

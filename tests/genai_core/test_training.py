@@ -13,7 +13,7 @@ from genai_core.context import Context
 from genai_core.data.batches import Windows
 from genai_core.data.token_files import TokenFile, write_tokens
 from genai_core.data.tokenizer import save_tokenizer
-from genai_core.errors import InputError, TrainingDiverged
+from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
 from genai_core.hardware import prepare
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints, loop
@@ -124,6 +124,22 @@ def test_a_signal_before_the_first_step_is_over_is_not_held_back(tokens, tmp_pat
     finally:
         signal.signal(signal.SIGTERM, original)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_spent_budget_stops_at_a_checkpoint_and_going_on_ends_in_the_same_bytes(tokens, tmp_path, recorder):
+    def run(folder, stop_at=None):
+        out = tmp_path / folder
+        out.mkdir(exist_ok=True)
+        context = Context(tmp_path / f"{folder}-checkpoints", recorder, device="cpu", compile="off",
+                          checkpoint_seconds=1e9, stop_at=stop_at)
+        pretrain.run(PretrainConfig(**CONFIG), tokens=tokens, out_dir=out, context=context)
+        return (out / "model.safetensors").read_bytes()
+
+    whole = run("whole")
+    for step in (1, 2):      # over already when it begins: still a step further each time
+        with pytest.raises(BudgetSpent, match=f"saved a checkpoint at step {step} of 12"):
+            run("stopped", stop_at=1.0)
+    assert run("stopped") == whole
 
 
 def damage(checkpoint):

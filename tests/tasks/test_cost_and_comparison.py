@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from genai_core.config.pipeline import Runtime
+from genai_core.evaluation.intervals import difference_interval
 from tasks.store.cost import Cost, measured_cost, recorded_cost
-from tasks.views.comparison import difference_interval
 
 
 def test_energy_is_power_times_time_or_ten_watts_a_busy_core():

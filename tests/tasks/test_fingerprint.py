@@ -44,12 +44,12 @@ def test_comments_docstrings_and_spacing_change_nothing(copy, before, after):
 @pytest.mark.parametrize(("file", "before", "after", "stages"), [
     ("training/objectives/next_token.py", "targets\"].numel()", "targets\"].numel() + 1", {"pretrain"}),
     ("data/batches.py", "self.seed, epoch", "self.seed, epoch + 1",
-     {"pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate"}),
+     {"pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"}),
     ("data/clean/quality.py", "return \"too_few_words\"", "return \"too_short\"", {"clean"}),
     ("data/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
-     {"instruct"}),
+     {"instruct", "rlhf"}),
     ("quantization/weights.py", "/ 127", "/ 126", {"quantize"}),
-    ("stages/promote.py", "value <= bound if", "value < bound if", {"promote"}),
+    ("evaluation/gates.py", "value <= bound if", "value < bound if", {"promote"}),
 ])
 def test_a_formula_changes_the_stages_that_reach_it(copy, file, before, after, stages):
     assert changed_stages(copy, file, before, after) == stages

@@ -53,4 +53,4 @@ def test_two_hosts_that_register_the_same_model_at_once_keep_the_first_and_neith
         kept.append(versions._only_one("pretrain", artifact, str(number)))
     assert kept == [str(made[0])] * 2
     assert [found.version for found in listed("pretrain", *tags.values())] == [made[0]]
-    assert versions._find("pretrain", *tags.values()).version == made[0]
+    assert versions.find_version("pretrain", *tags.values()).version == made[0]

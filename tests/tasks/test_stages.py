@@ -23,7 +23,7 @@ def test_the_function_takes_what_the_declaration_gives_and_nothing_else(declared
     """Whatever a stage reads comes in by an argument, and every argument is a setting or an input of its key."""
     _, stage = declared
     parameters = inspect.signature(resolve(f"{stage.core}:run")).parameters
-    given = {*stage.settings, *stage.inputs, "out_dir", "context"}
+    given = {*stage.settings, *stage.inputs, *stage.in_service, "out_dir", "context"}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named_ones = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
     assert named_ones <= given and (open_ended or named_ones == given)

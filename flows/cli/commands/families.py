@@ -89,7 +89,8 @@ def generate(subject: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_
 def _directory(model: str) -> Path:
     if model in FAMILIES:
         opened_workspace()
-        from tasks.registry.versions import model_name, resolve
+        from tasks.registry.files import resolve
+        from tasks.registry.versions import model_name
 
         return resolve(f"models:/{model_name(FAMILIES[model].shown_model)}@candidate")
     if not model.startswith("models:/"):
@@ -98,6 +99,6 @@ def _directory(model: str) -> Path:
                              "models:/NAME@ALIAS")
         return Path(model)
     opened_workspace()
-    from tasks.registry.versions import resolve
+    from tasks.registry.files import resolve
 
     return resolve(model)

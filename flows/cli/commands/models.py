@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.commands.shared import AsJson, console, opened_workspace, relative
+from flows.cli.commands.shared import AsJson, console, opened_registry, relative
 
 Model = Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS, for example "
                                            "models:/genai-quantize@champion.")]
@@ -49,7 +49,7 @@ def models(as_json: AsJson = False,
            history: Annotated[bool, typer.Option(help="The moves of the aliases instead: who, when, why.")] = False
            ) -> None:
     """List the registry: stage, version, aliases, parent, key figures, local path."""
-    opened_workspace()
+    opened_registry()
     from tasks.registry.versions import list_versions
     from tasks.tables import shown
 
@@ -71,7 +71,7 @@ def models(as_json: AsJson = False,
 def lineage(model: Model = "models:/genai-quantize@champion", as_json: AsJson = False,
             mermaid: Annotated[bool, typer.Option(help="Print a Mermaid diagram for documents.")] = False) -> None:
     """Show everything that a model comes from, back to the sources, and the commands that make it again."""
-    opened_workspace()
+    opened_registry()
     from tasks.registry.lineage import lineage as read_lineage
     from tasks.views.lineage_views import as_mermaid, as_tree, commands
 
@@ -90,7 +90,7 @@ def compare(model: Model, other: Annotated[str, typer.Argument(help="The model t
             page: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page with charts.")] = None
             ) -> None:
     """Compare two models: figures with their difference and its noise, and samples side by side."""
-    opened_workspace()
+    opened_registry()
     from tasks.tables import shown
     from tasks.views.comparison import compare as compare_models
 
@@ -118,23 +118,24 @@ def compare(model: Model, other: Annotated[str, typer.Argument(help="The model t
 def _history(as_json: bool) -> None:
     from dataclasses import asdict
 
-    from tasks.catalog import model_stages
-    from tasks.registry.releases import history
+    from tasks.catalog import FAMILIES, model_stages
+    from tasks.registry.moves import history
+    from tasks.registry.releases import release_stage
 
-    moves = [move for stage in model_stages() for move in history(stage)]
+    moves = [move for stage in (*map(release_stage, ("", *FAMILIES)), *model_stages()) for move in history(stage)]
     if as_json:
         return typer.echo(json.dumps([asdict(move) for move in moves], indent=1))
-    table = Table("when", "who", "stage", "alias", "from", "to", "reason")
+    table = Table("when", "who", "of", "from", "to", "name", "reason")
     for move in sorted(moves, key=lambda move: move.when):
-        table.add_row(move.when[:19], move.who, move.stage, move.alias, move.before, move.after, move.reason)
+        table.add_row(move.when[:19], move.who, move.stage, move.before, move.after, move.name, move.reason)
     console.print(table)
 
 
 def _model_directory(model: str) -> Path:
     if not model.startswith("models:/"):
         return Path(model).expanduser()
-    opened_workspace()
-    from tasks.registry.versions import resolve
+    opened_registry()
+    from tasks.registry.files import resolve
 
     return resolve(model)
 

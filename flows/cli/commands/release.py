@@ -1,5 +1,6 @@
-"""`genai promote`, `genai rollback`, `genai reproduce`: decide which model serves, and prove where it comes from."""
+"""`genai releases`, `promote`, `rollback`, `reproduce`: which release serves, and where a model comes from."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -7,34 +8,59 @@ import typer
 from rich.table import Table
 
 from flows.cli.commands.models import Model
-from flows.cli.commands.shared import console, opened_workspace
+from flows.cli.commands.shared import AsJson, console, opened_registry, opened_workspace
 from genai_core.errors import InputError
-from tasks.catalog import model_stages
+
+OfFamily = Annotated[str, typer.Option("--family", metavar="NAME", help="Releases of this family instead of the "
+                                                                        "language model's.")]
 
 
-def promote(model: Model, to: Annotated[str, typer.Option(help="The alias to give it.")] = "champion",
+def releases(family: OfFamily = "", as_json: AsJson = False) -> None:
+    """List the releases, newest last: which one serves, which one before it, what each holds and was compared with."""
+    opened_registry()
+    from tasks.registry import releases as registry
+    from tasks.tables import shown
+
+    rows = registry.releases(family)
+    serving, before = registry.in_service(family), registry.with_alias(family, "previous")
+    states = {release.version: state for release, state in ((before, "previous"), (serving, "in service")) if release}
+    if as_json:
+        described = [{**row.to_dict(), "state": states.get(row.version, "")} for row in rows]
+        return typer.echo(json.dumps(described, indent=1))
+    if not rows:
+        return console.print("there is no release yet; a run whose gates all pass makes the first one")
+    table = Table("release", "state", "made", "versions", "figures", "compared with", "gates")
+    for row in rows:
+        versions = "\n".join(f"{stage} {version}" for stage, version in row.versions.items())
+        figures = "\n".join(f"{name} {shown(value)}" for name, value in row.figures.items())
+        table.add_row(row.name, states.get(row.version, ""), row.made[:16].replace("T", " "), versions, figures,
+                      row.compared_with or "none: the first", row.gates)
+    console.print(table)
+
+
+def promote(release: Annotated[str, typer.Argument(help="A release, such as 2026.11.24, or the model of a run that is "
+                                                        "to become one, such as models:/genai-quantize/7.")],
+            family: OfFamily = "",
             override: Annotated[str, typer.Option(metavar="REASON", help="Promote although the gates did not pass; the "
                                                                          "reason is recorded.")] = "") -> None:
-    """Put a version in service. Refused unless it passed its gates; recorded with who, when, from, to and figures."""
-    opened_workspace()
-    from tasks.registry.releases import promote as move_alias
+    """Put a release in service, or all models of a run as a new one. Refused unless it passed its gates; recorded."""
+    opened_registry()
+    from tasks.registry.promotion import promote as put_in_service
 
-    move = move_alias(model, to, override)
+    move = put_in_service(release, override, family)
     if move is None:
-        return console.print(f"{model} is {to} already", highlight=False)
-    console.print(f"{move.stage}: {move.alias} moved from version {move.before or 'none'} to {move.after} "
-                  f"({move.reason})", highlight=False)
+        return console.print(f"{release} is in service already", highlight=False)
+    console.print(f"release {move.name} is in service ({move.reason})", highlight=False)
 
 
-def rollback(stage: Annotated[str, typer.Argument(help="The stage whose champion goes back to `previous`.")]) -> None:
-    """Give a stage's `champion` back to the version that served before it."""
-    if stage not in model_stages():
-        raise InputError(f"unknown stage {stage!r}; those that make models are {', '.join(model_stages())}")
-    opened_workspace()
-    from tasks.registry.releases import rollback as move_back
+def rollback(name: Annotated[str, typer.Argument(metavar="[NAME]", help="The release to go back to; by default the one "
+                                                                       "before the one in service.")] = "",
+             family: OfFamily = "") -> None:
+    """Put an earlier release in service again."""
+    opened_registry()
+    from tasks.registry.promotion import rollback as go_back
 
-    move = move_back(stage)
-    console.print(f"{stage}: champion is version {move.after} again; {move.before} is now previous", highlight=False)
+    console.print(f"release {go_back(name, family).name} is in service again", highlight=False)
 
 
 def reproduce(model: Model,

@@ -1,6 +1,7 @@
 """`genai run`, `genai plan`, `genai sweep`."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from flows.cli.commands.shared import AsJson, Family, Force, Preset, Settings, U
 from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
 from genai_core.config.presets import parse_overrides
 from genai_core.errors import InputError
+from genai_core.roots import allow_everything
 from tasks.catalog import family_named, stages_of
 from tasks.store.disk import require_space
 from tasks.store.workspace import Workspace
@@ -22,16 +24,23 @@ if TYPE_CHECKING:
     from flows.cli.terminal import View
 
 From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Execute this stage and all that follow it.")]
+MaxHours = Annotated[float, typer.Option(min=0, metavar="HOURS", help="Stop at a checkpoint after this time; the "
+                                                                      "same command continues.")]
+MaxCost = Annotated[float, typer.Option(min=0, metavar="MONEY", help="Likewise, by runtime.price_per_hour.")]
+ApprovalHours = Annotated[float, typer.Option(min=0, metavar="HOURS", help="Wait this long for a person's word "
+                                                                           "before a release comes into service.")]
 Only = Annotated[str, typer.Option(metavar="STAGE", help="Run this stage alone; what comes before must be there.")]
 
 
 def run(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
-        from_stage: From = "", until: Until = "", only: Only = "") -> None:
+        from_stage: From = "", until: Until = "", only: Only = "", max_hours: MaxHours = 0.0,
+        max_cost: MaxCost = 0.0, approval_hours: ApprovalHours = 0.0) -> None:
     """Run every stage that is not cached, and show it live.
 
     Example: `genai run --set instruct.epochs=2` trains again from the instruct stage on; `genai run --family vae`
     trains another generative family.
     """
+    allow_everything()
     overrides = parse_overrides(settings or [])
     names = _stage_names(preset, family, overrides)      # a typing mistake ends here, before anything starts
     forced = _forced(force, from_stage, names)
@@ -40,13 +49,17 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
     began = time.monotonic()
     require_space(Workspace.current(), "run")      # before Prefect, which has no words for it
     workspace = opened_workspace()
+    if approval_hours and "PREFECT_API_URL" not in os.environ:
+        raise InputError("--approval-hours: the server of a single run ends with it and shows no page to answer on; "
+                         "start `genai up` first")
     with _prefect_and_view(_shown_stages(family)) as view:
         from flows.parameters import preset_parameters
         from flows.train_family import train_family
         from flows.train_llm import train_llm
 
         flow = partial(train_family, family=family) if family else train_llm
-        flow(**preset_parameters(preset), overrides=overrides, force=forced, until=until, only=only)
+        flow(**preset_parameters(preset), overrides=overrides, force=forced, until=until, only=only,
+             max_hours=max_hours, max_cost=max_cost, approval_hours=approval_hours)
     total, in_stages = time.monotonic() - began, sum(view.seconds.values())
     ran = [state for state in view.states.values() if state != "waiting"]
     cached = ran.count("Cached")
@@ -61,6 +74,7 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
 def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
          from_stage: From = "", until: Until = "", as_json: AsJson = False) -> None:
     """Show what a run would do: each stage hit or miss and why, and what it would take. Nothing is executed."""
+    allow_everything()
     overrides = parse_overrides(settings or [])
     names = _stage_names(preset, family, overrides)
     _require_stages("--until", [until], names)
@@ -81,11 +95,11 @@ def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = No
     for heading in ("parameters", "tokens", "FLOPs", "memory", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
-        colour = {"hit": "green", "miss": "yellow"}.get(line.state, "dim")
+        colour = {"hit": "green", "fetch": "magenta", "miss": "yellow"}.get(line.state, "dim")
         table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why), *_costs(line))
     console.print(table)
-    known = [line.seconds for line in lines if line.state != "hit" and line.seconds is not None]
-    unknown = [line.stage for line in lines if line.state != "hit" and line.seconds is None]
+    known = [line.seconds for line in lines if line.state not in ("hit", "fetch") and line.seconds is not None]
+    unknown = [line.stage for line in lines if line.state not in ("hit", "fetch") and line.seconds is None]
     if known or unknown:
         note = f" (not counting {', '.join(unknown)}: nothing tells before their first run)" if unknown else ""
         console.print(f"estimated: {sum(known):,.0f} s{note}", highlight=False)
@@ -102,6 +116,7 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
     """
     from flows.cli.combinations import combinations
 
+    allow_everything()
     combined = combinations(grid)
     overrides = parse_overrides(settings or [])
     for combination in combined:

@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.commands.shared import AsJson, console, opened_workspace
 from flows.services.environment import running_services
+from flows.services.password import password_file
 from genai_core.errors import InputError
 from tasks.execution.processes import Process
 from tasks.store.workspace import REPOSITORY, Workspace
@@ -110,6 +111,10 @@ def _show(state: dict[str, Any]) -> None:
     for name, entry in state["services"].items():
         health = "[green]healthy        [/]" if answers(entry["health"]) else "[red]does not answer[/]"
         console.print(f"  {name:12} {health} {entry['page']}", soft_wrap=True, highlight=False)
+    if state.get("own"):
+        file = password_file(Workspace.current())
+        console.print(f"to log in: Prefect's page asks for the line in {file}, MLflow's for user and password in it",
+                      soft_wrap=True, highlight=False, markup=False)
 
 
 def _detached(workspace: Workspace, arguments: list[str]) -> None:

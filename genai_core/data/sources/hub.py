@@ -1,6 +1,7 @@
 """Datasets of the Hugging Face hub, read by pinned commit; `datasets` is imported only when a preset asks for one."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from genai_core.config.data import HubSource
@@ -14,6 +15,9 @@ def read_hub(source: HubSource, name: str) -> Iterator[tuple[str, dict[str, Any]
     except ImportError:
         raise InputError(f"collect.sources.{name}: reading from the hub needs the extra: "
                          "pip install 'genai-core[huggingface]'") from None
+    if Path(source.dataset).exists():      # the library would read a folder of that name in its place
+        raise InputError(f"collect.sources.{name}: there is a file or folder {source.dataset} here; a dataset of the "
+                         "hub is meant")
     try:
         rows = load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision)
     except Exception as error:

@@ -17,6 +17,7 @@ import zstandard
 
 from genai_core.config.data import FileSource
 from genai_core.errors import InputError
+from genai_core.roots import require_allowed
 
 DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm", ".py")
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -28,16 +29,21 @@ MAX_PARQUET_BYTES = 4 * 2**30
 
 
 def find_files(source: FileSource, name: str, root: Path) -> list[Path]:
-    """The files that a source's patterns match, sorted; InputError when a pattern matches none or a kind is unknown."""
+    """The files that a source's patterns match, sorted.
+
+    Raises InputError when a pattern matches none, leads out of the allowed roots, or matches a kind that is unknown.
+    """
     files: set[Path] = set()
     for pattern in source.paths:
         absolute = str(Path(pattern).expanduser()) if pattern.startswith(("~", "/")) else str(root / pattern)
+        require_allowed(Path(absolute), f"collect.sources.{name}.paths", root)
         # Path.glob takes no absolute pattern
         matches = [Path(match) for match in glob.glob(absolute, recursive=True) if Path(match).is_file()]  # noqa: PTH207
         if not matches:
             raise InputError(f"collect.sources.{name}.paths: no file matches {absolute}")
         files.update(matches)
     for file in files:
+        require_allowed(file, f"collect.sources.{name}.paths", root)      # a link may lead out again
         if _format(file) not in DOCUMENT_SUFFIXES + TABLE_SUFFIXES:
             raise InputError(f"collect.sources.{name}: {file}: unknown kind of file; take one of "
                              f"{', '.join(DOCUMENT_SUFFIXES + TABLE_SUFFIXES)}, each also with .gz or .zst")

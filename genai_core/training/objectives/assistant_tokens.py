@@ -16,7 +16,7 @@ VALIDATION_ROWS = 64
 
 
 class AssistantTokens(Objective):
-    """Cross-entropy in nats of the assistant's tokens in packed rows."""
+    """Cross-entropy in nats of the assistant's tokens in packed rows, each with its weight."""
 
     unit = "tokens"
     fixed_shapes = True
@@ -39,12 +39,11 @@ class AssistantTokens(Objective):
         return self.rows.take(rows, self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.model(batch["ids"], batch["position_ids"], packed_mask(batch["segments"]))
-        return F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED,
-                               reduction="sum"), {}
+        return weighted_loss(self.model, batch), {}
 
     def targets(self, batch: Batch) -> float:
-        return int((batch["targets"] != IGNORED).sum())
+        """Sum of the weights of all targets."""
+        return float(batch["weights"].sum())
 
     def size(self, batch: Batch) -> int:
         return batch["ids"].numel()
@@ -59,3 +58,11 @@ class AssistantTokens(Objective):
             loss += self.loss(batch)[0].item()
             targets += self.targets(batch)
         return {"validation_loss": loss / targets} if targets else {}
+
+
+def weighted_loss(model: LanguageModel, rows: Batch) -> Tensor:
+    """Σ w_t · −log p(x_t) over the targets of packed rows."""
+    logits = model(rows["ids"], rows["position_ids"], packed_mask(rows["segments"]))
+    losses = F.cross_entropy(logits.float().flatten(0, 1), rows["targets"].flatten(), ignore_index=IGNORED,
+                             reduction="none")
+    return (losses * rows["weights"].flatten()).sum()

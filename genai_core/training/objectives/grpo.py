@@ -1,7 +1,8 @@
 """Group relative policy optimisation (Shao et al. 2024, eq. 3) on sampled continuations of film reviews.
 
 The objective samples a batch with the policy itself, scores it with the reward model and compares it with the
-reference; the loop does the rest. Each step makes one update, so the probability ratio starts at 1.
+reference; the loop does the rest. Each step makes one update, so the probability ratio starts at 1. Beside the
+completions each step reads rows that the instruct model was fine-tuned on, so that the policy keeps what it can do.
 
 Shapes: B completions, G of them to each prompt; T tokens, prompt and completion.
 """
@@ -14,13 +15,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from genai_core.config.training import RlhfConfig
-from genai_core.data.batches import pad
+from genai_core.data.batches import epoch_rows, pad
 from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
 from genai_core.data.instructions import CONTINUATION_PROMPT_TOKENS, continuation_prompt, user_asks
+from genai_core.data.packing import PackedRows
 from genai_core.inference.generate import Sampling, generate
 from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, position_ids_of
+from genai_core.training.objectives.assistant_tokens import weighted_loss
 from genai_core.training.objectives.objective import Batch, Objective
 
 MAX_KL_FACTOR = 100.0
@@ -44,6 +47,8 @@ class Rollout:
     """Log-probabilities (B, T − 1) of the tokens from the second on, when they were sampled; 0 on prompts."""
     texts: list[str]
     """Opening and continuation, as the reward model reads them."""
+    finished: Tensor
+    """(B,): True for a completion that came to its end, False for one that was cut off."""
 
     @property
     def target_mask(self) -> Tensor:
@@ -52,20 +57,21 @@ class Rollout:
 
 
 class Grpo(Objective):
-    """Clipped policy gradient with group-normalised rewards, minus a KL penalty to the reference."""
+    """Clipped policy gradient with group-normalised rewards, a KL penalty to the reference, and a replay loss."""
 
     unit = "completions"
     fixed_shapes = False
 
     def __init__(self, policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
-                 tokenizer: Tokenizer, openings: list[str], held_out: list[str], config: RlhfConfig,
-                 device: torch.device):
+                 tokenizer: Tokenizer, openings: list[str], held_out: list[str], replay: PackedRows,
+                 config: RlhfConfig, device: torch.device):
         self.policy = policy
         self.reference = reference
         self.reward_model = reward_model
         self.tokenizer = tokenizer
         self.openings = openings
         self.held_out = held_out
+        self.replay = replay
         self.config = config
         self.device = device
         self.steps = config.steps
@@ -73,6 +79,8 @@ class Grpo(Objective):
         tokens = config.steps * config.batch_size * length
         # twice: sampling and scoring take about as much as training
         self.flops = 2 * tokens * policy.training_flops_per_token(length)
+        replayed = replay.ids.shape[1]
+        self.flops += config.steps * config.replay_rows * replayed * policy.training_flops_per_token(replayed)
         self.evaluation_steps = frozenset({config.steps // 2})
 
     def batch(self, step: int) -> Batch:
@@ -80,16 +88,27 @@ class Grpo(Objective):
         chosen = [self.openings[(step * prompts + number) % len(self.openings)] for number in range(prompts)]
         repeated = [opening for opening in chosen for _ in range(self.config.group_size)]
         rollout = sample_rollout(self.policy, self.tokenizer, repeated, self.config)
-        rewards = self.reward_model.score(rollout.texts)
+        rewards = self.reward_model.score(rollout.texts).to(self.device)
+        rewards -= self.config.truncation_penalty * (~rollout.finished).float()
         with torch.no_grad():
             reference, _ = token_log_probs(self.reference, rollout.ids, rollout.position_ids, rollout.mask,
                                            self.config.temperature)
         kl = ((rollout.log_probs - reference) * rollout.target_mask).sum(1)      # of each completion, in nats
         return {"ids": rollout.ids, "completion_mask": rollout.completion_mask, "position_ids": rollout.position_ids,
                 "mask": rollout.mask, "sampled_log_probs": rollout.log_probs, "reference_log_probs": reference,
-                "advantages": group_advantages(rewards, self.config.group_size).to(self.device),
-                "rewards": rewards.to(self.device), "kl": kl,
-                "kl_weight": self._kl_weight(kl.mean()).expand(len(kl))}
+                "advantages": group_advantages(rewards, self.config.group_size),
+                "rewards": rewards, "kl": kl, "truncated": (~rollout.finished).float(),
+                "kl_weight": self._kl_weight(kl.mean()).expand(len(kl)), **self._replay_rows(step, rollout)}
+
+    def _replay_rows(self, step: int, rollout: Rollout) -> Batch:
+        """Rows of the fine-tuning data, weighted so that their mean loss counts as the config says beside the mean over
+        the completions' tokens, which the loop divides all by."""
+        if not self.config.replay_rows:
+            return {}
+        chosen = epoch_rows(len(self.replay.ids), step, self.config.replay_rows, self.config.seed)
+        rows = self.replay.take(chosen, self.device)
+        rows["weights"] *= self.config.replay_coefficient * rollout.target_mask.sum() / rows["weights"].sum()
+        return {f"replay_{name}": tensor for name, tensor in rows.items()}
 
     def _kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.
@@ -104,7 +123,9 @@ class Grpo(Objective):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # L = Σ_t −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) + β KL_t      Shao et al. 2024, eq. 3
         # ρ = π(x_t) / π_sampled(x_t)
-        # KL_t = e^d − d − 1,  d = log π_ref(x_t) − log π(x_t)     Schulman 2020 (k3): unbiased, never negative
+        # KL_t = ½ d²,  d = log π(x_t) − log π_ref(x_t)            Schulman 2020 (k2)
+        #     its gradient d ∇ log π is that of KL(π ‖ π_ref); as a loss, k3 has that of KL(π_ref ‖ π)
+        # + γ −log π of replayed rows                              Ouyang et al. 2022 (PPO-ptx), eq. 2
         # The loop divides by the number of sampled tokens         Yu et al. 2025 (DAPO), eq. 8
         epsilon = self.config.clip_ratio
         mask = batch["completion_mask"][:, 1:].float()
@@ -115,10 +136,15 @@ class Grpo(Objective):
         ratio = (log_probs - batch["sampled_log_probs"]).exp()               # ρ
         clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
         surrogate = torch.minimum(ratio * advantages, clipped * advantages)
-        log_ratio = batch["reference_log_probs"] - log_probs                 # d
-        kl = log_ratio.exp() - log_ratio - 1
-        loss = ((beta * kl - surrogate) * mask).sum()
-        return loss, {"kl_per_token": (kl.detach() * mask).sum(), "entropy": (entropy.detach() * mask).sum()}
+        log_ratio = log_probs - batch["reference_log_probs"]                 # d
+        loss = ((beta * log_ratio ** 2 / 2 - surrogate) * mask).sum()
+        others = {"kl_per_token": (log_ratio.detach() * mask).sum(), "entropy": (entropy.detach() * mask).sum()}
+        if "replay_ids" in batch:
+            replay = {name.removeprefix("replay_"): tensor for name, tensor in batch.items() if name[:7] == "replay_"}
+            replay_loss = weighted_loss(self.policy, replay)
+            loss = loss + replay_loss
+            others["replay_loss"] = replay_loss.detach()
+        return loss, others
 
     def targets(self, batch: Batch) -> float:
         return float(batch["completion_mask"][:, 1:].sum())
@@ -129,6 +155,7 @@ class Grpo(Objective):
     def figures(self, batch: Batch) -> dict[str, float]:
         return {"reward": batch["rewards"].mean().item(), "kl": batch["kl"].mean().item(),
                 "kl_weight": batch["kl_weight"][0].item(),
+                "truncated": batch["truncated"].mean().item(),
                 "length": batch["completion_mask"].sum().item() / len(batch["completion_mask"])}
 
     def evaluate(self, step: int) -> dict[str, float]:
@@ -159,13 +186,15 @@ def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, openings: list[s
     prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, "left"))
     # what pads a completion on the right comes after all that counts, so it needs no mask
     attention_mask = F.pad(prompt_mask, (0, new_tokens), value=True)
+    ends = torch.tensor(sorted(end_ids(tokenizer)), device=device)
     return Rollout(
         ids=torch.cat([prompt_ids, completions.ids], dim=1),
         completion_mask=torch.cat([torch.zeros_like(prompt_mask), completions.mask], dim=1),
         position_ids=position_ids_of(attention_mask),
         mask=left_padded_mask(attention_mask),
         log_probs=F.pad(completions.log_probs, (prompt_ids.shape[1] - 1, 0)),
-        texts=[f"{opening} {text.strip()}" for opening, text in zip(openings, continuations, strict=True)])
+        texts=[f"{opening} {text.strip()}" for opening, text in zip(openings, continuations, strict=True)],
+        finished=torch.isin(completions.ids, ends).any(1))
 
 
 def token_log_probs(model: LanguageModel, ids: Tensor, position_ids: Tensor, mask: Tensor, temperature: float
@@ -182,7 +211,8 @@ def token_log_probs(model: LanguageModel, ids: Tensor, position_ids: Tensor, mas
 def evaluate_policy(policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
                     tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> dict[str, float]:
     """Figures of the policy's samples on `openings`: their reward and its standard deviation, their length in tokens,
-    entropy a token, the share of distinct words, and the KL to the reference in nats a completion."""
+    entropy a token, the share that was cut off, the share of distinct words, and the KL to the reference in nats a
+    completion."""
     rollout = sample_rollout(policy, tokenizer, openings, config)
     rewards = reward_model.score(rollout.texts)
     inputs = (rollout.ids, rollout.position_ids, rollout.mask, config.temperature)
@@ -194,4 +224,5 @@ def evaluate_policy(policy: LanguageModel, reference: LanguageModel, reward_mode
             "held_out_kl": ((policy_log_probs - reference_log_probs) * mask).sum().item() / len(openings),
             "held_out_entropy": ((entropy * mask).sum() / mask.sum()).item(),
             "held_out_length": mask.sum().item() / len(openings),
+            "held_out_truncated": (~rollout.finished).float().mean().item(),
             "distinct_words": len(set(words)) / max(1, len(words))}

@@ -1,0 +1,53 @@
+"""A workspace that was alone joins a team: all that it has goes to the configured servers and remote."""
+
+from collections.abc import Callable
+
+from genai_core.errors import InputError
+from tasks.catalog import FAMILIES, stages_of
+from tasks.registry import versions
+from tasks.stage import Stage
+from tasks.store import dvc, published
+from tasks.store.artifacts import Artifact, Store
+from tasks.store.workspace import Workspace
+
+
+def publish_workspace(workspace: Workspace, tell: Callable[[str], None]) -> int:
+    """Publish every whole artifact here, and register every model; the number of artifacts.
+
+    What is there already is left alone, so that a repeated call goes on where one was cut short. Raises InputError when
+    a server or the remote refuses.
+    """
+    done = 0
+    for stage in _stages():
+        for artifact in _artifacts(workspace, stage):
+            if stage.kind == "model":
+                version = versions.register(workspace, stage, artifact)
+                tell(f"{stage.name} {artifact.key}: {versions.model_name(stage.name)} version {version}")
+            else:
+                published.publish(workspace, [artifact])
+                if stage.kind == "report":
+                    versions.note_report(workspace, artifact)
+                tell(f"{stage.name} {artifact.key}: on the remote")
+            done += 1
+    if md5 := dvc.current_md5(workspace):
+        published.publish_list(workspace, md5)
+    return done
+
+
+def _stages() -> list[Stage]:
+    """Every stage once, inputs before what is made from them: a version names its parent's."""
+    every = [stage for family in ("", *FAMILIES) for stage in stages_of(family)]
+    unique = list({(stage.kind, stage.name): stage for stage in every}.values())
+    return [stage for kind in ("dataset", "model", "report") for stage in unique if stage.kind == kind]
+
+
+def _artifacts(workspace: Workspace, stage: Stage) -> list[Artifact]:
+    store = Store.of(workspace)
+    folders = sorted((workspace.root / stage.folder / stage.name).glob("*"), key=lambda path: path.stat().st_mtime)
+    return [artifact for folder in folders if (artifact := store.find(folder))]
+
+
+def require_servers(environment: dict[str, str]) -> None:
+    """Raises InputError unless something says where to publish."""
+    if not (environment.get("MLFLOW_TRACKING_URI") or environment.get("GENAI_DVC_REMOTE")):
+        raise InputError("publish: set MLFLOW_TRACKING_URI or GENAI_DVC_REMOTE, or both: they say where to")

@@ -1,0 +1,81 @@
+"""What a release stands on: which versions belong together, and whether the registry still has their files."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from genai_core.errors import InputError
+from tasks.registry.lineage import lineage
+from tasks.registry.releases import Release
+from tasks.registry.versions import model_name, read_version
+from tasks.store.artifacts import MANIFEST
+
+
+def versions_beside(version: Any, stages: Sequence[str], reference: str) -> dict[str, str]:
+    """The versions of all `stages` that belong to the run of a version: those that were judged together, else those
+    that it was made from. Raises InputError where these are not all.
+    """
+    if judged := version.tags.get("gates.versions"):
+        numbers: dict[str, str] = json.loads(judged)
+    else:
+        nodes = lineage(f"models:/{version.name}/{version.version}").all_nodes()
+        numbers = {node.stage: node.version.rpartition("/")[2] for node in nodes if node.version}
+    missing = [stage for stage in stages if stage not in numbers]
+    if missing:
+        raise InputError(f"{reference}: a release holds a model of every stage, and nothing tells which version of "
+                         f"{', '.join(missing)} belongs to it; promote the last model of its run")
+    return {stage: numbers[stage] for stage in stages}
+
+
+def require_files(release: Release) -> None:
+    """Raises InputError when the registry has lost a version of the release or files of one."""
+    for stage, number in release.versions.items():
+        uri = f"models:/{model_name(stage)}/{number}"
+        read_version(uri)
+        if lost := _lost(uri):
+            raise InputError(f"{uri}: its files are gone from the registry ({lost}); what is in "
+                             "service stays in service")
+
+
+def _lost(uri: str) -> str:
+    """The first file that is not where the registry says; empty when all are there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = _model_folder(uri)
+        if not folder:
+            return MANIFEST
+        there = {entry.path.removeprefix(f"{folder}/"): entry.file_size for entry in _files(uri, folder)}
+        declared = json.loads(_text(uri, f"{folder}/{MANIFEST}"))["files"]
+    except (MlflowException, OSError, ValueError, KeyError) as error:
+        return str(error).splitlines()[0]
+    return next((name for name in declared if name not in there), "")
+
+
+def _model_folder(uri: str) -> str:
+    """The folder that holds the manifest, below `artifacts/`, where MLflow puts the model of a version."""
+    from mlflow.artifacts import list_artifacts
+
+    waiting = ["artifacts"]
+    while waiting:
+        entries = list_artifacts(f"{uri}/{waiting.pop()}")
+        for entry in entries:
+            if entry.path.rpartition("/")[2] == MANIFEST:
+                return str(entry.path.rpartition("/")[0])
+        waiting += [entry.path for entry in entries if entry.is_dir]
+    return ""
+
+
+def _files(uri: str, folder: str) -> list[Any]:
+    from mlflow.artifacts import list_artifacts
+
+    found: list[Any] = []
+    for entry in list_artifacts(f"{uri}/{folder}"):
+        found += _files(uri, entry.path) if entry.is_dir else [entry]
+    return found
+
+
+def _text(uri: str, path: str) -> str:
+    from mlflow.artifacts import load_text
+
+    return str(load_text(f"{uri}/{path}"))

@@ -1,0 +1,60 @@
+"""The release that a run is held against, and its models on this machine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from genai_core.errors import InputError
+from tasks.catalog import find_stage
+from tasks.pipeline import PipelineRun
+from tasks.registry.files import fetch_model
+from tasks.registry.releases import Release, find, in_service
+from tasks.stage import Stage
+from tasks.store.artifacts import Artifact, Store
+from tasks.store.workspace import Workspace
+
+
+def opponent(family: str, made: Mapping[str, Artifact]) -> Release | None:
+    """The release in service; None before the first one.
+
+    Where it holds just what the run has made, the run is held against what that release was held against, so that the
+    same command comes to the same verdict from the cache.
+    """
+    release = in_service(family)
+    if release and all(stage in made and made[stage].digest == digest for stage, digest in release.digests.items()):
+        return find(release.compared_with, family) if release.compared_with else None
+    return release
+
+
+def opposing_models(release: Release, stage: Stage, workspace: Workspace) -> dict[str, Artifact]:
+    """The models of a release that a stage is held against, fetched from the registry where they are not here.
+
+    Raises InputError when one is nowhere.
+    """
+    return {name: _found(release, name, workspace) for name in stage.in_service.values()}
+
+
+def all_here(release: Release, stage: Stage, workspace: Workspace) -> bool:
+    """Whether none of these models has to be fetched first."""
+    return all(_directory(release, name, workspace).is_dir() for name in stage.in_service.values())
+
+
+def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
+    """What a stage of a run is held against; nothing before the first release."""
+    release = opponent(run.family, run.artifacts) if stage.in_service else None
+    return opposing_models(release, stage, run.workspace) if release else {}
+
+
+def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
+    store, key = Store.of(workspace), release.keys[name]
+    directory = _directory(release, name, workspace)
+    with store.lock(name, key):
+        found = store.find(directory) or fetch_model(workspace, name, key)
+    if found is None:
+        raise InputError(f"release {release.name} is in service, but its {name} model {key} is neither here nor in the "
+                         "registry, so nothing can be held against it; `genai rollback NAME` puts another release in "
+                         "service")
+    return found
+
+
+def _directory(release: Release, name: str, workspace: Workspace) -> Path:
+    return Store.of(workspace).directory(name, find_stage(release.family, name).kind, release.keys[name])

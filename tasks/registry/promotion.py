@@ -1,0 +1,268 @@
+"""Which release is in service: it moves forward through gates and back by hand, and each move is recorded.
+
+The alias `champion` of the registered model of releases is the truth. A move is recorded first, then the alias is set
+in one call; `previous` and the aliases of the stages' own models follow, and `repair` brings them there after a crash.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from genai_core.errors import GateFailed, InputError
+from tasks.catalog import FAMILIES
+from tasks.pipeline import PipelineRun
+from tasks.registry.contents import require_files, versions_beside
+from tasks.registry.moves import Move, history, record_move
+from tasks.registry.releases import (
+    Release,
+    find,
+    in_service,
+    model_stages_of,
+    register,
+    release_stage,
+    releases,
+    with_alias,
+)
+from tasks.registry.versions import (
+    directory_of,
+    figures_of,
+    key_figures,
+    model_name,
+    read_version,
+    registered_model,
+    set_alias,
+    tag,
+)
+from tasks.store import records
+from tasks.store.artifacts import Store, read_manifest
+from tasks.store.workspace import Workspace
+from tasks.tracking import client as tracking
+
+logger = logging.getLogger("tasks")
+
+Approve = Callable[[Release], str]
+"""Asks a person about a release that is to be put in service and tells who said yes; raises GateFailed for a no."""
+
+
+def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: str | None = None) -> Release:
+    """Do what the judged gates of a run say: put its versions in service as a release, or tag them as failed.
+
+    `compared_with` names the release that the gates held the run against; by default it is the one in service. Nothing
+    is moved when the release in service holds the same bytes. Raises GateFailed with the gate, the figure and the
+    bound, and when another release came into service in the meantime.
+    """
+    verdicts = _verdicts(run)
+    failed = [verdict for verdict in verdicts if not verdict.get("passed")]
+    together = {"gates.family": run.family, "gates.versions": json.dumps(run.versions)}
+    if failed:
+        reason = "; ".join(map(_told, failed))
+        for stage, version in run.versions.items():
+            tag(stage, version, {**together, "gates": "failed", "gates.reason": reason})
+        raise GateFailed(reason)
+    for stage, version in run.versions.items():
+        tag(stage, version, {**together, "gates": "passed"})
+    champion = in_service(run.family)
+    draft = replace(_draft(run, champion), verdicts=verdicts)
+    if champion and champion.digests == draft.digests:
+        logger.info("release %s is in service already, with the same models", champion.name)
+        return champion
+    expected = draft.compared_with if compared_with is None else compared_with
+    _require_still(expected, champion)
+    if approve:
+        draft = replace(draft, approved=approve(draft))
+    with _lock(run.family):
+        _require_still(expected, in_service(run.family))
+        release = register(draft, run.parent_run_id)
+        _serve(release, f"every gate passed; approved by {draft.approved}" if approve else "every gate passed")
+    return release
+
+
+def promote(reference: str, override: str = "", family: str = "") -> Move | None:
+    """Put a release in service by hand, or the run that a model version comes from; None when it is there already.
+
+    Raises InputError for versions that did not pass their gates unless `override` gives a reason.
+    """
+    if "/" not in reference and "@" not in reference:
+        release = find(reference, family)
+        with _lock(family):
+            return _serve(release, _by_hand(override))
+    version = read_version(reference)
+    gates = version.tags.get("gates", "")
+    if gates != "passed" and not override.strip():
+        why = version.tags.get("gates.reason") or "it was never held against the gates: no run went on to promote it"
+        raise InputError(f"{reference}: {why}; to promote it all the same, give --override and the reason")
+    family = _family_of(version)
+    with _lock(family):
+        champion = in_service(family)
+        draft = _draft_of(family, versions_beside(version, model_stages_of(family), reference), champion)
+        if champion and champion.versions == draft.versions:
+            return None
+        require_files(draft)
+        run_id = tracking.start_parent_run(f"promoted by hand · {reference}", {}, {"override": override.strip()})
+        release = register(replace(draft, gates="passed" if gates == "passed" else _by_hand(override)), run_id)
+        tracking.end_run(run_id, "FINISHED")
+        return _serve(release, _by_hand(override))
+
+
+def rollback(name: str = "", family: str = "") -> Move:
+    """Put the release before the one in service, or the named one, in service. Raises InputError without one."""
+    with _lock(family):
+        release = find(name, family) if name else with_alias(family, "previous")
+        if release is None:
+            raise InputError("no release served before the one in service, so there is nothing to go back to; `genai "
+                             "releases` lists what there is")
+        move = _serve(release, "rollback")
+    if move is None:
+        raise InputError(f"release {release.name} is in service already")
+    return move
+
+
+def repair(family: str = "") -> Release | None:
+    """The release in service, after the aliases that follow it were set right where a crash had left them behind."""
+    if _champion_number(family) == "":
+        return None
+    with _lock(family):
+        for change in _follow(family):
+            logger.warning("a move of the release in service had been cut short: %s", change)
+    return in_service(family)
+
+
+def repair_all() -> None:
+    """`repair` for every family that has releases."""
+    found = tracking.client().search_registered_models("name LIKE 'genai-release%'")
+    there = {model.name for model in found}
+    for family in ("", *FAMILIES):
+        if model_name(release_stage(family)) in there:
+            repair(family)
+
+
+def _require_still(expected: str, champion: Release | None) -> None:
+    serving = champion.name if champion else ""
+    if serving != expected:
+        raise GateFailed(f"the release in service changed during this run, from {expected or 'none'} to "
+                         f"{serving or 'none'}: run again, to be held against it")
+
+
+def _serve(release: Release, reason: str) -> Move | None:
+    """Move `champion` to a release; the caller holds the lock. Raises InputError when files of it are gone."""
+    stage, before = release_stage(release.family), _champion_number(release.family)
+    if before == release.version:
+        _follow(release.family)
+        return None
+    require_files(release)
+    move = record_move(stage, before, release, reason)
+    set_alias(stage, "champion", release.version)
+    _follow(release.family)
+    return move
+
+
+def _follow(family: str) -> list[str]:
+    """Set `previous` and the stages' aliases to what the release in service says; what was changed, in words."""
+    release = in_service(family)
+    if release is None:
+        return []
+    moves = history(release_stage(family))
+    before = moves[-1].before if moves else ""
+    former = next((earlier for earlier in releases(family) if earlier.version == before), None)
+    changes = _point(release_stage(family), "previous", before if former else "")
+    for stage, version in release.versions.items():
+        if _leading_family(stage) != family:
+            continue
+        earlier = former.versions.get(stage, "") if former else _alias(stage, "previous")
+        if not former and _alias(stage, "champion") not in ("", version):
+            earlier = _alias(stage, "champion")      # it served before there were releases
+        changes += _point(stage, "previous", "" if earlier == version else earlier)
+        changes += _point(stage, "champion", version)
+    return changes
+
+
+def _point(stage: str, alias: str, version: str) -> list[str]:
+    """Set an alias, or take it away for an empty version; one line if that changed anything."""
+    now = _alias(stage, alias)
+    if now == version:
+        return []
+    if version:
+        set_alias(stage, alias, version)
+    else:
+        tracking.client().delete_registered_model_alias(model_name(stage), alias)
+    return [f"{model_name(stage)}@{alias} from {now or 'none'} to {version or 'none'}"]
+
+
+def _alias(stage: str, alias: str) -> str:
+    model = registered_model(stage)
+    return str(model.aliases.get(alias, "")) if model else ""
+
+
+def _champion_number(family: str) -> str:
+    return _alias(release_stage(family), "champion")
+
+
+def _leading_family(stage: str) -> str:
+    """Whose release the aliases of a stage follow: that of the first family that makes it and has one in service."""
+    making = [family for family in ("", *FAMILIES) if stage in model_stages_of(family)]
+    if len(making) == 1:
+        return making[0]
+    return next((family for family in making if _champion_number(family)), making[0])
+
+
+def _draft(run: PipelineRun, champion: Release | None) -> Release:
+    made = {stage: run.artifacts[stage] for stage in run.versions}
+    return Release(
+        run.family, dict(run.versions), {stage: artifact.digest for stage, artifact in made.items()},
+        {stage: artifact.key for stage, artifact in made.items()},
+        compared_with=champion.name if champion else "", compared_digests=champion.digests if champion else {},
+        figures=figures_of(run), dvc_md5=run.dataset_md5, commit=run.commit, environment=records.environment(),
+        flow_run_id=run.flow_run_id, command=run.command)
+
+
+def _draft_of(family: str, numbers: dict[str, str], champion: Release | None) -> Release:
+    """A release of registered versions, from what their tags tell."""
+    found = {stage: read_version(f"models:/{model_name(stage)}/{number}") for stage, number in numbers.items()}
+    last = found[list(found)[-1]].tags
+    figures: dict[str, float] = {}
+    for stage, version in found.items():
+        if directory := directory_of(Workspace.current(), version):
+            metrics = key_figures(stage, read_manifest(directory)["metrics"])
+            figures |= {f"{stage}/{name}": value for name, value in metrics.items()}
+    return Release(
+        family, numbers, {stage: version.tags.get("artifact.digest", "") for stage, version in found.items()},
+        {stage: version.tags.get("cache.key", "") for stage, version in found.items()},
+        compared_with=champion.name if champion else "", compared_digests=champion.digests if champion else {},
+        figures=figures, dvc_md5=last.get("dvc.md5", ""), commit=last.get("git.commit", ""),
+        environment=json.loads(last.get("environment", "{}")), flow_run_id=last.get("prefect.flow_run_id", ""),
+        command=last.get("command", ""))
+
+
+def _family_of(version: Any) -> str:
+    stage = version.tags.get("stage", "")
+    if "gates.family" in version.tags:
+        return str(version.tags["gates.family"])
+    making = [family for family in ("", *FAMILIES) if stage in model_stages_of(family)]
+    if not making:
+        raise InputError(f"{version.name} version {version.version} is not a model of a stage; a release is promoted "
+                         "by its name")
+    return making[0]
+
+
+def _verdicts(run: PipelineRun) -> list[dict[str, Any]]:
+    path = run.artifacts["promote"].directory(run.workspace) / "gates.json"
+    verdicts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return verdicts
+
+
+def _told(verdict: dict[str, Any]) -> str:
+    value, bound = verdict.get("value"), verdict.get("bound")
+    measured = f"{value:.4f}" if isinstance(value, int | float) else str(value)
+    wanted = f"{bound:.4f}" if isinstance(bound, int | float) else str(bound)
+    return (f"gate {verdict['gate']}: {verdict.get('figure', '')} is {measured}, wanted "
+            f"{verdict.get('comparison', '')} {wanted}")
+
+
+def _lock(family: str) -> Any:
+    return Store.of(Workspace.current()).lock("registry", release_stage(family))
+
+
+def _by_hand(override: str) -> str:
+    return f"override: {override.strip()}" if override.strip() else "by hand"

@@ -1,0 +1,117 @@
+"""Gates: a figure that misses its bound fails, and so does a model that is worse than its parent beyond noise."""
+
+import numpy as np
+import pytest
+
+from genai_core.config.release import Gate, Pair, PromoteConfig
+from genai_core.errors import InputError
+from genai_core.evaluation.gates import check_gates, check_pairs
+
+
+def gate(**values):
+    return PromoteConfig(gates={"g": Gate(figure="int8/bpb", **values)})
+
+
+@pytest.mark.parametrize(("values", "passed", "bound"), [
+    ({"comparison": "<=", "bound": 2.0}, True, 2.0),
+    ({"comparison": "<=", "bound": 1.9}, False, 1.9),
+    ({"comparison": ">=", "bound": 1.99}, True, 1.99),
+    ({"comparison": "<=", "bound": 1.005, "reference": "rlhf/bpb", "relative": True}, True, 1.995 * 1.005),
+    ({"comparison": "<=", "bound": 0.001, "reference": "rlhf/bpb"}, False, 1.996),
+])
+def test_gates(values, passed, bound):
+    (verdict,) = check_gates(gate(**values), {"int8/bpb": 2.0, "rlhf/bpb": 1.995})
+    assert verdict.passed == passed
+    assert verdict.bound == pytest.approx(bound)
+    assert ("passed" if passed else "FAILED") in str(verdict)
+
+
+@pytest.mark.parametrize("comparison", ["<=", ">="])
+def test_a_figure_that_is_not_a_number_passes_no_gate(comparison):
+    (verdict,) = check_gates(gate(comparison=comparison, bound=0), {"int8/bpb": float("nan")})
+    assert not verdict.passed
+
+
+def test_a_gate_on_an_unknown_figure_says_what_is_near():
+    with pytest.raises(InputError, match="there is no figure 'int8/bpb'; near it are int8/bits"):
+        check_gates(gate(comparison="<=", bound=0), {"int8/bits": 1.0})
+
+
+QUESTIONS = 1000
+ACCURACY, CHRF, BITS = "sentiment_accuracy", "translation_chrf", "bits_per_byte/test.prose"
+
+
+def answers(right: float) -> list[list[float]]:
+    """Outcomes of which the share `right` is right, the same questions first."""
+    correct = np.arange(QUESTIONS) < right * QUESTIONS
+    return [correct.astype(float).tolist(), [1.0] * QUESTIONS]
+
+
+def stretches(bits_per_byte: float) -> list[list[float]]:
+    difficulty = np.random.default_rng(1).normal(1, 0.1, 200)
+    return [(bits_per_byte * 512 * difficulty).tolist(), [512.0] * 200]
+
+
+def judged(recorder, pair: Pair, **models):
+    """Verdicts by figure for models that are given as figure to outcomes."""
+    tables = {name: {figure: sum(values) / sum(weights) for figure, (values, weights) in outcomes.items()}
+              for name, outcomes in models.items()}
+    config = PromoteConfig(pairs={"keeps": pair})
+    return {verdict.gate.removeprefix("keeps/"): verdict for verdict in check_pairs(config, tables, models, recorder)}
+
+
+@pytest.mark.parametrize(("child", "passed"), [(0.75, True), (0.8, True), (0.745, True), (0.735, False), (0.5, False)])
+def test_a_model_that_lost_accuracy_beyond_noise_fails(recorder, child, passed):
+    """The margin is two points; the interval decides, so that a loss of 1.5 points is not shown to be less than two."""
+    verdicts = judged(recorder, Pair(model="rlhf", against="instruct"),
+                      instruct={ACCURACY: answers(0.75)}, rlhf={ACCURACY: answers(child)})
+    assert verdicts[ACCURACY].passed == passed, str(verdicts[ACCURACY])
+
+
+def test_one_lost_task_is_enough_to_fail_and_is_named(recorder):
+    scale = np.random.default_rng(0).normal(30, 5, QUESTIONS)
+    good = {ACCURACY: answers(0.8), CHRF: [scale.tolist(), [1.0] * QUESTIONS]}
+    worse = {ACCURACY: answers(0.9), CHRF: [(scale - 2).tolist(), [1.0] * QUESTIONS]}
+    verdicts = judged(recorder, Pair(model="int8", against="rlhf"), rlhf=good, int8=worse)
+    assert verdicts[ACCURACY].passed and not verdicts[CHRF].passed
+    assert str(verdicts[CHRF]).startswith("FAILED: keeps/translation_chrf: translation_chrf of int8 minus rlhf: -2.0")
+
+
+@pytest.mark.parametrize(("child", "passed"), [(2.0, True), (1.9, True), (2.05, True), (2.2, False)])
+def test_bits_per_byte_may_cost_the_declared_bound(recorder, child, passed):
+    verdicts = judged(recorder, Pair(model="instruct", against="base", bits_per_byte=0.1),
+                      base={BITS: stretches(2.0)}, instruct={BITS: stretches(child)})
+    assert verdicts[BITS].passed == passed
+
+
+def test_a_gain_that_may_be_noise_is_no_gain(recorder):
+    noise = np.random.default_rng(3).normal(0, 1, 60)
+    pair = Pair(model="rlhf", against="instruct", tasks=False, gold_reward=0.0)
+    small = judged(recorder, pair, instruct={"gold_reward": [noise.tolist(), [1.0] * 60]},
+                   rlhf={"gold_reward": [(noise[::-1] + 0.05).tolist(), [1.0] * 60]})
+    large = judged(recorder, pair, instruct={"gold_reward": [noise.tolist(), [1.0] * 60]},
+                   rlhf={"gold_reward": [(noise[::-1] + 0.8).tolist(), [1.0] * 60]})
+    assert not small["gold_reward"].passed and large["gold_reward"].passed
+
+
+def test_more_tasks_make_each_interval_wider(recorder):
+    rest = {f"task{number}_accuracy": answers(0.5) for number in range(9)}
+    pair = Pair(model="b", against="a")
+    one = judged(recorder, pair, a={ACCURACY: answers(0.75)}, b={ACCURACY: answers(0.745)})[ACCURACY]
+    ten = judged(recorder, pair, a={ACCURACY: answers(0.75), **rest}, b={ACCURACY: answers(0.745), **rest})[ACCURACY]
+    assert ten.low < one.low < one.difference
+
+
+def test_a_first_release_has_no_champion_and_says_so(recorder):
+    verdicts = judged(recorder, Pair(model="int8", against="champion"), int8={ACCURACY: answers(0.7)})
+    assert verdicts == {}
+    assert recorder.notes == ["keeps: no release is in service yet, so there is none to be held against"]
+
+
+@pytest.mark.parametrize(("pair", "message"), [
+    (Pair(model="rlhff", against="instruct"), "promote.pairs.keeps: there is no model 'rlhff'"),
+    (Pair(model="rlhf", against="instruct", tasks=False), "rlhf and instruct have no figure in common"),
+])
+def test_a_pair_that_cannot_be_compared_is_an_error(recorder, pair, message):
+    with pytest.raises(InputError, match=message):
+        judged(recorder, pair, instruct={ACCURACY: answers(0.7)}, rlhf={ACCURACY: answers(0.7)})

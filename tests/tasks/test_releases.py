@@ -1,0 +1,267 @@
+"""Releases on a real registry: one name for the models of a run, moved as one, repaired after a crash."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from genai_core.errors import GateFailed, InputError
+from tasks.catalog import family_named
+from tasks.pipeline import PipelineRun
+from tasks.registry import moves, promotion, releases, versions
+from tasks.registry.releases import in_service
+from tasks.store.artifacts import KeyParts
+from tasks.store.workspace import Workspace
+from tasks.tracking import client as tracking
+
+FAMILY = "music"
+"""It has two models: the fewest of which a part can be moved."""
+STAGES = releases.model_stages_of(FAMILY)
+
+
+@dataclass
+class Registry:
+    """A workspace with an MLflow of its own, and runs whose models are a few bytes."""
+
+    workspace: Workspace
+    passed: bool = True
+
+    def run(self, content: str) -> PipelineRun:
+        """A run that made models of this content, registered and judged but not acted on."""
+        run = PipelineRun(family_named(FAMILY).load("smoke"), self.workspace, command="genai run", commit="c0ffee")
+        run.parent_run_id = tracking.start_parent_run(content, {}, {})
+        for stage in (*STAGES, "evaluate", "promote"):
+            report = stage in ("evaluate", "promote")
+            parts = KeyParts(stage, {"content": content}, {}, {})
+            directory = run.store.directory(stage, "report" if report else "model", parts.key)
+            if not directory.exists():
+                with run.store.new(directory, parts) as scratch:
+                    (scratch / "weights").write_text(content)
+                    if stage == "promote":
+                        verdict = {"gate": "size", "figure": "int8/size", "value": 1.0, "comparison": "<=",
+                                   "bound": 0.5, "passed": self.passed, "interval": [0.9, 1.1]}
+                        (scratch / "gates.json").write_text(json.dumps([verdict]))
+                    run.store.commit(scratch, directory, parts, {})
+            artifact = run.artifacts[stage] = run.store.find(directory)
+            if not report:
+                run.versions[stage] = self._version(stage, artifact, run)
+        return run
+
+    def _version(self, stage, artifact, run) -> str:
+        client, name = tracking.client(), versions.model_name(stage)
+        if found := versions.find_version(stage, artifact.key):
+            return str(found.version)
+        if versions.registered_model(stage) is None:
+            client.create_registered_model(name)
+        folder = self.workspace.root / "mlartifacts" / stage / artifact.key
+        target = folder / "artifacts" / artifact.key
+        target.mkdir(parents=True)
+        for file in artifact.directory(self.workspace).iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+        tags = {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path}
+        return str(client.create_model_version(name, folder.as_uri(), run.parent_run_id, tags=tags).version)
+
+    def aliases(self, alias: str = "champion") -> dict[str, str]:
+        return {stage: str(versions.registered_model(stage).aliases.get(alias, "")) for stage in STAGES}
+
+
+def _home(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make `root` the workspace; the client of another one leaves its addresses in the environment."""
+    patch.setenv("GENAI_HOME", str(root))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        patch.delenv(name, raising=False)
+    _forget_the_client()
+
+
+def _forget_the_client() -> None:
+    for cached in (tracking.client, tracking.experiment_id):
+        cached.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with nothing in it: making one takes seconds."""
+    home = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        _home(home, patch)
+        tracking.experiment_id()
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Iterator[Registry]:
+    shutil.copy(empty_database, tmp_path)
+    _home(tmp_path, monkeypatch)
+    yield Registry(Workspace(tmp_path))
+    _forget_the_client()
+
+
+def test_a_release_names_every_model_with_digest_and_key_and_what_it_was_compared_with(registry):
+    first, run = promotion.conclude(registry.run("a")), registry.run("b")
+    second = promotion.conclude(run)
+    today = f"{datetime.now(UTC):%Y.%m.%d}"
+    assert (first.name, second.name) == (today, f"{today}-2")
+    assert second == in_service(FAMILY) == releases.find(second.name, FAMILY)
+    assert second.versions == run.versions and set(second.versions) == set(STAGES)
+    assert second.digests == {stage: run.artifacts[stage].digest for stage in STAGES}
+    assert second.keys == {stage: run.artifacts[stage].key for stage in STAGES}
+    assert (first.compared_with, second.compared_with) == ("", first.name)
+    assert second.compared_digests == first.digests
+    assert (second.commit, second.command) == ("c0ffee", "genai run") and second.environment["python"]
+    assert registry.aliases() == second.versions and registry.aliases("previous") == first.versions
+
+
+def test_the_same_models_make_no_second_release(registry):
+    first = promotion.conclude(registry.run("a"))
+    assert promotion.conclude(registry.run("a")) == first and len(releases.releases(FAMILY)) == 1
+
+
+def test_a_failed_gate_leaves_everything_in_service_and_makes_no_release(registry):
+    first = promotion.conclude(registry.run("a"))
+    registry.passed = False
+    with pytest.raises(GateFailed, match=r"gate size: int8/size is 1\.0000, wanted <= 0\.5000"):
+        promotion.conclude(registry.run("b"))
+    assert in_service(FAMILY) == first and len(releases.releases(FAMILY)) == 1 and registry.aliases() == first.versions
+
+
+def test_a_run_that_was_compared_with_another_release_than_serves_now_is_not_promoted(registry):
+    first = promotion.conclude(registry.run("a"))
+    late = registry.run("late")
+    promotion.conclude(registry.run("b"))
+    with pytest.raises(GateFailed, match=f"changed during this run, from {first.name} to {first.name}-2"):
+        promotion.conclude(late, compared_with=first.name)
+    assert in_service(FAMILY).name == f"{first.name}-2"
+
+
+def test_a_failed_run_becomes_a_release_only_with_a_reason(registry):
+    first = promotion.conclude(registry.run("a"))
+    registry.passed = False
+    run = registry.run("b")
+    with pytest.raises(GateFailed):
+        promotion.conclude(run)
+    uri = f"models:/genai-tune-lstm/{run.versions['tune_lstm']}"
+    with pytest.raises(InputError, match=r"gate size.*--override"):
+        promotion.promote(uri)
+    move = promotion.promote(uri, "the edge box has room")
+    release = in_service(FAMILY)
+    assert release.versions == run.versions and release.gates == "override: the edge box has room"
+    assert move.name == release.name and promotion.promote(uri, "again") is None
+    assert promotion.promote(first.name, family=FAMILY).name == first.name == in_service(FAMILY).name
+
+
+def test_a_rollback_goes_to_the_release_before_or_to_the_named_one(registry):
+    first, second, third = (promotion.conclude(registry.run(content)) for content in "abc")
+    assert promotion.rollback(family=FAMILY).name == second.name == in_service(FAMILY).name
+    assert registry.aliases() == second.versions and registry.aliases("previous") == third.versions
+    assert promotion.rollback(first.name, FAMILY).name == first.name
+    assert registry.aliases() == first.versions and registry.aliases("previous") == second.versions
+    happened = moves.history("release-music")
+    assert [move.name for move in happened] == [first.name, second.name, third.name, second.name, first.name]
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("", "nothing to go back to"), ("1999.1.1", "there is no release '1999.1.1'; the newest are: "),
+    ("serving", "is in service already")])
+def test_a_rollback_that_cannot_be_done_says_so_and_moves_nothing(registry, name, words):
+    first = promotion.conclude(registry.run("a"))
+    with pytest.raises(InputError, match=words):
+        promotion.rollback(first.name if name == "serving" else name, FAMILY)
+    assert in_service(FAMILY) == first and registry.aliases() == first.versions
+
+
+def test_a_release_whose_files_are_gone_does_not_come_into_service(registry):
+    first, second = (promotion.conclude(registry.run(content)) for content in "ab")
+    for lost in (registry.workspace.root / "mlartifacts" / "tune_lstm" / first.keys["tune_lstm"]).rglob("weights"):
+        lost.unlink()
+    with pytest.raises(InputError, match=r"genai-tune-lstm/1: its files are gone from the registry \(weights\)"):
+        promotion.rollback(family=FAMILY)
+    assert in_service(FAMILY) == second and registry.aliases() == second.versions
+
+
+def test_a_name_that_two_hosts_gave_is_refused_in_one_line(registry):
+    first, second = (promotion.conclude(registry.run(content)) for content in "ab")
+    tracking.client().set_model_version_tag("genai-release-music", second.version, releases.NAME, first.name)
+    with pytest.raises(InputError, match="the versions 1 and 2 of genai-release-music both have this name"):
+        promotion.rollback(first.name, FAMILY)
+    assert in_service(FAMILY).version == second.version
+
+
+def test_a_registry_without_releases_has_none_in_service_and_keeps_its_champions(registry):
+    run = registry.run("old")
+    for stage, version in run.versions.items():
+        versions.set_alias(stage, "champion", version)
+    promotion.repair_all()
+    assert in_service(FAMILY) is None and registry.aliases() == run.versions
+    release = promotion.conclude(registry.run("new"))
+    assert release.compared_with == "" and registry.aliases() == release.versions
+    assert registry.aliases("previous") == run.versions
+
+
+WRITES = ("create_registered_model", "create_model_version", "set_model_version_tag", "set_registered_model_tag",
+          "set_registered_model_alias", "delete_registered_model_alias", "delete_model_version", "log_text")
+
+
+class Killed(BaseException):
+    """What ends a process, as no handler of errors catches it."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch: pytest.MonkeyPatch):
+    """Let the process die right after the write with this number; 0 lets it live. The list tells the writes."""
+    def dying(name: str, number: int, done: list[str]) -> Callable[..., object]:
+        client = tracking.client()
+
+        def write(*arguments: object, **named: object) -> object:
+            result = getattr(type(client), name)(client, *arguments, **named)
+            done.append(name)
+            if len(done) == number:
+                raise Killed
+            return result
+
+        return write
+
+    def arm(number: int) -> list[str]:
+        done: list[str] = []
+        for name in WRITES:
+            monkeypatch.setattr(tracking.client(), name, dying(name, number, done))
+        return done
+
+    return arm
+
+
+@pytest.mark.parametrize("step", ["promotion", "rollback"])
+def test_a_crash_between_any_two_writes_is_repaired_to_one_release_old_or_new(registry, kill_after, step):
+    promotion.conclude(registry.run("0"))
+    promotion.conclude(registry.run("1"))
+    seen, number = set(), 1
+    while True:
+        old = in_service(FAMILY)
+        run = registry.run(f"next {number}")
+        done = kill_after(number)
+        try:
+            promotion.conclude(run) if step == "promotion" else promotion.rollback(family=FAMILY)
+            finished = True
+        except Killed:
+            finished = False
+        kill_after(0)
+        serving = promotion.repair(FAMILY)      # what the next command does first
+        expected = [old.versions, run.versions] if step == "promotion" else [
+            entry.versions for entry in releases.releases(FAMILY)]
+        assert serving.versions in expected, f"after write {number}, {done[-1]}"
+        assert registry.aliases() == serving.versions, f"mixed after write {number}, {done[-1]}"
+        before = moves.history("release-music")[-1].before
+        former = next(release for release in releases.releases(FAMILY) if release.version == before)
+        assert registry.aliases("previous") == former.versions and former != serving
+        seen.add(serving.versions == old.versions)
+        if finished:
+            break
+        if step == "promotion":      # the same command goes on
+            assert promotion.conclude(run).versions == run.versions == registry.aliases()
+        number += 1
+    assert seen == {True, False} and number > (14 if step == "promotion" else 6)
+    names = [release.name for release in releases.releases(FAMILY)]
+    assert len(names) == len(set(names)) and len(names) == (number + 2 if step == "promotion" else 2)
