@@ -53,7 +53,7 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
             return Completed(name="Skipped", message=f"{champion} was made from the same data")
     with opened(request) as run:
         make_all(run, request.stages)
-        conclude(run, approval(request))
+        conclude(run, approval(request), run.held_against)
     return figures_of(run)
 
 

@@ -86,6 +86,8 @@ class PipelineRun:
     stop_at: float | None = None
     """When its budget is spent, in seconds since the epoch."""
     began: float = field(default_factory=time.monotonic)
+    held_against: str | None = None
+    """Name of the release that the gates hold the run against; empty where none is in service, None before they do."""
     states: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

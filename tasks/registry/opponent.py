@@ -39,8 +39,11 @@ def all_here(release: Release, stage: Stage, workspace: Workspace) -> bool:
 
 
 def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
-    """What a stage of a run is held against; nothing before the first release."""
-    release = opponent(run.family, run.artifacts) if stage.in_service else None
+    """What a stage of a run is held against, which the run notes; nothing before the first release."""
+    if not stage.in_service:
+        return {}
+    release = opponent(run.family, run.artifacts)
+    run.held_against = release.name if release else ""
     return opposing_models(release, stage, run.workspace) if release else {}
 
 

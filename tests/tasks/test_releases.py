@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from genai_core.errors import GateFailed, InputError
 from tasks.catalog import family_named
 from tasks.pipeline import PipelineRun
 from tasks.registry import moves, promotion, releases, versions
+from tasks.registry.opponent import all_here, opponent, opposing_models
 from tasks.registry.releases import in_service
 from tasks.store.artifacts import KeyParts
 from tasks.store.workspace import Workspace
@@ -135,6 +136,29 @@ def test_a_run_that_was_compared_with_another_release_than_serves_now_is_not_pro
     with pytest.raises(GateFailed, match=f"changed during this run, from {first.name} to {first.name}-2"):
         promotion.conclude(late, compared_with=first.name)
     assert in_service(FAMILY).name == f"{first.name}-2"
+
+
+def test_a_run_is_held_against_the_release_in_service_and_a_rerun_of_it_against_what_it_was_held_against(registry):
+    assert opponent(FAMILY, registry.run("a").artifacts) is None
+    first = promotion.conclude(registry.run("a"))
+    assert opponent(FAMILY, registry.run("a").artifacts) is None, "the first release is held against itself"
+    assert opponent(FAMILY, registry.run("b").artifacts) == first
+    promotion.conclude(registry.run("b"))
+    assert opponent(FAMILY, registry.run("b").artifacts) == first
+    assert opponent(FAMILY, registry.run("c").artifacts).name == f"{first.name}-2"
+
+
+def test_the_models_that_a_run_is_held_against_are_fetched_and_a_lost_one_is_one_clear_line(registry):
+    first = promotion.conclude(registry.run("a"))
+    stage = replace(family_named(FAMILY).all_stages[-1], in_service={"champion": STAGES[0]})
+    shutil.rmtree(registry.workspace.models)
+    models = opposing_models(first, stage, registry.workspace)
+    assert models[STAGES[0]].digest == first.digests[STAGES[0]] and all_here(first, stage, registry.workspace)
+    shutil.rmtree(registry.workspace.models)
+    shutil.rmtree(registry.workspace.root / "mlartifacts")
+    with pytest.raises(InputError, match=f"release {first.name} is in service, but its {STAGES[0]} model .* neither here nor"):
+        opposing_models(first, stage, registry.workspace)
+    assert in_service(FAMILY) == first
 
 
 def test_a_failed_run_becomes_a_release_only_with_a_reason(registry):
