@@ -15,6 +15,8 @@ from tasks.store.workspace import Workspace
 
 logger = logging.getLogger("tasks")
 
+OWN = "workspace"
+"""The name of the remote that is a folder of the workspace."""
 GIVEN = "given"
 """The name of the remote that the environment gives, within DVC's configuration in memory."""
 
@@ -23,8 +25,9 @@ GIVEN = "given"
 def repository(workspace: Workspace) -> Iterator[Any]:
     """The DVC repository of a workspace; one outside the git repository is made on first use.
 
-    GENAI_DVC_REMOTE names the remote; without it, the configured one is used, or a folder of the workspace. What is not
-    configured is given to DVC in memory alone: it may hold credentials, and ends with the process.
+    GENAI_DVC_REMOTE names the remote, and is given to DVC in memory alone: it may hold credentials, and ends with the
+    process. Without it, the configured one is used; where none is, a folder of the workspace becomes the configured
+    one, so that `dvc pull` finds it too.
     """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.repo import Repo
@@ -40,11 +43,22 @@ def repository(workspace: Workspace) -> Iterator[Any]:
     url = os.environ.get("GENAI_DVC_REMOTE", "")
     with Repo(str(workspace.root)) as opened:
         if not url and "remote" not in opened.config["core"]:
-            url = str(workspace.hidden / "dvc-remote")
+            _configure_own_remote(workspace, opened)
         if url:
             opened.config["remote"][GIVEN] = {"url": url if "://" in url else str(Path(url).expanduser().resolve())}
             opened.config["core"]["remote"] = GIVEN
         yield opened
+
+
+def _configure_own_remote(workspace: Workspace, opened: Any) -> None:
+    """Make a folder of the workspace its default remote; the path is written relative, so that the workspace may move.
+    """
+    from dvc.config_schema import RelPath
+
+    with Store.of(workspace).lock("dvc", "repository"), opened.config.edit("local") as config:
+        config.setdefault("remote", {})[OWN] = {"url": RelPath(workspace.hidden / "dvc-remote")}
+        config.setdefault("core", {})["remote"] = OWN
+    opened.config.load()
 
 
 def _forget_written_remote(workspace: Workspace) -> None:

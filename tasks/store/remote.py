@@ -50,15 +50,13 @@ class Remote:
     """DVC's database of objects in it."""
     shared: bool
     """Whether other hosts can be expected to see it: the environment named it, or it is no folder of this machine."""
+    identity: str
+    """What tells it from other remotes; a folder of the workspace stays the same one when the workspace moves."""
 
     @property
     def told(self) -> str:
         """Its address for people: without user and password."""
         return without_credentials(self.url)
-
-    @property
-    def identity(self) -> str:
-        return hashlib.sha256(self.told.encode()).hexdigest()[:16]
 
     def place(self, *parts: str) -> str:
         return str(self.fs.join(self.path, FOLDER, *parts))
@@ -138,7 +136,10 @@ def remote_of(workspace: Workspace, repository: Any) -> Remote:
     url = str(repository.config["remote"][repository.config["core"]["remote"]]["url"])
     try:
         found = repository.cloud.get_remote()
-        return Remote(url, found.fs, found.path, found.odb, bool(given) or "://" in url)
+        inside = Path(url).is_relative_to(workspace.root)
+        identity = Path(url).relative_to(workspace.root).as_posix() if inside else without_credentials(url)
+        return Remote(url, found.fs, found.path, found.odb, bool(given) or "://" in url,
+                      hashlib.sha256(identity.encode()).hexdigest()[:16])
     except (DvcException, ImportError, OSError, ValueError) as error:
         raise RemoteRefuses(f"the remote {without_credentials(url)} cannot be used ({reason(error)})") from error
 

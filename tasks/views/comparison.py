@@ -61,7 +61,7 @@ def compare(first: str, second: str) -> Comparison:
     figure."""
     a, b = _evaluated(first), _evaluated(second)
     notes = []
-    paired = a.questions_from == b.questions_from and a.config == b.config
+    paired = a.questions_from == b.questions_from and _asked_by(a.config) == _asked_by(b.config)
     if not paired:
         notes.append("the two were asked different questions (other data or another evaluate config): the intervals "
                      "treat them as independent")
@@ -74,6 +74,12 @@ def compare(first: str, second: str) -> Comparison:
                 "second": by_question[row["task"], row["asked"]]["answered"]}
                for row in a.samples if (row["task"], row["asked"]) in by_question]
     return Comparison(a.name, b.name, lines, samples, notes)
+
+
+def _asked_by(config: dict[str, Any]) -> dict[str, Any]:
+    """What of the settings decides which questions are asked: how a model was trained does not."""
+    openings = {name: config.get("rlhf", {}).get(name) for name in ("prompt_words", "completion_tokens")}
+    return {"evaluate": config.get("evaluate"), **openings}
 
 
 def _evaluated(uri: str) -> _Evaluated:

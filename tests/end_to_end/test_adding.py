@@ -51,12 +51,12 @@ EDITS = {
     "genai_core/config/data.py": [('Literal["wikitext", ', 'Literal["wikitext", "names", ')],
     # an evaluation task: its question and figure, a line of the table
     "genai_core/evaluation/tasks.py": [
-        ("def held_out(", 'def wordiness(subject: Subject, rows: list[dict[str, Any]]) -> TaskResult:\n'
+        ("def continuations(", 'def wordiness(subject: Subject, rows: list[Row]) -> TaskResult:\n'
                           '    """Mean number of words of the answers."""\n    answers, cut = subject.complete('
                           '[subject.prompt("Go on.", "Go on:") for _ in rows], tokens=8)\n'
                           '    words = [float(len(answer.split())) for answer in answers]\n'
-                          '    return TaskResult(sum(words) / len(words), [], words, cut)\n\n\ndef held_out(')],
-    "genai_core/stages/evaluate.py": [
+                          '    return TaskResult(sum(words) / len(words), [], words, cut)\n\n\ndef continuations(')],
+    "genai_core/evaluation/language_model.py": [
         ('        "trivia_exact_match": (', '        "wordiness": (questions.trivia, lambda: tasks.wordiness(subject, '
                                            'questions.trivia)),\n        "trivia_exact_match": (')],
 }

@@ -53,7 +53,7 @@ def test_compare_tells_differences_from_noise_and_shows_samples(two, tmp_path):
     assert all(line["difference"] == 0 for line in same["lines"])
     assert {line["verdict"] for line in same["lines"] if line["low"] is not None} == {"within the noise"}
     base = json.loads(two.genai("compare", "models:/genai-pretrain/1", "models:/genai-instruct/1", "--json").stdout)
-    (line,) = [line for line in base["lines"] if line["figure"] == "bits_per_byte/validation.reviews"]
+    (line,) = [line for line in base["lines"] if line["figure"] == "bits_per_byte/test.wikitext-2"]
     assert line["verdict"] == "genai-pretrain/1 is better" and line["low"] > 0
     assert "a reward model is not in the table" in two.genai("compare", CHAMPION, "genai-reward/1", fails=True).stderr
 

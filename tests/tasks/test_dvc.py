@@ -97,9 +97,20 @@ def test_a_remote_that_an_earlier_version_wrote_down_is_forgotten(workspace):
     local.write_text("[core]\n    remote = given\n['remote \"given\"']\n    url = ssh://user:a-secret@host/dvc\n"
                      "['remote \"mine\"']\n    url = /srv/mine\n")
     with dvc.repository(workspace) as opened:
-        assert opened.config["core"]["remote"] == "given" and "mine" in opened.config["remote"]
-        assert opened.config["remote"]["given"]["url"] == str(workspace.hidden / "dvc-remote")
+        assert opened.config["core"]["remote"] == "workspace" and "mine" in opened.config["remote"]
+        assert opened.config["remote"]["workspace"]["url"] == str(workspace.hidden / "dvc-remote")
     assert "a-secret" not in local.read_text() and "/srv/mine" in local.read_text()
+
+
+def test_the_remote_of_a_workspace_moves_with_it(workspace, tmp_path):
+    """What is known to be there stays known, and `dvc pull` finds it."""
+    artifact = commit(workspace)
+    published.name_datasets(workspace, [artifact])
+    moved = Workspace(tmp_path.with_name(f"{tmp_path.name}-moved"))
+    shutil.copytree(workspace.root, moved.root, symlinks=True)
+    assert published.all_known(moved, [artifact])
+    with dvc.repository(moved) as opened:
+        assert opened.config["remote"]["workspace"]["url"] == str(moved.hidden / "dvc-remote")
 
 
 def test_a_file_of_the_users_own_in_data_is_no_dataset(workspace):
