@@ -33,6 +33,14 @@ class Runtime(Config):
     """Currency of the price."""
 
 
+MODELS = ("base", "instruct", "rlhf", "int8", "int4")
+"""Columns of the evaluation."""
+OPPONENTS = (*MODELS, "baseline", "champion", "champion_base")
+"""What a model may be held against; the last two are of the release in service."""
+GATED_STAGES = ("reward", "rlhf", "quantize")
+"""Stages whose own metrics a gate may be on."""
+
+
 class PipelineConfig(Config):
     """Every stage's config, and the dial that the defaults of the training stages come from."""
 
@@ -64,6 +72,21 @@ class PipelineConfig(Config):
         if self.rlhf.completion_tokens + 16 > self.pretrain.context_length:
             raise ValueError(f"rlhf.completion_tokens {self.rlhf.completion_tokens} leaves no room for a prompt in "
                              f"pretrain.context_length {self.pretrain.context_length}")
+        return self
+
+
+    @model_validator(mode="after")
+    def gates_name_what_there_is(self) -> "PipelineConfig":
+        """A gate that can never be judged ends the run before it begins, not after its last hour."""
+        for name, pair in self.promote.pairs.items():
+            for field, column, known in (("model", pair.model, MODELS), ("against", pair.against, OPPONENTS)):
+                if column not in known:
+                    raise ValueError(f"promote.pairs.{name}.{field} {column} is none of {', '.join(known)}")
+        for name, gate in self.promote.gates.items():
+            for figure in (gate.figure, gate.reference or gate.figure):
+                if figure.partition("/")[0] not in (*OPPONENTS, *GATED_STAGES):
+                    raise ValueError(f"promote.gates.{name}: there can be no figure {figure}; one begins with "
+                                     f"{', '.join((*MODELS, 'baseline', 'reward', 'quantize'))} and a slash")
         return self
 
 

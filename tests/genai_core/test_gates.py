@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from genai_core.config.pipeline import load_pipeline
 from genai_core.config.release import Gate, Pair, PromoteConfig
 from genai_core.errors import InputError
 from genai_core.evaluation.gates import check_gates, check_pairs
@@ -106,6 +107,16 @@ def test_a_first_release_has_no_champion_and_says_so(recorder):
     verdicts = judged(recorder, Pair(model="int8", against="champion"), int8={ACCURACY: answers(0.7)})
     assert verdicts == {}
     assert recorder.notes == ["keeps: no release is in service yet, so there is none to be held against"]
+
+
+@pytest.mark.parametrize(("override", "value", "message"), [
+    ("promote.pairs.rlhf-keeps.against", "instructt", "promote.pairs.rlhf-keeps.against instructt is none of base, "),
+    ("promote.gates.int8-size.figure", "int9/size", "promote.gates.int8-size: there can be no figure int9/size"),
+    ("promote.margins.accuracy", "much", "promote.margins.accuracy"),
+])
+def test_a_gate_that_can_never_be_judged_ends_the_run_before_it_begins(override, value, message):
+    with pytest.raises(InputError, match=message):
+        load_pipeline("laptop", {override: value})
 
 
 @pytest.mark.parametrize(("pair", "message"), [
