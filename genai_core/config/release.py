@@ -70,7 +70,8 @@ class Pair(Config):
     bits_per_byte: float | None = Field(default=None, ge=0)
     """Most that bits per byte may rise, on each held-out file; empty where they are not compared."""
     gold_reward: float | None = None
-    """Least gain of the gold reward, in standard deviations of the instruct model's; empty where it is not compared."""
+    """Least gain of the gold reward of sampled answers, in standard deviations of the instruct model's; that of the
+    likeliest answers must not fall. Empty where it is not compared."""
 
 
 class PromoteConfig(Config):

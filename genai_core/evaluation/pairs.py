@@ -45,7 +45,8 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
     a, b = outcomes.get(pair.against, {}), outcomes.get(pair.model, {})
     tasks = {figure: -margin for figure in b if figure in a for ending, margin in margins.items()
              if pair.tasks and figure.endswith(ending)}
-    wanted = tasks | {figure: bound for figure, bound in _other_bounds(pair, b) if figure in a}
+    wanted = tasks | {figure: bound for figure, bound in _other_bounds(pair, b)
+                      if figure in a and figure in b}
     if not wanted:
         raise InputError(f"promote.pairs.{name}: {pair.model} and {pair.against} have no figure in common that it "
                          "compares")
@@ -68,8 +69,8 @@ def _other_bounds(pair: Pair, outcomes: dict[str, Outcomes]) -> Iterator[tuple[s
         files = [figure for figure in outcomes if figure.startswith("bits_per_byte/")]
         of_test = [figure for figure in files if figure.startswith("bits_per_byte/test.")]
         yield from ((figure, pair.bits_per_byte) for figure in of_test or files)
-    if pair.gold_reward is not None and "gold_reward" in outcomes:
-        yield "gold_reward", pair.gold_reward
+    if pair.gold_reward is not None:
+        yield from (("gold_reward", pair.gold_reward), ("gold_reward_greedy", min(pair.gold_reward, 0.0)))
 
 
 def _in_common(first: Outcomes, second: Outcomes) -> tuple[Outcomes, Outcomes]:

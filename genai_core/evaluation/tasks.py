@@ -146,8 +146,8 @@ def trivia(subject: Subject, rows: list[Row]) -> TaskResult:
     return TaskResult(sum(correct) / len(rows), samples, correct, cut)
 
 
-def continuations(subject: Subject, openings: list[str], tokens: int, seed: int) -> list[str]:
-    """Continuations of openings of reviews, of `tokens` tokens at most, sampled at temperature 1."""
+def continuations(subject: Subject, openings: list[str], tokens: int, temperature: float, seed: int = 0) -> list[str]:
+    """Continuations of openings of reviews, of `tokens` tokens at most; temperature 0 takes the likeliest words."""
     torch.manual_seed(seed)
     prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
-    return subject.complete(prompts, tokens, Sampling(temperature=1.0))[0]
+    return subject.complete(prompts, tokens, Sampling(temperature))[0]

@@ -48,25 +48,35 @@ def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quant
 def _judge_continuations(config: EvaluateConfig, models: dict[str, Path], table: dict[str, Evaluated],
                          openings: list[str], reward: Path, cleaned: Path, alignment: RlhfConfig,
                          device: torch.device, reporter: Reporter) -> None:
-    """Continuations of every model by the reward model that RLHF raised, and by the gold reward that nothing did."""
-    answers: dict[str, list[str]] = {}
+    """Continuations of every model by the reward model that RLHF raised, and by the gold reward that nothing did.
+
+    The gold reward is of sampled words, which RLHF trains on, and of the likeliest ones, which a chat gives: a policy
+    that looks better by chance may repeat itself wherever nothing is left to chance.
+    """
+    sampled, greedy = {}, {}
     for name, directory in models.items():
         opened = open_text_model(directory, device)
         subject = tasks.Subject(opened.model, opened.tokenizer, chats=name != "base")
-        answers[name] = tasks.continuations(subject, openings, alignment.completion_tokens, config.seed)
+        sampled[name] = tasks.continuations(subject, openings, alignment.completion_tokens, 1.0, config.seed)
+        greedy[name] = tasks.continuations(subject, openings, alignment.completion_tokens, 0.0)
     reward_model = open_reward_model(reward, device)
     base = open_text_model(models["base"], device)
     texts, labels = gold_labels(cleaned, alignment)
     gold = GoldReward(texts, labels, base_likelihood(base.model, base.tokenizer, device))
-    standard = gold.standard(openings, answers["instruct"])
     reporter.note(f"gold reward: learned from {len(texts):,} labelled reviews; one unit is a standard deviation of the "
                   "instruct model's own answers")
+    for figure, answers in (("gold_reward", sampled), ("gold_reward_greedy", greedy)):
+        standard = gold.standard(openings, answers["instruct"])
+        for name, evaluated in table.items():
+            _add(evaluated, figure, gold.score(openings, answers[name], standard).tolist())
     for name, evaluated in table.items():
-        rewards = reward_model.score([f"{opening} {answer}" for opening, answer in
-                                      zip(openings, answers[name], strict=True)]).tolist()
-        golden = gold.score(openings, answers[name], standard).tolist()
-        for figure, values in (("mean_reward", rewards), ("gold_reward", golden)):
-            evaluated.figures[figure] = sum(values) / len(values)
-            evaluated.outcomes[figure] = mean_outcomes(values)
-        evaluated.samples += [{"task": "continuation", "asked": opening, "expected": "", "answered": answer}
-                              for opening, answer in zip(openings, answers[name], strict=True)][:config.samples]
+        texts = [f"{opening} {answer}" for opening, answer in zip(openings, sampled[name], strict=True)]
+        _add(evaluated, "mean_reward", reward_model.score(texts).tolist())
+        for task, answers in (("continuation", sampled[name]), ("greedy continuation", greedy[name])):
+            evaluated.samples += [{"task": task, "asked": opening, "expected": "", "answered": answer}
+                                  for opening, answer in zip(openings, answers, strict=True)][:config.samples]
+
+
+def _add(evaluated: Evaluated, figure: str, values: list[float]) -> None:
+    evaluated.figures[figure] = sum(values) / len(values)
+    evaluated.outcomes[figure] = mean_outcomes(values)

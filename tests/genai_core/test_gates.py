@@ -95,6 +95,18 @@ def test_a_gain_that_may_be_noise_is_no_gain(recorder):
     assert not small["gold_reward"].passed and large["gold_reward"].passed
 
 
+def test_a_policy_that_gains_by_chance_and_repeats_itself_in_a_chat_fails(recorder):
+    noise = np.random.default_rng(4).normal(0, 1, 300)
+
+    def scored(sampled, greedy):
+        return {name: [(noise + gain).tolist(), [1.0] * 300]
+                for name, gain in (("gold_reward", sampled), ("gold_reward_greedy", greedy))}
+
+    verdicts = judged(recorder, Pair(model="rlhf", against="instruct", tasks=False, gold_reward=0.25),
+                      instruct=scored(0, 0), rlhf=scored(0.9, -3.0))
+    assert verdicts["gold_reward"].passed and not verdicts["gold_reward_greedy"].passed
+
+
 def test_more_tasks_make_each_interval_wider(recorder):
     rest = {f"task{number}_accuracy": answers(0.5) for number in range(9)}
     pair = Pair(model="b", against="a")
