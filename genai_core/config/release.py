@@ -10,7 +10,7 @@ from genai_core.config.base import Config
 class QuantizeConfig(Config):
     """Store the weights in eight and in four bits."""
 
-    int4_group_size: int = Field(default=32, ge=8)
+    int4_group_size: int = Field(default=16, ge=8)
     """Number of weights that share a scale and an offset in the four-bit model."""
     decode_tokens: int = Field(default=128, ge=8)
     """Tokens to generate for the measurement of speed."""
@@ -25,7 +25,7 @@ class EvaluateConfig(Config):
     """Most held-out tokens of each source for bits per byte."""
     sentiment_reviews: int = Field(default=1000, ge=10)
     """Number of held-out reviews to classify."""
-    translations: int = Field(default=1000, ge=10)
+    translations: int = Field(default=2000, ge=10)
     """Number of held-out sentences to translate."""
     titles: int = Field(default=1000, ge=10)
     """Number of held-out texts to give a title."""
