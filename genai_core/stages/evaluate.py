@@ -70,11 +70,11 @@ def _judge_continuations(config: EvaluateConfig, models: dict[str, Path], table:
         for name, evaluated in table.items():
             _add(evaluated, figure, gold.score(openings, answers[name], standard).tolist())
     for name, evaluated in table.items():
-        texts = [f"{opening} {answer}" for opening, answer in zip(openings, sampled[name], strict=True)]
-        _add(evaluated, "mean_reward", reward_model.score(texts).tolist())
-        for task, answers in (("continuation", sampled[name]), ("greedy continuation", greedy[name])):
+        reviews = [f"{opening} {answer}" for opening, answer in zip(openings, sampled[name], strict=True)]
+        _add(evaluated, "mean_reward", reward_model.score(reviews).tolist())
+        for task, answered in (("continuation", sampled[name]), ("greedy continuation", greedy[name])):
             evaluated.samples += [{"task": task, "asked": opening, "expected": "", "answered": answer}
-                                  for opening, answer in zip(openings, answers, strict=True)][:config.samples]
+                                  for opening, answer in zip(openings, answered, strict=True)][:config.samples]
 
 
 def _add(evaluated: Evaluated, figure: str, values: list[float]) -> None:
