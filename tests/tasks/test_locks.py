@@ -126,6 +126,7 @@ def test_a_process_is_signalled_and_its_end_seen():
 
 def test_who_waits_is_told_for_whom_and_since_when_and_can_be_interrupted(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(locks, "QUIET_SECONDS", 0.1)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)      # a shell's background jobs ignore it
     store = Store(Workspace(tmp_path))
     token = locks.holder.set("genai run --preset smoke (flow run 12345678)")
     with store.lock("clean", "key"), pytest.raises(KeyboardInterrupt):
@@ -134,6 +135,7 @@ def test_who_waits_is_told_for_whom_and_since_when_and_can_be_interrupted(tmp_pa
         with store.lock("clean", "key"):
             pytest.fail("two hold one lock")
     locks.holder.reset(token)
+    signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - began < 5
     assert "waiting for clean key: genai run --preset smoke (flow run 12345678) on " in caplog.text
     assert f"on {os.uname().nodename} has it since 20" in caplog.text
