@@ -48,8 +48,9 @@ rlhf = Stage(
     figures=("reward_gain_deviations", "held_out_kl"), curves=("reward", "held_out_reward"), resources=ONE_DEVICE)
 
 quantize = Stage(
-    "quantize", "genai_core.stages.quantize", "model", settings={"config": "quantize"},
-    inputs={"model": "rlhf", "tokens": "tokenize"},
+    "quantize", "genai_core.stages.quantize", "model",
+    settings={"config": "quantize", "mixture": "instruct", "opening_words": "rlhf.prompt_words"},
+    inputs={"model": "rlhf", "tokens": "tokenize", "cleaned": "clean"},
     describe="store the weights in eight and four bits", title="Quantized chat model",
     use="The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
     figures=("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"), column="int8")

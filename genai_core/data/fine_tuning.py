@@ -38,6 +38,18 @@ def validation_rows(config: InstructConfig, tokenizer: Tokenizer, cleaned: Path,
     return _packed(config, tokenizer, cleaned, opening_words, "validation", reporter)
 
 
+def calibration_rows(config: InstructConfig, tokenizer: Tokenizer, cleaned: Path, opening_words: int, tokens: int
+                     ) -> PackedRows:
+    """The first chats of the training mixture that have `tokens` tokens together, or all."""
+    chats, total = [], 0
+    for chat in build_mixture(cleaned, config, opening_words, "train"):
+        if total >= tokens:
+            break
+        chats.append(encode_chat(tokenizer, chat))
+        total += len(chats[-1][0])
+    return pack(chats, config.context_length, token_id(tokenizer, END_OF_TEXT))
+
+
 def _packed(config: InstructConfig, tokenizer: Tokenizer, cleaned: Path, opening_words: int, split: str,
             reporter: Reporter) -> PackedRows:
     chats = build_mixture(cleaned, config, opening_words, split)

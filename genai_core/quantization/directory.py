@@ -1,6 +1,7 @@
 """A quantized model directory: the full-precision one with `quantization.json` and packed weights instead."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from genai_core.errors import InputError
 from genai_core.export.model_directory import load_config, save_config
 from genai_core.models.opened import read_json
 from genai_core.models.transformer import Transformer
+from genai_core.quantization.compensation import second_moments
 from genai_core.quantization.weights import (
     Bits,
     QuantizedEmbedding,
@@ -23,9 +25,14 @@ from genai_core.quantization.weights import (
 _EMBEDDING = "model.embed_tokens"
 
 
-def quantize_to_directory(model: Transformer, bits: Bits, group_size: int, tokenizer_dir: Path, out_dir: Path) -> None:
-    """Write the model with linear weights in `bits`; embedding and head in int8, norms in float32."""
+def quantize_to_directory(model: Transformer, bits: Bits, group_size: int, tokenizer_dir: Path, out_dir: Path,
+                          calibration: Sequence[dict[str, Tensor]] = ()) -> None:
+    """Write the model with linear weights in `bits`; embedding and head in int8, norms in float32.
+
+    `calibration` are batches of packed rows, on which weights in four bits keep what the layers make of their inputs.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
+    moments = second_moments(model, calibration) if bits == 4 and calibration else {}
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         module = name.removesuffix(".weight")
@@ -35,7 +42,7 @@ def quantize_to_directory(model: Transformer, bits: Bits, group_size: int, token
         elif bits == 8 or module == _EMBEDDING:
             tensors[f"{module}.weight_int8"], tensors[f"{module}.weight_scale"] = quantize_int8(weight)
         else:
-            packed, scale, minimum = quantize_int4(weight, group_size)
+            packed, scale, minimum = quantize_int4(weight, group_size, moments.get(module))
             tensors |= {f"{module}.weight_int4": packed, f"{module}.weight_scale": scale,
                         f"{module}.weight_minimum": minimum}
     save_config(model.config, "quantized_language_model", tokenizer_dir, out_dir)

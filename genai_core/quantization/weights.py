@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.quantization.compensation import compensated
+
 Bits = Literal[8, 4]
 
 
@@ -23,11 +25,14 @@ def dequantize_int8(values: Tensor, scale: Tensor) -> Tensor:
     return values.float() * scale[:, None]
 
 
-def quantize_int4(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_int4(weight: Tensor, group_size: int, second_moment: Tensor | None = None
+                  ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (N, K) to packed values (N, K/2) uint8, scales and minima (N, G) float16.
 
     Each group's range is cut to the share of it that gives the least squared error of a few shares tried, then divided
-    into 15 steps. Even columns are in the low four bits. Raises ValueError unless S divides K and K is even.
+    into 15 steps. Each weight is rounded by itself or, with `second_moment`, E[x xᵀ] (K, K) of the layer's inputs, so
+    that the product with them keeps. Even columns are in the low four bits. Raises ValueError unless S divides K and K
+    is even.
     """
     rows, columns = weight.shape
     if columns % group_size or columns % 2:
@@ -47,8 +52,12 @@ def quantize_int4(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor, Tens
             best = tuple(torch.where(better, new, old) for new, old in zip((values, scale, minimum, error), best,
                                                                             strict=True))
     assert best is not None
-    values = best[0].view(rows, columns).to(torch.uint8)
-    return values[:, 0::2] | (values[:, 1::2] << 4), best[1][:, :, 0].half(), best[2][:, :, 0].half()
+    values, scale, minimum = best[0].view(rows, columns), best[1], best[2]
+    if second_moment is not None:
+        values = compensated(weight, scale.expand_as(groups).reshape(rows, columns),
+                             minimum.expand_as(groups).reshape(rows, columns), second_moment)
+    values = values.to(torch.uint8)
+    return values[:, 0::2] | (values[:, 1::2] << 4), scale[:, :, 0].half(), minimum[:, :, 0].half()
 
 
 def dequantize_int4(packed: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:

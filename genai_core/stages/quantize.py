@@ -3,11 +3,14 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from genai_core.config.release import QuantizeConfig
+from genai_core.config.training import InstructConfig
 from genai_core.context import Context, Result
 from genai_core.data.chat import render_prompt
+from genai_core.data.fine_tuning import calibration_rows
 from genai_core.data.instructions import translation_prompt, user_asks
 from genai_core.data.token_files import read_tokens, validation_names
 from genai_core.data.tokenizer import load_tokenizer
@@ -22,10 +25,12 @@ from genai_core.quantization.weights import Bits
 FORMATS: dict[str, Bits] = {"int8": 8, "int4": 4}
 
 
-def run(config: QuantizeConfig, *, model: Path, tokens: Path, out_dir: Path, context: Context) -> Result:
+def run(config: QuantizeConfig, *, model: Path, tokens: Path, cleaned: Path, mixture: InstructConfig,
+        opening_words: int, out_dir: Path, context: Context) -> Result:
     """Write `int8/` and `int4/` model directories; sizes and bits per byte as metrics, speeds as measurements.
 
-    Everything is compared in float32 on the CPU, where quantized models are meant to run.
+    The four-bit weights are rounded for chats that the model was fine-tuned on. Everything is compared in float32 on the
+    CPU, where quantized models are meant to run.
     """
     reporter = context.reporter
     cpu = torch.device("cpu")
@@ -46,8 +51,10 @@ def run(config: QuantizeConfig, *, model: Path, tokens: Path, out_dir: Path, con
             | {f"{name}/bits_per_byte": sum(losses.values()) / len(losses)}
 
     metrics |= bits_per_byte(full, "float32")
+    rows = calibration_rows(mixture, load_tokenizer(model), cleaned, opening_words, config.calibration_tokens)
+    calibration = [rows.take(batch, cpu) for batch in np.split(np.arange(len(rows.ids)), range(16, len(rows.ids), 16))]
     for done, (name, bits) in enumerate(FORMATS.items(), start=1):
-        quantize_to_directory(full, bits, config.int4_group_size, model, out_dir / name)
+        quantize_to_directory(full, bits, config.int4_group_size, model, out_dir / name, calibration)
         quantized = load_quantized(out_dir / name, cpu)
         stored = (out_dir / name / "model.safetensors").stat().st_size
         metrics |= bits_per_byte(quantized, name) | {f"{name}/bytes": stored, f"{name}/size_ratio": stored / size}

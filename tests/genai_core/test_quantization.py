@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from genai_core.errors import InputError
 from genai_core.inference.generate import Sampling
 from genai_core.models.kinds import open_model
+from genai_core.quantization.compensation import second_moments
 from genai_core.quantization.directory import load_quantized, quantize_to_directory
 from genai_core.quantization.weights import (
     QuantizedLinear,
@@ -42,6 +43,35 @@ def test_constant_and_zero_rows_survive():
     for weight in (torch.zeros(8, 32), torch.full((8, 32), 0.25)):
         assert torch.allclose(dequantize_int8(*quantize_int8(weight)), weight, atol=1e-3)
         assert torch.allclose(dequantize_int4(*quantize_int4(weight, 32)), weight, atol=1e-3)
+        assert torch.allclose(dequantize_int4(*quantize_int4(weight, 32, torch.zeros(32, 32))), weight, atol=1e-3)
+
+
+def test_rounding_for_the_inputs_of_a_layer_keeps_more_of_its_outputs():
+    torch.manual_seed(0)
+    weight, x = torch.randn(64, 288), torch.randn(4096, 24) @ torch.randn(24, 288)      # more than one block of columns
+    before = weight.clone()
+    loss = [(x @ (dequantize_int4(*quantize_int4(weight, 32, moment)) - weight).T).pow(2).mean()
+            for moment in (None, x.T @ x / len(x))]
+    assert loss[1] < loss[0] / 4 and torch.equal(weight, before)
+
+
+def test_without_correlated_inputs_each_weight_is_rounded_by_itself():
+    torch.manual_seed(0)
+    weight = torch.randn(16, 160)
+    for plain, corrected in zip(quantize_int4(weight, 32), quantize_int4(weight, 32, torch.eye(160)), strict=True):
+        assert torch.equal(plain, corrected)
+
+
+def test_second_moments_count_tokens_and_not_padding(tiny_model):
+    ids = torch.randint(0, 700, (2, 12))
+    segments = torch.tensor([[1] * 12, [1] * 5 + [0] * 7])
+    batch = {"ids": ids, "segments": segments, "position_ids": torch.arange(12).expand(2, 12)}
+    rows = [{name: value[:1] for name, value in batch.items()},
+            {name: value[1:, :5] for name, value in batch.items()}]
+    together, apart = second_moments(tiny_model, [batch]), second_moments(tiny_model, rows)
+    assert set(together) == {name for name, module in tiny_model.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name, moment in together.items():
+        assert torch.allclose(moment, apart[name], rtol=1e-4, atol=1e-5)
 
 
 def test_groups_that_do_not_fit_are_refused():
