@@ -57,7 +57,7 @@ quantize = Stage(
 
 evaluate = Stage(
     "evaluate", "genai_core.stages.evaluate", "report",
-    settings={"config": "evaluate", "mixture": "instruct", "alignment": "rlhf"},
+    settings={"config": "evaluate", "mixture": "instruct", "alignment": "rlhf", "rating_sources": "reward.sources"},
     inputs={"base": "pretrain", "instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "quantized": "quantize",
             "tokens": "tokenize", "cleaned": "clean"},
     describe="one table of figures for every model, baselines beside it", title="Evaluation", resources=ONE_DEVICE)
@@ -65,7 +65,7 @@ evaluate = Stage(
 promote = Stage(
     "promote", "genai_core.stages.promote", "report",
     settings={"config": "promote", "questions": "evaluate", "opening_words": "rlhf.prompt_words"},
-    inputs={"evaluate": "evaluate", "reward": "reward", "rlhf": "rlhf", "quantize": "quantize", "tokens": "tokenize",
+    inputs={"evaluate": "evaluate", "rlhf": "rlhf", "quantize": "quantize", "tokens": "tokenize",
             "cleaned": "clean"},
     in_service={"champion": "quantize", "champion_base": "pretrain"},
     describe="hold the release against its parents, the baselines and the one in service", title="Gates",

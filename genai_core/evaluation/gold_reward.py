@@ -23,6 +23,8 @@ from torch import Tensor
 from genai_core.config.training import RlhfConfig
 from genai_core.data.batches import pad
 from genai_core.data.instructions import labelled_reviews, opening_and_continuation, review_openings
+from genai_core.data.splits import fingerprint
+from genai_core.data.tables import read_table
 from genai_core.models.language_model import LanguageModel
 
 MAX_SENTIMENT = 3.0
@@ -117,11 +119,13 @@ def base_likelihood(model: LanguageModel, tokenizer: Tokenizer, device: torch.de
 
 
 def gold_labels(cleaned: Path, rlhf: RlhfConfig) -> tuple[list[str], list[int]]:
-    """Labelled training reviews whose openings are no prompt of RLHF, and their labels."""
+    """Labelled training reviews, and their labels, that RLHF has nothing of: no text that people rated for the reward
+    model, and none whose opening is a prompt."""
+    rated = {fingerprint(row["text"]) for row in read_table(cleaned, "ratings")}
     prompts = set(review_openings(cleaned, "train", rlhf.prompt_words, rlhf.seed)[:rlhf.prompts])
     kept = []
     for row in labelled_reviews(cleaned, "train"):
         pair = opening_and_continuation(row["text"], rlhf.prompt_words)
-        if not (pair and pair[0] in prompts):
+        if fingerprint(row["text"]) not in rated and not (pair and pair[0] in prompts):
             kept.append(row)
     return [row["text"] for row in kept], [row["label"] for row in kept]

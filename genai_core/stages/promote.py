@@ -19,7 +19,7 @@ from genai_core.hardware import choose_device
 from genai_core.inference.text import open_text_model
 
 
-def run(config: PromoteConfig, *, evaluate: Path, reward: Path, rlhf: Path, quantize: Path, tokens: Path, cleaned: Path,
+def run(config: PromoteConfig, *, evaluate: Path, rlhf: Path, quantize: Path, tokens: Path, cleaned: Path,
         questions: EvaluateConfig, opening_words: int, out_dir: Path, context: Context,
         champion: Path | None = None, champion_base: Path | None = None) -> Result:
     """Write `gates.json` with the verdict of each gate, and `champion.json` with the figures of the release in service.
@@ -35,7 +35,7 @@ def run(config: PromoteConfig, *, evaluate: Path, reward: Path, rlhf: Path, quan
         outcomes |= {name: column.outcomes for name, column in columns.items()}
         text = json.dumps({name: asdict(column) for name, column in columns.items()}) + "\n"
         (out_dir / "champion.json").write_text(text, encoding="utf-8")
-    figures = figures_by_stage(evaluate, {"reward": reward, "rlhf": rlhf, "quantize": quantize})
+    figures = figures_by_stage(evaluate, {"rlhf": rlhf, "quantize": quantize})
     return judge(config, figures, tables, outcomes, out_dir, context.reporter)
 
 

@@ -29,8 +29,8 @@ def run(config: QuantizeConfig, *, model: Path, tokens: Path, cleaned: Path, mix
         opening_words: int, out_dir: Path, context: Context) -> Result:
     """Write `int8/` and `int4/` model directories; sizes and bits per byte as metrics, speeds as measurements.
 
-    The four-bit weights are rounded for chats that the model was fine-tuned on. Everything is compared in float32 on the
-    CPU, where quantized models are meant to run.
+    The four-bit weights are rounded for chats that the model was fine-tuned on. Everything is compared in float32 on
+    the CPU, where quantized models are meant to run.
     """
     reporter = context.reporter
     cpu = torch.device("cpu")

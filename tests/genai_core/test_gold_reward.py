@@ -77,14 +77,18 @@ def test_the_likelihood_is_that_of_the_answers_tokens_alone(tiny_model, tokenize
         assert mean == pytest.approx(np.mean(expected), abs=1e-4)
 
 
-def test_no_review_whose_opening_is_a_prompt_of_rlhf_teaches_the_gold_reward(tmp_path):
+def test_nothing_that_rlhf_used_teaches_the_gold_reward(tmp_path):
     texts = [f"Film number {number} is as good a film as any other one that I saw. It is long." for number in range(40)]
     rows = [{"id": str(number), "source": "mine", "split": "train", "licence": "x", "text": text, "label": number % 2,
              "raw_words": None} for number, text in enumerate(texts)]
     for name in SCHEMAS:
         write_table(rows if name == "documents" else [], name, tmp_path)
+    rated = [{"id": "0", "source": "mine", "split": split, "licence": "x", "text": text, "rating": 1.0, "raters": 9}
+             for text, split in ((texts[0].upper(), "train"), (texts[1], "test"))]
+    write_table(rated, "ratings", tmp_path)
     config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=5, prompt_words=3)
     prompts = review_openings(tmp_path, "train", 3, config.seed)[:config.prompts]
     kept, labels = gold_labels(tmp_path, config)
-    assert len(prompts) == 10 and len(kept) == len(labels) == 30
+    prompted = {text for text in texts if opening_and_continuation(text, 3)[0] in prompts}
+    assert len(prompts) == 10 and set(kept) == set(texts[2:]) - prompted and len(kept) == len(labels)
     assert not {opening_and_continuation(text, 3)[0] for text in kept} & set(prompts)
