@@ -77,6 +77,17 @@ class Pair(Config):
     likeliest answers must not fall. Empty where it is not compared."""
 
 
+class Margins(Config):
+    """Most that a task may lose, by the ending of its figure's name."""
+
+    accuracy: float = Field(default=0.02, ge=0)
+    """Share of the questions."""
+    exact_match: float = Field(default=0.02, ge=0)
+    """Share of the questions."""
+    chrf: float = Field(default=1.0, ge=0)
+    """Points of chrF, of a hundred."""
+
+
 class PromoteConfig(Config):
     """What a release must show before it is put in service."""
 
@@ -85,5 +96,5 @@ class PromoteConfig(Config):
     pairs: dict[str, Pair] = Field(default_factory=dict)
     """Comparisons of two models, each by its name: the 95 % interval of the paired difference, corrected for the number
     of tasks that they are compared on, must lie within the margin."""
-    margins: dict[str, float] = Field(default={"accuracy": 0.02, "exact_match": 0.02, "chrf": 1.0})
-    """Most that a task may lose, by the ending of its figure's name."""
+    margins: Margins = Margins()
+    """Most that a task may lose."""

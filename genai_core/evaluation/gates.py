@@ -80,7 +80,7 @@ def _compare(name: str, config: PromoteConfig, tables: dict[str, Figures], outco
     if pair.against in IN_SERVICE and pair.against not in tables:
         reporter.note(f"{name}: no release is in service yet, so there is none to be held against")
         return
-    for found in differences(name, pair, config.margins, tables, outcomes):
+    for found in differences(name, pair, config.margins.model_dump(), tables, outcomes):
         yield Verdict(f"{name}/{found.figure}", f"{found.figure} of {pair.model} minus {pair.against}", found.decisive,
                       "<=" if found.lower_is_better else ">=", found.bound, found.passed, found.value, found.low,
                       found.high, found.questions)

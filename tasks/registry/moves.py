@@ -12,6 +12,8 @@ from tasks.registry.versions import model_name, registered_model
 from tasks.tracking import client as tracking
 
 PREFIX = "promotion."
+ROLLBACK = "rollback"
+"""The reason of a move that went back."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ def record_move(stage: str, before: str, release: Release, reason: str) -> Move:
     tracking.client().set_registered_model_tag(model_name(stage), f"{PREFIX}{recorded + 1:06d}",
                                                json.dumps(asdict(move)))
     return move
+
+
+def withdrawn(stage: str, version: str) -> Move | None:
+    """The rollback that took a version out of service, unless it has been put back since."""
+    moves = [move for move in history(stage) if version in (move.before, move.after)]
+    last = moves[-1] if moves else None
+    return last if last and last.before == version and last.reason == ROLLBACK else None
 
 
 def history(stage: str) -> list[Move]:

@@ -14,7 +14,7 @@ from genai_core.errors import GateFailed, InputError
 from tasks.catalog import FAMILIES
 from tasks.pipeline import PipelineRun
 from tasks.registry.contents import require_files, versions_beside
-from tasks.registry.moves import Move, history, record_move
+from tasks.registry.moves import ROLLBACK, Move, history, record_move, withdrawn
 from tasks.registry.releases import (
     Release,
     find,
@@ -68,6 +68,7 @@ def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: st
     if champion and champion.digests == draft.digests:
         logger.info("release %s is in service already, with the same models", champion.name)
         return champion
+    _refuse_withdrawn(draft)
     expected = draft.compared_with if compared_with is None else compared_with
     _require_still(expected, champion)
     if approve:
@@ -96,7 +97,7 @@ def promote(reference: str, override: str = "", family: str = "") -> Move | None
     family = _family_of(version)
     with _lock(family):
         champion = in_service(family)
-        draft = _draft_of(family, versions_beside(version, model_stages_of(family), reference), champion)
+        draft = _draft_of(family, versions_beside(version, model_stages_of(family), reference))
         if champion and champion.versions == draft.versions:
             return None
         require_files(draft)
@@ -107,16 +108,28 @@ def promote(reference: str, override: str = "", family: str = "") -> Move | None
 
 
 def rollback(name: str = "", family: str = "") -> Move:
-    """Put the release before the one in service, or the named one, in service. Raises InputError without one."""
+    """Put the release before the one in service, or the named one, in service. Raises InputError without one.
+
+    What is gone back from does not come back by itself: `conclude` refuses the same models until somebody promotes
+    them by the release's name.
+    """
     with _lock(family):
-        release = find(name, family) if name else with_alias(family, "previous")
+        release = find(name, family) if name else _before(family)
         if release is None:
-            raise InputError("no release served before the one in service, so there is nothing to go back to; `genai "
-                             "releases` lists what there is")
-        move = _serve(release, "rollback")
+            raise InputError("no release served before the one in service that was not itself taken out of service, so "
+                             "there is nothing to go back to; `genai releases` lists what there is")
+        move = _serve(release, ROLLBACK)
     if move is None:
         raise InputError(f"release {release.name} is in service already")
     return move
+
+
+def _before(family: str) -> Release | None:
+    """The release that served last before the one in service, of those that no rollback took out of service."""
+    stage, there = release_stage(family), {release.version: release for release in releases(family)}
+    serving = _champion_number(family)
+    return next((there[move.before] for move in reversed(history(stage))
+                 if move.before in there and move.before != serving and not withdrawn(stage, move.before)), None)
 
 
 def repair(family: str = "") -> Release | None:
@@ -136,6 +149,14 @@ def repair_all() -> None:
     for family in ("", *FAMILIES):
         if model_name(release_stage(family)) in there:
             repair(family)
+
+
+def _refuse_withdrawn(draft: Release) -> None:
+    for release in releases(draft.family):
+        move = withdrawn(release_stage(draft.family), release.version)
+        if move and release.digests == draft.digests:
+            raise GateFailed(f"these are the models of release {release.name}, which {move.who} took out of service on "
+                             f"{move.when[:10]}; `genai promote {release.name}` puts it back")
 
 
 def _require_still(expected: str, champion: Release | None) -> None:
@@ -217,8 +238,8 @@ def _draft(run: PipelineRun, champion: Release | None) -> Release:
         flow_run_id=run.flow_run_id, command=run.command)
 
 
-def _draft_of(family: str, numbers: dict[str, str], champion: Release | None) -> Release:
-    """A release of registered versions, from what their tags tell."""
+def _draft_of(family: str, numbers: dict[str, str]) -> Release:
+    """A release of registered versions, from what their tags tell; it was held against no other."""
     found = {stage: read_version(f"models:/{model_name(stage)}/{number}") for stage, number in numbers.items()}
     last = found[list(found)[-1]].tags
     figures: dict[str, float] = {}
@@ -229,7 +250,6 @@ def _draft_of(family: str, numbers: dict[str, str], champion: Release | None) ->
     return Release(
         family, numbers, {stage: version.tags.get("artifact.digest", "") for stage, version in found.items()},
         {stage: version.tags.get("cache.key", "") for stage, version in found.items()},
-        compared_with=champion.name if champion else "", compared_digests=champion.digests if champion else {},
         figures=figures, dvc_md5=last.get("dvc.md5", ""), commit=last.get("git.commit", ""),
         environment=json.loads(last.get("environment", "{}")), flow_run_id=last.get("prefect.flow_run_id", ""),
         command=last.get("command", ""))

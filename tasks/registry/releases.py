@@ -6,14 +6,19 @@ that makes the version; beside them, `release.json` lies in the run that made it
 """
 
 import json
+import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from genai_core.errors import InputError
 from tasks.catalog import family_named, stages_of
 from tasks.registry.versions import model_name, registered_model
 from tasks.tracking import client as tracking
+
+logger = logging.getLogger("tasks")
 
 NAME, FACTS = "release", "release.facts"
 DESCRIPTION = "Releases: each version names the versions of every stage's model that serve together."
@@ -89,14 +94,19 @@ def with_alias(family: str, alias: str) -> Release | None:
     found = next((release for release in releases(family) if release.version == str(number)), None)
     if found is None:
         raise InputError(f"{model_name(stage)}@{alias} names version {number}, which the registry does not have any "
-                         "more; `genai releases` lists those that there are, `genai rollback NAME` puts one in service")
+                         "more or cannot read; `genai releases` lists those that there are, `genai rollback NAME` puts "
+                         "one in service")
     return found
 
 
 def releases(family: str = "") -> list[Release]:
     """All releases, oldest first: by their numbers, since the clocks of two hosts may differ."""
-    found = tracking.client().search_model_versions(f"name='{model_name(release_stage(family))}'")
-    return sorted((_read(entry) for entry in found if FACTS in entry.tags), key=lambda release: int(release.version))
+    readable = [release for entry in _entries(family) if FACTS in entry.tags and (release := _read(entry))]
+    return sorted(readable, key=lambda release: int(release.version))
+
+
+def _entries(family: str) -> Iterable[Any]:
+    return tracking.client().search_model_versions(f"name='{model_name(release_stage(family))}'")
 
 
 def find(name: str, family: str = "") -> Release:
@@ -164,13 +174,26 @@ def _ensure_model(model: str) -> None:
 
 
 def _free_name(family: str, day: datetime) -> str:
-    taken, name, number = {release.name for release in releases(family)}, f"{day:%Y.%m.%d}", 1
+    taken, name, number = {entry.tags.get(NAME) for entry in _entries(family)}, f"{day:%Y.%m.%d}", 1
     while (chosen := name if number == 1 else f"{name}-{number}") in taken:
         number += 1
     return chosen
 
 
-def _read(entry: Any) -> Release:
+def _read(entry: Any) -> Release | None:
+    """The release of a version; None, and a warning, when somebody changed its facts into what is none."""
     known = {field.name for field in fields(Release)}
-    facts = {name: value for name, value in json.loads(entry.tags[FACTS]).items() if name in known}
+    try:
+        facts = {name: value for name, value in json.loads(entry.tags[FACTS]).items() if name in known}
+        stages = [facts[name] for name in ("versions", "digests", "keys")]
+        if not all(isinstance(of_stage, dict) for of_stage in stages):
+            raise ValueError("no versions by stage")
+    except (ValueError, KeyError, AttributeError) as error:
+        _warn_once(f"{entry.name}/{entry.version}: its tag {FACTS} is damaged, so it counts for no release: {error}")
+        return None
     return Release(**{**facts, "name": entry.tags.get(NAME, ""), "version": str(entry.version)})
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logger.warning(text)

@@ -79,7 +79,7 @@ def _home(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_the_client() -> None:
-    for cached in (tracking.client, tracking.experiment_id):
+    for cached in (tracking.client, tracking.experiment_id, releases._warn_once):
         cached.cache_clear()
 
 
@@ -187,6 +187,32 @@ def test_a_rollback_goes_to_the_release_before_or_to_the_named_one(registry):
     assert [move.name for move in happened] == [first.name, second.name, third.name, second.name, first.name]
 
 
+def test_what_was_gone_back_from_does_not_come_back_by_itself(registry):
+    first, second, third = (promotion.conclude(registry.run(content)) for content in "abc")
+    for expected in (second, first):      # one further back each time, not to and fro
+        assert promotion.rollback(family=FAMILY).name == expected.name
+        with pytest.raises(GateFailed, match=rf"release {third.name}.*took out of service.*genai promote {third.name}"):
+            promotion.conclude(registry.run("c"))      # the nightly run, from the cache
+        assert in_service(FAMILY) == expected
+    with pytest.raises(InputError, match="nothing to go back to"):
+        promotion.rollback(family=FAMILY)
+    assert promotion.promote(third.name, family=FAMILY).name == third.name      # a person may
+    assert promotion.conclude(registry.run("c")) == third
+    assert promotion.conclude(registry.run("a")).versions == first.versions      # and no longer in service is not worse
+
+
+@pytest.mark.parametrize("facts", ["{", "[]", "{}", '{"versions": 3, "digests": {}, "keys": {}}'])
+def test_a_release_with_damaged_facts_is_passed_over_with_a_warning(registry, caplog, facts):
+    first, second, third = (promotion.conclude(registry.run(content)) for content in "abc")
+    tracking.client().set_model_version_tag("genai-release-music", second.version, releases.FACTS, facts)
+    assert releases.releases(FAMILY) == [first, third] and "genai-release-music/2: its tag" in caplog.text
+    assert promotion.conclude(registry.run("d")).name == f"{first.name}-4"      # the name is not given again
+    tracking.client().set_model_version_tag("genai-release-music", in_service(FAMILY).version, releases.FACTS, facts)
+    with pytest.raises(InputError, match="cannot read; `genai releases`"):
+        in_service(FAMILY)
+    assert promotion.rollback(first.name, FAMILY).name == first.name == in_service(FAMILY).name
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("", "nothing to go back to"), ("1999.1.1", "there is no release '1999.1.1'; the newest are: "),
     ("serving", "is in service already")])
@@ -263,6 +289,8 @@ def test_a_crash_between_any_two_writes_is_repaired_to_one_release_old_or_new(re
     promotion.conclude(registry.run("1"))
     seen, number = set(), 1
     while True:
+        if step == "rollback" and number > 1 and in_service(FAMILY).version == "1":
+            promotion.promote(releases.releases(FAMILY)[1].name, family=FAMILY)
         old = in_service(FAMILY)
         run = registry.run(f"next {number}")
         done = kill_after(number)
