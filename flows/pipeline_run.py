@@ -28,6 +28,7 @@ from tasks.execution.task import LastStageDone, make
 from tasks.execution.version_data import version_data
 from tasks.language_model import clean
 from tasks.pipeline import PipelineRun
+from tasks.registry.opponent import require_opponent
 from tasks.registry.promotion import repair
 from tasks.stage import Stage
 from tasks.store import records
@@ -140,6 +141,8 @@ def opened(request: Request) -> Iterator[PipelineRun]:
     require_space(workspace, "run")
     live_runs.close_books(workspace)
     repair(request.family)
+    if not run.until:
+        require_opponent(request.family, request.stages, workspace)
     tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": request.preset,
             "command": run.command}
     if parent := parent_of_runs.get():

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.execution.execute import execute
-from tasks.execution.lease import lease
+from tasks.lease import lease
 from tasks.pipeline import PipelineRun, StageRequest
 from tasks.registry import versions
 from tasks.registry.opponent import models_in_service

@@ -32,13 +32,13 @@ def require_files(release: Release) -> None:
     for stage, number in release.versions.items():
         uri = f"models:/{model_name(stage)}/{number}"
         read_version(uri)
-        if lost := _lost(uri):
-            raise InputError(f"{uri}: its files are gone from the registry ({lost}); what is in "
+        if lost := lost_file(uri):
+            raise InputError(f"{uri}: its files are gone from the registry, or cut short ({lost}); what is in "
                              "service stays in service")
 
 
-def _lost(uri: str) -> str:
-    """The first file that is not where the registry says; empty when all are there."""
+def lost_file(uri: str) -> str:
+    """The first file of a version that is not where the registry says, or not whole; empty when all are there."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -47,9 +47,9 @@ def _lost(uri: str) -> str:
             return MANIFEST
         there = {entry.path.removeprefix(f"{folder}/"): entry.file_size for entry in _files(uri, folder)}
         declared = json.loads(_text(uri, f"{folder}/{MANIFEST}"))["files"]
-    except (MlflowException, OSError, ValueError, KeyError) as error:
+        return next((name for name, file in declared.items() if there.get(name) != file["bytes"]), "")
+    except (MlflowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return str(error).splitlines()[0]
-    return next((name for name in declared if name not in there), "")
 
 
 def _model_folder(uri: str) -> str:

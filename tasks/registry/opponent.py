@@ -1,13 +1,15 @@
 """The release that a run is held against, and its models on this machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genai_core.errors import InputError
 from tasks.catalog import find_stage
 from tasks.pipeline import PipelineRun
+from tasks.registry.contents import lost_file
 from tasks.registry.files import fetch_model
 from tasks.registry.releases import Release, find, in_service
+from tasks.registry.versions import model_name
 from tasks.stage import Stage
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import Workspace
@@ -38,6 +40,17 @@ def all_here(release: Release, stage: Stage, workspace: Workspace) -> bool:
     return all(_directory(release, name, workspace).is_dir() for name in stage.in_service.values())
 
 
+def require_opponent(family: str, stages: Sequence[Stage], workspace: Workspace) -> None:
+    """Raises InputError, before anything is made, when a model that the run will be held against is nowhere."""
+    release = in_service(family)
+    if release is None:
+        return
+    for name in (name for stage in stages for name in stage.in_service.values()):
+        here = _directory(release, name, workspace).is_dir()
+        if not here and lost_file(f"models:/{model_name(name)}/{release.versions[name]}"):
+            raise _nowhere(release, name)
+
+
 def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
     """What a stage of a run is held against, which the run notes; nothing before the first release."""
     if not stage.in_service:
@@ -53,10 +66,14 @@ def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
     with store.lock(name, key):
         found = store.find(directory) or fetch_model(workspace, name, key)
     if found is None:
-        raise InputError(f"release {release.name} is in service, but its {name} model {key} is neither here nor in the "
-                         "registry, so nothing can be held against it; `genai rollback NAME` puts another release in "
-                         "service")
+        raise _nowhere(release, name)
     return found
+
+
+def _nowhere(release: Release, name: str) -> InputError:
+    return InputError(f"release {release.name} is in service, but its {name} model {release.keys[name]} is neither "
+                      "here nor in the registry, so nothing can be held against it; `genai rollback NAME` puts another "
+                      "release in service")
 
 
 def _directory(release: Release, name: str, workspace: Workspace) -> Path:

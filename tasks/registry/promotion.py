@@ -12,6 +12,7 @@ from typing import Any
 
 from genai_core.errors import GateFailed, InputError
 from tasks.catalog import FAMILIES
+from tasks.lease import lease
 from tasks.pipeline import PipelineRun
 from tasks.registry.contents import require_files, versions_beside
 from tasks.registry.moves import ROLLBACK, Move, history, record_move, withdrawn
@@ -23,7 +24,6 @@ from tasks.registry.releases import (
     register,
     release_stage,
     releases,
-    with_alias,
 )
 from tasks.registry.versions import (
     directory_of,
@@ -36,7 +36,7 @@ from tasks.registry.versions import (
     tag,
 )
 from tasks.store import records
-from tasks.store.artifacts import Store, read_manifest
+from tasks.store.artifacts import read_manifest
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
@@ -281,7 +281,7 @@ def _told(verdict: dict[str, Any]) -> str:
 
 
 def _lock(family: str) -> Any:
-    return Store.of(Workspace.current()).lock("registry", release_stage(family))
+    return lease(Workspace.current(), "registry", release_stage(family))
 
 
 def _by_hand(override: str) -> str:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 HOLD = """
     import logging, sys, time
     from pathlib import Path
-    from tasks.execution import lease
+    from tasks import lease
     from tasks.store.workspace import Workspace
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     lease.LOOK_SECONDS, lease.LOOKS, lease.BEAT_SECONDS = 0.25, 12, 0.5

@@ -13,7 +13,7 @@ from genai_core.errors import GateFailed, InputError
 from tasks.catalog import family_named
 from tasks.pipeline import PipelineRun
 from tasks.registry import moves, promotion, releases, versions
-from tasks.registry.opponent import all_here, opponent, opposing_models
+from tasks.registry.opponent import all_here, opponent, opposing_models, require_opponent
 from tasks.registry.releases import in_service
 from tasks.store.artifacts import KeyParts
 from tasks.store.workspace import Workspace
@@ -152,12 +152,15 @@ def test_the_models_that_a_run_is_held_against_are_fetched_and_a_lost_one_is_one
     first = promotion.conclude(registry.run("a"))
     stage = replace(family_named(FAMILY).all_stages[-1], in_service={"champion": STAGES[0]})
     shutil.rmtree(registry.workspace.models)
+    require_opponent(FAMILY, [stage], registry.workspace)
     models = opposing_models(first, stage, registry.workspace)
     assert models[STAGES[0]].digest == first.digests[STAGES[0]] and all_here(first, stage, registry.workspace)
     shutil.rmtree(registry.workspace.models)
     shutil.rmtree(registry.workspace.root / "mlartifacts")
     with pytest.raises(InputError, match=f"release {first.name} is in service, but its {STAGES[0]} model .* neither"):
         opposing_models(first, stage, registry.workspace)
+    with pytest.raises(InputError, match=f"release {first.name} is in service, but its {STAGES[0]} model .* neither"):
+        require_opponent(FAMILY, [stage], registry.workspace)      # which a run asks before its first stage
     assert in_service(FAMILY) == first
 
 
@@ -225,10 +228,12 @@ def test_a_rollback_that_cannot_be_done_says_so_and_moves_nothing(registry, name
 
 def test_a_release_whose_files_are_gone_does_not_come_into_service(registry):
     first, second = (promotion.conclude(registry.run(content)) for content in "ab")
-    for lost in (registry.workspace.root / "mlartifacts" / "tune_lstm" / first.keys["tune_lstm"]).rglob("weights"):
-        lost.unlink()
-    with pytest.raises(InputError, match=r"genai-tune-lstm/1: its files are gone from the registry \(weights\)"):
-        promotion.rollback(family=FAMILY)
+    files = registry.workspace.root / "mlartifacts" / "tune_lstm" / first.keys["tune_lstm"]
+    for lose in (lambda weights: weights.write_bytes(b""), Path.unlink):
+        for weights in files.rglob("weights"):
+            lose(weights)
+        with pytest.raises(InputError, match=r"genai-tune-lstm/1: its files are gone .*, or cut short \(weights\)"):
+            promotion.rollback(family=FAMILY)
     assert in_service(FAMILY) == second and registry.aliases() == second.versions
 
 

@@ -1,11 +1,12 @@
-"""The right to make a key, one host at a time: hosts that share a Prefect server do not train the same model twice.
+"""The right to make a key or to move a release, one host at a time, of those that share a Prefect server.
 
 A lease is a variable on the server, whose name can be taken once. Its holder changes its value every few seconds; one
 that has been read unchanged for a minute belongs to a holder that died. No clock is compared with another: whoever
 waits counts its own looks. A lease lives through a restart of the server, which Prefect's concurrency limits do not
 (their leases lie in the server's memory, the slots that they took in its database: docs/LOG.md).
 
-When the server does not answer, the stage is made without a lease: two hosts then work in vain, and nothing breaks.
+When the server does not answer, the work is done without a lease: two hosts may then train the same model in vain, or
+the later of two releases come into service without having been held against the earlier one.
 """
 
 import hashlib
@@ -43,6 +44,9 @@ def lease(workspace: Workspace, stage: str, key: str) -> Iterator[None]:
     """
     folder = workspace.hidden / "locks"
     with locks.lock(folder / f"lease-{stage}-{key}.lock", f"{stage} {key}"):
+        if not _has_server():
+            yield
+            return
         taken = _Lease(f"genai_lease_{stage}_{key}".lower(), f"{stage} {key}", _place(folder))
         with tracking.told(f"no lease for {taken.what}, another host may make it too"):
             taken.take()
@@ -139,6 +143,13 @@ def _gone_is_well() -> Iterator[None]:
     except HTTPStatusError as error:
         if error.response.status_code != codes.NOT_FOUND:
             raise
+
+
+def _has_server() -> bool:
+    """Whether there is a server to ask: without an address the client would start one of its own."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None
 
 
 def _client() -> Any:
