@@ -6,6 +6,7 @@ The address and the key are secrets of the block, encrypted in Prefect's databas
 import time
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlparse
 
 from genai_core.errors import InputError
 from tasks.tracking.stall import STALLED
@@ -58,8 +59,9 @@ def _webhook(url: str) -> tuple[Any, Any]:
     from prefect.blocks.webhook import Webhook
     from prefect.events.actions import CallWebhook
 
-    if not url.startswith(("http://", "https://")):
-        raise InputError("--webhook: the address begins with http:// or https://")
+    parsed = urlparse(url)
+    if parsed.scheme not in ("http", "https") or not parsed.hostname:
+        raise InputError("--webhook: the address begins with http:// or https:// and names a host")
     block: Any = Webhook(method="POST", url=url, headers={"Content-Type": "application/json"})
     identity = block.save(BLOCK, overwrite=True)
 

@@ -50,6 +50,10 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
     if not wanted:
         raise InputError(f"promote.pairs.{name}: {pair.model} and {pair.against} have no figure in common that it "
                          "compares")
+    for figure in _asked(pair, margins, a, b):
+        for column, known in ((pair.model, b), (pair.against, a)):
+            if not any(have.startswith(figure) for have in known):
+                raise InputError(f"promote.pairs.{name}: {column} has no figure {figure}, which is to be compared")
     confidence = 1 - 0.05 / max(1, len(tasks))
     found = []
     for figure, bound in wanted.items():
@@ -61,6 +65,13 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
         low, high = difference_interval(first, second, paired=True, centre=value, confidence=confidence)
         found.append(Difference(figure, value, low, high, len(first[0]), figure.startswith("bits_per_byte"), bound))
     return found
+
+
+def _asked(pair: Pair, margins: dict[str, float], a: dict[str, Outcomes], b: dict[str, Outcomes]) -> list[str]:
+    """The figures that both must have: the bounds of the pair, and each task that one of them has."""
+    tasks = [figure for figure in [*a, *b] if pair.tasks and figure.endswith(tuple(margins))]
+    return tasks + ["bits_per_byte/"] * (pair.bits_per_byte is not None) + ["gold_reward"] * (
+        pair.gold_reward is not None)
 
 
 def _other_bounds(pair: Pair, outcomes: dict[str, Outcomes]) -> Iterator[tuple[str, float]]:

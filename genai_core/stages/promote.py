@@ -12,7 +12,7 @@ from typing import Any
 from genai_core.config.release import EvaluateConfig, PromoteConfig
 from genai_core.context import Context, Reporter, Result
 from genai_core.data.tokenizer import load_tokenizer
-from genai_core.evaluation.gates import figures_by_stage, judge
+from genai_core.evaluation.gates import check_gates, figures_by_stage, judge
 from genai_core.evaluation.language_model import Evaluated, add_bits_per_byte, evaluate_language_model
 from genai_core.evaluation.questions import HeldOutText, choose_questions, encoded_again, held_out_text
 from genai_core.hardware import choose_device
@@ -27,6 +27,8 @@ def run(config: PromoteConfig, *, evaluate: Path, rlhf: Path, quantize: Path, to
     `champion` is its quantized model and `champion_base` its base model; None where no release is in service yet.
     Raises InputError for a gate on a figure that does not exist.
     """
+    figures = figures_by_stage(evaluate, {"rlhf": rlhf, "quantize": quantize})
+    check_gates(config, figures)      # a gate that cannot be judged ends the stage before its long part
     tables, outcomes = _read(evaluate / "evaluation.json"), _read(evaluate / "outcomes.json")
     if champion and champion_base:
         columns = _evaluate_champion(questions, champion, champion_base, tokens, cleaned, opening_words,
@@ -35,7 +37,6 @@ def run(config: PromoteConfig, *, evaluate: Path, rlhf: Path, quantize: Path, to
         outcomes |= {name: column.outcomes for name, column in columns.items()}
         text = json.dumps({name: asdict(column) for name, column in columns.items()}) + "\n"
         (out_dir / "champion.json").write_text(text, encoding="utf-8")
-    figures = figures_by_stage(evaluate, {"rlhf": rlhf, "quantize": quantize})
     return judge(config, figures, tables, outcomes, out_dir, context.reporter)
 
 

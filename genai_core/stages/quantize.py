@@ -52,7 +52,8 @@ def run(config: QuantizeConfig, *, model: Path, tokens: Path, cleaned: Path, mix
 
     metrics |= bits_per_byte(full, "float32")
     rows = calibration_rows(mixture, load_tokenizer(model), cleaned, opening_words, config.calibration_tokens)
-    calibration = [rows.take(batch, cpu) for batch in np.split(np.arange(len(rows.ids)), range(16, len(rows.ids), 16))]
+    calibration = [rows.take(np.arange(first, min(first + 16, len(rows.ids))), cpu)
+                   for first in range(0, len(rows.ids), 16)]
     for done, (name, bits) in enumerate(FORMATS.items(), start=1):
         quantize_to_directory(full, bits, config.int4_group_size, model, out_dir / name, calibration)
         quantized = load_quantized(out_dir / name, cpu)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genai_core.errors import InputError
 from tasks.catalog import FAMILIES, stages_of
 from tasks.execution import live_runs
 from tasks.registry import retention
 from tasks.registry.retention import Version
 from tasks.store import dvc, objects, records
 from tasks.store.artifacts import MANIFEST, Damaged, Store, read_manifest
+from tasks.store.remote import without_credentials
 from tasks.store.workspace import Workspace
 
 PLACES = ("artifacts", "checkpoints", "reports", "DVC cache", "DVC remote", "MLflow")
@@ -93,6 +95,7 @@ def _find(workspace: Workspace, policy: Policy) -> list[Garbage]:
     going = [version for version in every if not version.stays and (policy.shared or _is_own(version, workspace))]
     staying = [version for version in every if version not in going]
     artifacts = _artifacts(workspace)
+    _require_its_registry(workspace, every, artifacts)
     kept = _held(artifacts, {version.digest for version in staying}) | _in_git_history(workspace, artifacts)
     kept |= {path for path in artifacts if records.last_used(workspace, path.parent.name, path.name) > policy.oldest}
     kept = _with_inputs(kept, artifacts)
@@ -111,6 +114,14 @@ def _find(workspace: Workspace, policy: Policy) -> list[Garbage]:
     found += _nobodys_models(workspace, policy)
     found += _objects(workspace, policy, set(old), kept, {version.dvc_md5 for version in staying})
     return sorted(found, key=lambda entry: -entry.bytes)
+
+
+def _require_its_registry(workspace: Workspace, versions: list[Version], artifacts: dict[Path, dict[str, Any]]) -> None:
+    """Raises InputError when the registry knows none of the models here, so that it is hardly theirs."""
+    digests = {manifest["digest"] for path, manifest in artifacts.items() if workspace.models in path.parents}
+    if digests and not digests & {version.digest for version in versions}:
+        raise InputError(f"gc: the registry at {without_credentials(workspace.tracking_uri)} knows none of the models "
+                         "here, so what may go cannot be told; is MLFLOW_TRACKING_URI right?")
 
 
 def _is_own(version: Version, workspace: Workspace) -> bool:

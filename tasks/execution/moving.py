@@ -1,10 +1,12 @@
 """A workspace that was alone joins a team: all that it has goes to the configured servers and remote."""
 
+import socket
 from collections.abc import Callable
 
 from genai_core.errors import InputError
 from tasks.catalog import FAMILIES, stages_of
-from tasks.registry import versions
+from tasks.registry import promotion, versions
+from tasks.registry.releases import Release, in_service_at
 from tasks.stage import Stage
 from tasks.store import dvc, published
 from tasks.store.artifacts import Artifact, Store
@@ -12,7 +14,8 @@ from tasks.store.workspace import Workspace
 
 
 def publish_workspace(workspace: Workspace, tell: Callable[[str], None]) -> int:
-    """Publish every whole artifact here, and register every model; the number of artifacts.
+    """Publish every whole artifact here, and register every model; the number of artifacts. Where the registry has no
+    release in service, the one that is in service here comes into service there too.
 
     What is there already is left alone, so that a repeated call goes on where one was cut short. Raises InputError when
     a server or the remote refuses.
@@ -31,7 +34,21 @@ def publish_workspace(workspace: Workspace, tell: Callable[[str], None]) -> int:
             done += 1
     if md5 := dvc.current_md5(workspace):
         published.publish_list(workspace, md5)
+    for release in _own_releases(workspace):
+        if there := promotion.adopt(release, f"published as release {release.name} of {socket.gethostname()}"):
+            tell(f"release {release.name}: in service as {there.name}, which the next run is held against")
     return done
+
+
+def _own_releases(workspace: Workspace) -> list[Release]:
+    """What is in service by the workspace's own database, where the registry is another one now."""
+    import mlflow
+
+    database = f"sqlite:///{workspace.root / 'mlflow.db'}"
+    if database == workspace.tracking_uri or not (workspace.root / "mlflow.db").is_file():
+        return []
+    client = mlflow.MlflowClient(database, database)
+    return [release for family in ("", *FAMILIES) if (release := in_service_at(client, family))]
 
 
 def _stages() -> list[Stage]:

@@ -1,6 +1,5 @@
 """Versioning the datasets: the remote gets those of a run, and `data.dvc` names them."""
 
-import json
 from typing import Any
 
 from prefect import task
@@ -8,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.pipeline import PipelineRun
-from tasks.store import dvc, published
+from tasks.store import dvc, published, records
 from tasks.store.artifacts import Artifact
 from tasks.store.disk import clear_error_when_full
 from tasks.store.workspace import Workspace
@@ -20,13 +19,12 @@ from tasks.tracking.events import announce
 def _version(workspace: Workspace, datasets: list[Artifact]) -> Any:
     """The md5 of the datasets; nothing is done when `data.dvc` names just these and the remote has them."""
     record = workspace.hidden / "records" / "version_data" / f"{'-'.join(artifact.key for artifact in datasets)}.json"
-    known = json.loads(record.read_text(encoding="utf-8"))["md5"] if record.is_file() else None
+    known = records.read_json(record).get("md5")
     if known and known == dvc.current_md5(workspace) and published.all_known(workspace, datasets):
         return Completed(name="Cached", data=known)
     with clear_error_when_full(workspace, "version_data"):
         md5 = published.name_datasets(workspace, datasets)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({"md5": md5}) + "\n", encoding="utf-8")
+        records.write_json(record, {"md5": md5})
     return md5
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
 from tasks.catalog import model_stages
-from tasks.registry.releases import Release
 from tasks.registry.versions import model_name, registered_model
 from tasks.tracking import client as tracking
 
@@ -33,10 +32,10 @@ class Move:
     """Name of the release that it moved to."""
 
 
-def record_move(stage: str, before: str, release: Release, reason: str) -> Move:
+def record_move(stage: str, before: str, after: str, reason: str, name: str, figures: dict[str, float]) -> Move:
     """Record a move that is about to be made: one that was cut short is then known, or passed over."""
     move = Move(datetime.now(UTC).isoformat(timespec="milliseconds"), f"{_user()}@{socket.gethostname()}", stage,
-                "champion", before, release.version, reason, release.figures, release.name)
+                "champion", before, after, reason, figures, name)
     recorded = sum(name.startswith(PREFIX) for name in registered_model(stage).tags)
     tracking.client().set_registered_model_tag(model_name(stage), f"{PREFIX}{recorded + 1:06d}",
                                                json.dumps(asdict(move)))
@@ -50,13 +49,18 @@ def withdrawn(stage: str, version: str) -> Move | None:
     return last if last and last.before == version and last.reason == ROLLBACK else None
 
 
-def history(stage: str) -> list[Move]:
-    """The recorded moves of a registered model's champion, oldest first; of releases, those that came to pass."""
+def recorded_moves(stage: str) -> list[Move]:
+    """Every recorded move, oldest first, also one that a crash prevented."""
     model = registered_model(stage)
     tags = model.tags if model else {}
     known = {field.name for field in fields(Move)}
     moves = [json.loads(value) for name, value in sorted(tags.items()) if name.startswith(PREFIX)]
-    recorded = [Move(**{name: value for name, value in move.items() if name in known}) for move in moves]
+    return [Move(**{name: value for name, value in move.items() if name in known}) for move in moves]
+
+
+def history(stage: str) -> list[Move]:
+    """The recorded moves of a registered model's champion, oldest first; of releases, those that came to pass."""
+    model, recorded = registered_model(stage), recorded_moves(stage)
     if stage in model_stages():
         return recorded
     happened: list[Move] = []

@@ -28,6 +28,7 @@ from tasks.registry.releases import (
 from tasks.registry.versions import (
     directory_of,
     figures_of,
+    find_version,
     key_figures,
     model_name,
     read_version,
@@ -132,6 +133,23 @@ def _before(family: str) -> Release | None:
                  if move.before in there and move.before != serving and not withdrawn(stage, move.before)), None)
 
 
+def adopt(release: Release, reason: str) -> Release | None:
+    """Put the release of another registry in service here, with the versions that its models have here; None where one
+    is in service already. Raises InputError when a model of it is not registered here."""
+    with _lock(release.family):
+        if in_service(release.family):
+            return None
+        found = {stage: find_version(stage, key, release.digests[stage]) for stage, key in release.keys.items()}
+        if missing := [stage for stage, version in found.items() if version is None]:
+            raise InputError(f"release {release.name}: its models of {', '.join(missing)} are not registered here")
+        run_id = tracking.start_parent_run(f"published · release {release.name}", {}, {"published.from": release.name})
+        here = register(replace(release, versions={stage: str(version.version) for stage, version in found.items()},
+                                compared_with="", compared_digests={}), run_id)
+        tracking.end_run(run_id, "FINISHED")
+        _serve(here, reason)
+        return here
+
+
 def repair(family: str = "") -> Release | None:
     """The release in service, after the aliases that follow it were set right where a crash had left them behind."""
     if _champion_number(family) == "":
@@ -173,9 +191,10 @@ def _serve(release: Release, reason: str) -> Move | None:
         _follow(release.family)
         return None
     require_files(release)
-    move = record_move(stage, before, release, reason)
+    move = record_move(stage, before, release.version, reason, release.name, release.figures)
     set_alias(stage, "champion", release.version)
     _follow(release.family)
+    logger.info("release %s is in service: %s", release.name, reason)
     return move
 
 

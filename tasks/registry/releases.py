@@ -15,6 +15,7 @@ from typing import Any
 
 from genai_core.errors import InputError
 from tasks.catalog import family_named, stages_of
+from tasks.registry.moves import recorded_moves
 from tasks.registry.versions import model_name, registered_model
 from tasks.tracking import client as tracking
 
@@ -82,7 +83,22 @@ def model_stages_of(family: str) -> tuple[str, ...]:
 
 def in_service(family: str = "") -> Release | None:
     """The release that serves; None before the first one. Raises InputError when the registry has lost it."""
-    return with_alias(family, "champion")
+    stage = release_stage(family)
+    found = with_alias(family, "champion")
+    moves = recorded_moves(stage) if found is None else []
+    if moves and moves[-1].after not in {str(entry.version) for entry in _entries(family)}:
+        raise InputError(f"{model_name(stage)} has no champion any more: version {moves[-1].after}, release "
+                         f"{moves[-1].name}, was in service and is gone from the registry; `genai rollback NAME` puts "
+                         "another one in service, which the next run is then held against")
+    return found
+
+
+def in_service_at(client: Any, family: str) -> Release | None:
+    """The release that serves in another registry, by its client."""
+    name = model_name(release_stage(family))
+    model = next(iter(client.search_registered_models(f"name='{name}'")), None)
+    number = model.aliases.get("champion") if model else None
+    return _read(client.get_model_version(name, number)) if number else None
 
 
 def with_alias(family: str, alias: str) -> Release | None:
@@ -174,7 +190,9 @@ def _ensure_model(model: str) -> None:
 
 
 def _free_name(family: str, day: datetime) -> str:
-    taken, name, number = {entry.tags.get(NAME) for entry in _entries(family)}, f"{day:%Y.%m.%d}", 1
+    taken = {entry.tags.get(NAME) for entry in _entries(family)}
+    taken |= {move.name for move in recorded_moves(release_stage(family))}      # also of one that was deleted
+    name, number = f"{day:%Y.%m.%d}", 1
     while (chosen := name if number == 1 else f"{name}-{number}") in taken:
         number += 1
     return chosen

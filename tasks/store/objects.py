@@ -5,11 +5,13 @@ DVC's own garbage collection knows data.dvc alone; what hosts share by key has l
 
 import json
 import os
+import re
 from pathlib import Path
 
 from tasks.store.workspace import Workspace
 
 ROOT = Path("files", "md5")
+_MD5 = re.compile(r"\bmd5: *['\"]?([0-9a-f]{32}(?:\.dir)?)")
 
 
 def cache_folder(workspace: Workspace) -> Path:
@@ -43,10 +45,21 @@ def versions_of_data(workspace: Workspace) -> set[str]:
     return set().union(*map(_md5_in, (workspace.hidden / "records" / "version_data").glob("*.json")))
 
 
+def named_by_others(workspace: Workspace) -> set[str]:
+    """Every md5 in the .dvc files and the dvc.lock of the workspace, beside data.dvc: data that somebody versioned with
+    DVC by hand."""
+    files = [path for pattern in ("*.dvc", "dvc.lock") for path in workspace.root.rglob(pattern)
+             if path.is_file() and path != workspace.root / "data.dvc"]
+    return {md5 for path in files for md5 in _MD5.findall(path.read_text(encoding="utf-8", errors="replace"))}
+
+
 def unneeded(workspace: Workspace, folder: Path, dropped: set[str], oldest: float) -> list[Path]:
-    """The lists that are dropped, what tells of them, and every file older than `oldest` that no other list names."""
+    """The lists that are dropped, what tells of them, and every file older than `oldest` that no other list names, nor
+    a .dvc file of somebody's own."""
+    others = named_by_others(workspace)
+    dropped = dropped - others
     files = {f"{path.parent.name}{path.name}": path for path in (folder / ROOT).glob("??/*") if path.is_file()}
-    named: set[str] = set()
+    named = set(others)
     for md5, path in files.items():
         if path.suffix == ".dir" and md5 not in dropped:
             named |= {entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}

@@ -5,6 +5,7 @@ Each is written at once and last, so whoever finds it finds the files.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.store import dvc, records
 from tasks.store.artifacts import Artifact, Store, read_manifest
-from tasks.store.remote import Remote, remote_of
+from tasks.store.remote import Remote, RemoteRefuses, remote_of
 from tasks.store.workspace import Workspace
+
+logger = logging.getLogger("tasks")
 
 
 class Entry(BaseModel):
@@ -118,13 +121,23 @@ def read_file(workspace: Workspace, entry: Entry, name: str) -> bytes | None:
 
 
 def all_known(workspace: Workspace, artifacts: list[Artifact]) -> bool:
-    """Whether every artifact is known to be on the remote; nobody is asked."""
+    """Whether every artifact is on the remote, as far as is known where it does not answer."""
     with dvc.remote(workspace) as remote:
-        return all(_is_known(workspace, artifact, remote) for artifact in artifacts)
+        try:
+            return all(_is_there(workspace, artifact, remote, tries=1) for artifact in artifacts)
+        except RemoteRefuses as silent:
+            logger.warning("whether the remote still has the datasets is not known: %s", silent)
+            return all(_was_brought(workspace, artifact, remote) for artifact in artifacts)
 
 
-def _is_known(workspace: Workspace, artifact: Artifact, remote: Remote) -> bool:
-    """Whether an artifact with these bytes was brought to this remote, or came from it."""
+def _is_there(workspace: Workspace, artifact: Artifact, remote: Remote, tries: int | None = None) -> bool:
+    """Whether an artifact with these bytes was brought to this remote, or came from it, and has not been wiped since.
+    """
+    return (_was_brought(workspace, artifact, remote)
+            and _entry(remote, "artifacts", artifact.stage, artifact.key, tries) is not None)
+
+
+def _was_brought(workspace: Workspace, artifact: Artifact, remote: Remote) -> bool:
     known = _known(workspace, artifact.stage, artifact.key)
     return known.get("digest") == artifact.digest and remote.identity in known.get("remotes", [])
 
@@ -134,7 +147,7 @@ def _publish(workspace: Workspace, opened: Any, remote: Remote, artifact: Artifa
     same = known.get("digest") == artifact.digest
     tree = dvc.remember(workspace, opened, artifact, known["md5"] if same else "")
     md5 = str(tree.hash_info.value)
-    if _is_known(workspace, artifact, remote):
+    if _is_there(workspace, artifact, remote):
         return md5
     dvc.send(opened, remote, f"{artifact.stage} {artifact.key}", md5)
     entry = Entry(md5=md5, manifest=read_manifest(artifact.directory(workspace)),
@@ -160,17 +173,11 @@ def _entry(remote: Remote, folder: str, stage: str, name: str, tries: int | None
 
 def _known(workspace: Workspace, stage: str, key: str) -> dict[str, Any]:
     """What this workspace knows of an artifact's way to remotes."""
-    try:
-        return json.loads((workspace.hidden / "published" / stage / f"{key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return records.read_json(workspace.hidden / "published" / stage / f"{key}.json")
 
 
 def _remember(workspace: Workspace, artifact: Artifact, md5: str, remote: str) -> None:
     path = workspace.hidden / "published" / artifact.stage / f"{artifact.key}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     known = _known(workspace, artifact.stage, artifact.key)
     remotes = set(known.get("remotes", [])) if known.get("digest") == artifact.digest else set()
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps({"digest": artifact.digest, "md5": md5, "remotes": sorted(remotes | {remote})}))
-    scratch.replace(path)
+    records.write_json(path, {"digest": artifact.digest, "md5": md5, "remotes": sorted(remotes | {remote})})

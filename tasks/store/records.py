@@ -25,19 +25,29 @@ def _path(workspace: Workspace, stage: str, key: str) -> Path:
 def write_record(workspace: Workspace, artifact: Artifact, values: dict[str, Any]) -> None:
     """Add `values` to the record of an artifact."""
     path = _path(workspace, artifact.stage, artifact.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record = read_record(workspace, artifact.stage, artifact.key) | values
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_json(path, read_json(path) | values)
 
 
 def read_record(workspace: Workspace, stage: str, key: str) -> dict[str, Any]:
     """The record, or an empty one for an artifact that was fetched or whose record is unreadable."""
+    return read_json(_path(workspace, stage, key))
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a small document at once, in place of an earlier one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small document, or an empty one where it is missing or unreadable."""
     try:
-        return json.loads(_path(workspace, stage, key).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def mark_used(workspace: Workspace, artifact: Artifact) -> None:

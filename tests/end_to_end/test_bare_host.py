@@ -77,8 +77,12 @@ def test_a_workspace_that_was_alone_joins_the_servers_of_a_team(finished, tmp_pa
     record = next((home.root / ".genai" / "records" / "reward").glob("*.json"))
     made = json.loads(record.read_text())
     next((home.root / ".genai" / "records" / "quantize").glob("*.json")).unlink()      # nobody knows its maker
-    for _ in range(2):
-        assert "10 artifacts are published" in home.genai("publish").stdout
+    told = [home.genai("publish").stdout for _ in range(2)]
+    assert all("10 artifacts are published" in words for words in told)
+    (own,) = json.loads(Home(home.root).genai("releases", "--json").stdout)
+    (release,) = json.loads(home.genai("releases", "--json").stdout)
+    assert f"release {own['name']}: in service as {release['name']}" in told[0] and "in service as" not in told[1]
+    assert release["state"] == "in service" and set(release["versions"].values()) == {"1"}
     rows = {row["stage"]: row for row in home.models()}
     assert [row["version"] for row in rows.values()] == [1] * 5
     assert rows["rlhf"]["parent"] == "models:/genai-instruct/1" and rows["rlhf"]["commit"] == made["commit"]

@@ -125,10 +125,30 @@ def test_a_first_release_has_no_champion_and_says_so(recorder):
     ("promote.pairs.rlhf-keeps.against", "instructt", "promote.pairs.rlhf-keeps.against instructt is none of base, "),
     ("promote.gates.int8-size.figure", "int9/size", "promote.gates.int8-size: there can be no figure int9/size"),
     ("promote.margins.accuracy", "much", "promote.margins.accuracy"),
+    ("promote.margins.acuracy", 0.01, "promote.margins.acuracy"),
 ])
 def test_a_gate_that_can_never_be_judged_ends_the_run_before_it_begins(override, value, message):
     with pytest.raises(InputError, match=message):
         load_pipeline("laptop", {override: value})
+
+
+def test_tightening_one_margin_leaves_the_others():
+    margins = load_pipeline("laptop", {"promote.margins.accuracy": 0.01}).promote.margins
+    assert (margins.accuracy, margins.exact_match, margins.chrf) == (0.01, 0.02, 1.0)
+
+
+@pytest.mark.parametrize(("pair", "lost"), [
+    (Pair(model="rlhf", against="instruct"), CHRF),
+    (Pair(model="rlhf", against="instruct", bits_per_byte=0.1), BITS),
+    (Pair(model="rlhf", against="instruct", gold_reward=0.1), "gold_reward"),
+])
+@pytest.mark.parametrize("loser", ["instruct", "rlhf"])
+def test_a_figure_that_one_of_two_models_lacks_is_an_error_and_not_a_pass(recorder, pair, lost, loser):
+    models = {name: {ACCURACY: answers(0.7), CHRF: answers(0.3), BITS: stretches(2.0), "gold_reward": answers(0.5)}
+              for name in ("instruct", "rlhf")}
+    del models[loser][lost]
+    with pytest.raises(InputError, match=f"promote.pairs.keeps: {loser} has no figure {lost[:11]}"):
+        judged(recorder, pair, **models)
 
 
 @pytest.mark.parametrize(("pair", "message"), [

@@ -169,3 +169,32 @@ def test_what_a_run_took_between_listing_and_removing_stays(workspace):
         remove(workspace, policy, [listed])
     records.mark_used(workspace, data)
     assert remove(workspace, policy, [listed]) == [] and Store(workspace).find(data.directory(workspace))
+
+
+def test_what_somebody_versioned_by_hand_stays(workspace, two):
+    own, folder = workspace.root / "mine.txt", workspace.root / "papers"
+    own.write_text("mine")
+    folder.mkdir()
+    (folder / "paper.txt").write_text("a paper")
+    with Repo(str(workspace.root)) as repository:
+        for path in (own, folder):
+            repository.add(str(path))
+    for file in (workspace.root / ".dvc" / "cache").rglob("*"):
+        os.utime(file, (time.time() - 30 * 86400,) * 2)
+    policy = Policy(days=0, keep=0)
+    remove(workspace, policy, find_garbage(workspace, policy))
+    own.unlink()
+    shutil.rmtree(folder)
+    with Repo(str(workspace.root)) as repository:
+        repository.checkout([f"{own}.dvc", f"{folder}.dvc"], force=True)
+    assert own.read_text() == "mine" and (folder / "paper.txt").read_text() == "a paper"
+
+
+def test_a_registry_that_knows_no_model_here_judges_none(workspace, two, database, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other") / "mlflow.db"
+    shutil.copy(database, other)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{other}")
+    tracking.client.cache_clear()
+    with pytest.raises(InputError, match=r"knows none of the models here.*is MLFLOW_TRACKING_URI right\?"):
+        find_garbage(workspace, Policy(days=0, keep=0))

@@ -73,6 +73,22 @@ def test_another_remote_gets_everything_although_the_first_one_has_it(hosts, tmp
     assert published.fetch(bob, "clean", "dataset", artifact.key) == artifact
 
 
+def test_a_remote_that_was_wiped_gets_everything_again(hosts, tmp_path, impatient, monkeypatch):
+    ann, bob = hosts
+    artifact = commit(ann)
+    published.name_datasets(ann, [artifact])
+    shutil.rmtree(tmp_path / "remote")
+    assert not published.all_known(ann, [artifact])
+    published.publish(ann, [artifact])
+    assert published.all_known(ann, [artifact]) and published.fetch(bob, "clean", "dataset", artifact.key) == artifact
+    monkeypatch.setattr(remotes.Remote, "read_json", refuse)
+    assert published.all_known(ann, [artifact])      # a remote that is silent for a while stops no cached run
+
+
+def refuse(*arguments, **named):
+    raise RemoteRefuses("read: the remote does not answer")
+
+
 def test_what_is_damaged_in_the_cache_comes_from_the_remote(hosts):
     ann, _ = hosts
     artifact = commit(ann)

@@ -190,6 +190,31 @@ def test_a_rollback_goes_to_the_release_before_or_to_the_named_one(registry):
     assert [move.name for move in happened] == [first.name, second.name, third.name, second.name, first.name]
 
 
+def test_a_champion_that_was_deleted_is_no_first_release(registry):
+    first, second = (promotion.conclude(registry.run(content)) for content in "ab")
+    tracking.client().delete_model_version("genai-release-music", second.version)
+    for asked in (lambda: in_service(FAMILY), lambda: promotion.conclude(registry.run("c"))):
+        with pytest.raises(InputError, match=rf"version 2, release {second.name}, was in service and is gone"):
+            asked()
+    assert promotion.rollback(first.name, FAMILY).name == first.name
+    assert promotion.conclude(registry.run("c")).name == f"{first.name}-3"      # the deleted one's name is not reused
+
+
+def test_releases_keep_their_order_when_the_clock_of_a_host_is_behind(registry, monkeypatch):
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2020, 1, 1, tzinfo=tz)
+
+    first = promotion.conclude(registry.run("a"))
+    monkeypatch.setattr(releases, "datetime", Behind)
+    monkeypatch.setattr(moves, "datetime", Behind)
+    second = promotion.conclude(registry.run("b"))
+    assert (second.name, second.compared_with) == ("2020.01.01", first.name)
+    assert releases.releases(FAMILY) == [first, second] and in_service(FAMILY) == second
+    assert promotion.rollback(family=FAMILY).name == first.name
+
+
 def test_what_was_gone_back_from_does_not_come_back_by_itself(registry):
     first, second, third = (promotion.conclude(registry.run(content)) for content in "abc")
     for expected in (second, first):      # one further back each time, not to and fro

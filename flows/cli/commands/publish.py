@@ -9,7 +9,8 @@ def publish() -> None:
     """Bring everything of this workspace to the configured servers: models to MLFLOW_TRACKING_URI, datasets and reports
     to GENAI_DVC_REMOTE.
 
-    What is there already is left alone. `champion` does not move: the next run holds the gates.
+    What is there already is left alone. Where nothing is in service there yet, the release that is in service here
+    comes into service, and the next run is held against it.
     """
     from tasks.execution.moving import publish_workspace, require_servers
 
