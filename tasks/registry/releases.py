@@ -42,7 +42,8 @@ class Release:
     version: str = ""
     """Its number as a version of the registered model of releases."""
     compared_with: str = ""
-    """Name of the release that was in service, which this one was held against; empty for a first one."""
+    """Name of the release that was in service when this one was judged: a language model is held against it, another
+    family's release replaces it when its gates pass. Empty for a first one, and for one that was promoted by hand."""
     compared_digests: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     """Figures worth comparing, as `stage/figure`."""
