@@ -18,6 +18,7 @@ from tasks.registry.opponent import models_in_service
 from tasks.stage import Stage
 from tasks.store import checkpoints, published, records
 from tasks.store.artifacts import Artifact
+from tasks.store.disk import clear_error_when_full
 from tasks.tracking.events import announce
 
 
@@ -43,7 +44,8 @@ def make(run: PipelineRun, stage: Stage) -> Artifact:
     named = execute_stage.with_options(name=stage.name, description=stage.describe)
     here = run.store.find(directory) and not request.force
     # until others can fetch it, which a registered model can be
-    with nullcontext() if here else lease(run.workspace, stage.name, request.parts.key):
+    with (clear_error_when_full(run.workspace, stage.name),
+          nullcontext() if here else lease(run.workspace, stage.name, request.parts.key)):
         state = named(request, return_state=True)
         if not state.is_completed():
             announce("finished", stage.name, state=state.name)

@@ -43,6 +43,10 @@ from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
 
+class OtherChampion(GateFailed):
+    """Another release came into service than the one that the gates held a run against."""
+
+
 Approve = Callable[[Release], str]
 """Asks a person about a release that is to be put in service and tells who said yes; raises GateFailed for a no."""
 
@@ -52,7 +56,7 @@ def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: st
 
     `compared_with` names the release that the gates held the run against; by default it is the one in service. Nothing
     is moved when the release in service holds the same bytes. Raises GateFailed with the gate, the figure and the
-    bound, and when another release came into service in the meantime.
+    bound, and OtherChampion when another release came into service in the meantime.
     """
     verdicts = _verdicts(run)
     failed = [verdict for verdict in verdicts if not verdict.get("passed")]
@@ -180,8 +184,8 @@ def _refuse_withdrawn(draft: Release) -> None:
 def _require_still(expected: str, champion: Release | None) -> None:
     serving = champion.name if champion else ""
     if serving != expected:
-        raise GateFailed(f"the release in service changed during this run, from {expected or 'none'} to "
-                         f"{serving or 'none'}: run again, to be held against it")
+        raise OtherChampion(f"the release in service changed during this run, from {expected or 'none'} to "
+                            f"{serving or 'none'}, which it has to be held against")
 
 
 def _serve(release: Release, reason: str) -> Move | None:

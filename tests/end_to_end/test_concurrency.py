@@ -17,10 +17,11 @@ def test_four_flows_at_once_do_what_they_share_once(tmp_path):
     ran = [states(output) for output in outputs]
     for stage in ("collect", "clean", "tokenize"):
         assert sorted(each[stage] for each in ran) == ["Cached"] * 3 + ["Completed"], stage
-    for stage in TASKS[4:]:
+    for stage in TASKS[4:-1]:
         assert sorted(each[stage] for each in ran[:2]) == ["Cached", "Completed"], stage
         assert [each[stage] for each in ran[2:]] == ["Completed"] * 2, stage
     counts = {stage: len(home.artifacts(stage)) for stage in ("tokenize", "pretrain", "quantize", "evaluate")}
     assert counts == {"tokenize": 1, "pretrain": 3, "quantize": 3, "evaluate": 3}
     assert len(home.models()) == 15
-    assert home.run() == {**dict.fromkeys(TASKS, "Cached"), "version_data": "Cached"}
+    assert home.run()["evaluate"] == "Cached"      # promote is held against whichever of the others came last
+    assert home.run() == dict.fromkeys(TASKS, "Cached")

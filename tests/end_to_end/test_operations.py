@@ -121,7 +121,7 @@ def test_garbage_is_only_what_nothing_refers_to(two):
 def test_a_model_is_made_again_from_its_records_to_the_same_digests(two):
     output = two.genai("reproduce", "models:/genai-instruct/1").stdout
     assert "models:/genai-instruct/1 is reproduced: every digest agrees" in output
-    assert "dvc pull: data" in output and "NO" not in output
+    assert "pulled: data" in output and "NO" not in output
 
 
 def test_mlflow_serves_a_registered_model_that_answers_a_chat(finished, tmp_path):

@@ -26,7 +26,7 @@ def runs(home):
 
 def test_a_failed_combination_stops_no_other_and_the_table_says_why(home):
     done = home.genai("sweep", "clean.min_words=1000000,6", "--preset", "smoke", "--until", "clean", fails=True)
-    assert "clean/documents" in done.stdout and "│ 1,000,000 " in done.stdout and "│ 6 " in done.stdout
+    assert "too_few_words" in done.stdout and "│ 1,000,000 " in done.stdout and "│ 6 " in done.stdout
     assert "1 of 2 combinations failed" in done.stderr and "Traceback" not in done.stdout + done.stderr
     (status,) = [status for name, status in runs(home).items()
                  if name.startswith("sweep · smoke · clean.min_words=1000000,6")]
