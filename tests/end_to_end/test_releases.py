@@ -39,7 +39,7 @@ def test_a_gate_that_fails_ends_a_run_until_promote_and_one_of_promote_alone(hom
     assert champions(home) == before and len(listed(home)) == 1
 
 
-def test_a_person_may_refuse_a_release_and_approve_it_later(home, prefect):
+def test_a_person_may_refuse_a_release_say_nothing_and_approve_it_later(home, prefect):
     api = Api(api_of(prefect))
     first, = listed(home)
 
@@ -56,6 +56,8 @@ def test_a_person_may_refuse_a_release_and_approve_it_later(home, prefect):
     refused = answer(decision="refuse", who="Ana", reason="not on a Friday")
     assert refused.startswith("1 ") and "refused by Ana: not on a Friday" in refused
     assert listed(home) == [first]
+    silent = home.genai(*CHANGED, "--approval-hours", "0.001", fails=True).stderr
+    assert "nobody approved the release within 0.001 hours" in silent and listed(home) == [first]
     assert answer(decision="promote", who="Ana", reason="it is Monday").startswith("0 ")
     old, new = listed(home)
     assert (old["state"], new["state"]) == ("previous", "in service")
