@@ -38,7 +38,7 @@ def test_lineage_goes_back_to_the_sources_with_cost_and_commands(two):
 
     check(node)
     assert node["cost"]["money"] == pytest.approx(node["cost"]["seconds"] / 1000, rel=1e-6)
-    assert [part["stage"] for part in node["inputs"]] == ["rlhf", "tokenize"]
+    assert [part["stage"] for part in node["inputs"]] == ["rlhf", "tokenize", "clean"]
     assert "--set instruct.epochs=0.5" in node["commands"][2]
     mermaid = two.genai("lineage", "--mermaid").stdout
     assert mermaid.startswith("flowchart LR") and mermaid.count("-->") >= 15
