@@ -47,7 +47,7 @@ def test_comments_docstrings_and_spacing_change_nothing(copy, before, after):
      {"pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"}),
     ("data/clean/quality.py", "return \"too_few_words\"", "return \"too_short\"", {"clean"}),
     ("data/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
-     {"instruct", "rlhf"}),
+     {"instruct", "rlhf", "quantize"}),
     ("quantization/weights.py", "/ 127", "/ 126", {"quantize"}),
     ("evaluation/gates.py", "value <= bound if", "value < bound if", {"promote"}),
 ])
