@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,12 @@ def prefect_api() -> Iterator["Server | None"]:
     if os.environ.get("PREFECT_API_URL"):
         yield None
         return
-    server, began = Server(), datetime.now(UTC)
+    server = Server()
     try:
         yield server
     except Exception:
         with suppress(Exception):      # what went wrong before is what counts
-            wait_for_delivery(began)
+            wait_for_delivery()
         raise
     finally:
         _send_remaining_logs()

@@ -4,7 +4,7 @@ The address and the key are secrets of the block, encrypted in Prefect's databas
 """
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlparse
 
@@ -41,10 +41,12 @@ def take_down() -> list[str]:
     return gone
 
 
-def wait_for_delivery(since: datetime) -> None:
-    """Where somebody is to be told of failures: give the server time to do it, before it ends with its run."""
+def wait_for_delivery() -> None:
+    """Where somebody is to be told of failures: give the server time to tell of the one just now, before it ends with
+    its run. What was told earlier, say of a stall, does not count."""
     from prefect.client.orchestration import get_client
 
+    since = datetime.now(UTC) - timedelta(seconds=3)
     with get_client(sync_client=True) as client:
         if not _ours(client):
             return
