@@ -8,7 +8,7 @@ from tasks.catalog import find_stage
 from tasks.pipeline import PipelineRun
 from tasks.registry.contents import lost_file
 from tasks.registry.files import fetch_model
-from tasks.registry.releases import Release, find, in_service
+from tasks.registry.releases import Release, in_service, releases
 from tasks.registry.versions import model_name
 from tasks.stage import Stage
 from tasks.store.artifacts import Artifact, Store
@@ -19,11 +19,11 @@ def opponent(family: str, made: Mapping[str, Artifact]) -> Release | None:
     """The release in service; None before the first one.
 
     Where it holds just what the run has made, the run is held against what that release was held against, so that the
-    same command comes to the same verdict from the cache.
+    same command comes to the same verdict from the cache; against nothing where that is gone, since nothing will move.
     """
     release = in_service(family)
     if release and all(stage in made and made[stage].digest == digest for stage, digest in release.digests.items()):
-        return find(release.compared_with, family) if release.compared_with else None
+        return next((earlier for earlier in releases(family) if earlier.name == release.compared_with), None)
     return release
 
 
@@ -71,8 +71,8 @@ def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
 
 
 def _nowhere(release: Release, name: str) -> InputError:
-    return InputError(f"release {release.name} is in service, but its {name} model {release.keys[name]} is neither "
-                      "here nor in the registry, so nothing can be held against it; `genai rollback NAME` puts another "
+    return InputError(f"release {release.name}, which this run is to be held against, has lost its {name} model "
+                      f"{release.keys[name]}: it is neither here nor in the registry; `genai rollback NAME` puts another "
                       "release in service")
 
 

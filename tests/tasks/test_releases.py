@@ -157,9 +157,9 @@ def test_the_models_that_a_run_is_held_against_are_fetched_and_a_lost_one_is_one
     assert models[STAGES[0]].digest == first.digests[STAGES[0]] and all_here(first, stage, registry.workspace)
     shutil.rmtree(registry.workspace.models)
     shutil.rmtree(registry.workspace.root / "mlartifacts")
-    with pytest.raises(InputError, match=f"release {first.name} is in service, but its {STAGES[0]} model .* neither"):
+    with pytest.raises(InputError, match=f"release {first.name}, which .* has lost its {STAGES[0]} model .* neither"):
         opposing_models(first, stage, registry.workspace)
-    with pytest.raises(InputError, match=f"release {first.name} is in service, but its {STAGES[0]} model .* neither"):
+    with pytest.raises(InputError, match=f"release {first.name}, which .* has lost its {STAGES[0]} model .* neither"):
         require_opponent(FAMILY, [stage], registry.workspace)      # which a run asks before its first stage
     assert in_service(FAMILY) == first
 
