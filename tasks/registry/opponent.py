@@ -72,8 +72,8 @@ def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
 
 def _nowhere(release: Release, name: str) -> InputError:
     return InputError(f"release {release.name}, which this run is to be held against, has lost its {name} model "
-                      f"{release.keys[name]}: it is neither here nor in the registry; `genai rollback NAME` puts another "
-                      "release in service")
+                      f"{release.keys[name]}: it is neither here nor in the registry; `genai rollback NAME` puts "
+                      "another release in service")
 
 
 def _directory(release: Release, name: str, workspace: Workspace) -> Path:
