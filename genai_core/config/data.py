@@ -159,8 +159,9 @@ class CleanConfig(Config):
 class TokenizeConfig(Config):
     """Train the tokenizer and write the token files."""
 
-    vocab_size: int = Field(default=4096, ge=259, le=65_536)
-    """Entries of the vocabulary, special tokens included; at most what 16 bits hold, at least one for each byte."""
+    vocab_size: int = Field(default=4096, ge=259, le=2**20)
+    """Entries of the vocabulary, special tokens included, at least one for each byte. Up to 65,536 a token takes two
+    bytes on the disk, above that four."""
     max_characters: int | None = Field(default=None, ge=1000)
     """Most characters to train the tokenizer on; empty for all."""
     extra_sources: tuple[str, ...] = ("chats", "translations")

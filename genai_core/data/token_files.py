@@ -1,6 +1,7 @@
-"""Flat token files: uint16 ids of one document after another, each ended by the end-of-text token."""
+"""Flat token files: the ids of one document after another, each ended by the end-of-text token."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 
 from genai_core.errors import InputError
 
-DTYPE = np.dtype("<u2")
+SHORT, LONG = np.dtype("<u2"), np.dtype("<u4")
+MOST_SHORT = 65_536
+"""Entries of the largest vocabulary whose ids are stored in 16 bits; those of a larger one take 32."""
 
 
 @dataclass(frozen=True)
@@ -28,36 +31,38 @@ class TokenFile:
         return float(np.interp(token, boundaries, words))
 
 
-def write_tokens(directory: Path, name: str, documents: list[list[int]], end: int, utf8_bytes: int,
-                 raw_words: list[int] | None = None) -> int:
-    """Write `NAME.bin`, `NAME.starts` and `NAME.json`; the number of tokens, ends included."""
-    lengths = np.array([len(document) + 1 for document in documents], dtype=np.int64)
-    flat = np.empty(int(lengths.sum()), dtype=DTYPE)
-    position = 0
-    for document in documents:
-        flat[position:position + len(document)] = document
-        position += len(document) + 1
-        flat[position - 1] = end
-    flat.tofile(directory / f"{name}.bin")
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
-    starts.astype("<i8").tofile(directory / f"{name}.starts")
-    header = {"tokens": len(flat), "documents": len(documents), "utf8_bytes": utf8_bytes,
-              "raw_words": raw_words or []}
+def write_tokens(directory: Path, name: str, documents: Iterable[Sequence[int]], end: int, vocab_size: int,
+                 utf8_bytes: int, raw_words: list[int] | None = None) -> int:
+    """Write `NAME.bin`, document by document, then `NAME.starts` and `NAME.json`; the number of tokens, ends included.
+    """
+    dtype = SHORT if vocab_size <= MOST_SHORT else LONG
+    starts, tokens = [], 0
+    with (directory / f"{name}.bin").open("wb") as stream:
+        for document in documents:
+            starts.append(tokens)
+            stream.write(np.array([*document, end], dtype).tobytes())
+            tokens += len(document) + 1
+    np.array(starts, "<i8").tofile(directory / f"{name}.starts")
+    header = {"tokens": tokens, "documents": len(starts), "utf8_bytes": utf8_bytes, "raw_words": raw_words or []}
+    if dtype is LONG:
+        header["dtype"] = dtype.str
     (directory / f"{name}.json").write_text(json.dumps(header) + "\n", encoding="utf-8")
-    return len(flat)
+    return tokens
 
 
 def read_tokens(directory: Path, name: str) -> TokenFile:
     try:
         header = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
-        ids = np.memmap(directory / f"{name}.bin", dtype=DTYPE, mode="r")
+        dtype = np.dtype(header.get("dtype", SHORT.str))
+        ids = np.memmap(directory / f"{name}.bin", dtype=dtype, mode="r")
         starts = np.fromfile(directory / f"{name}.starts", dtype="<i8")
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raw_words = np.array(header["raw_words"] or [0] * len(starts), dtype=np.int64)
+        tokens, documents, utf8_bytes = header["tokens"], header["documents"], header["utf8_bytes"]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{directory / name}: not a readable token file ({error})") from None
-    if len(ids) != header["tokens"] or len(starts) != header["documents"]:
-        raise InputError(f"{directory / name}.bin: {len(ids):,} tokens where its header says {header['tokens']:,}")
-    raw_words = np.array(header["raw_words"] or [0] * len(starts), dtype=np.int64)
-    return TokenFile(ids, starts, header["utf8_bytes"], raw_words)
+    if len(ids) != tokens or len(starts) != documents:
+        raise InputError(f"{directory / name}.bin: {len(ids):,} tokens where its header says {tokens:,}")
+    return TokenFile(ids, starts, utf8_bytes, raw_words)
 
 
 def validation_names(directory: Path) -> list[str]:

@@ -1,20 +1,19 @@
 """The stage tokenize: the tokenizer is trained on training text alone, then every split becomes token files."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from genai_core.config.data import TokenizeConfig
-from genai_core.context import Context, Result
+from genai_core.context import Context, Reporter, Result
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
 from genai_core.data.tables import Rows, read_table
 from genai_core.data.token_files import write_tokens
-from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
+from genai_core.data.tokenizer import encode_batches, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
 
-_BATCH = 1000
+_TOLD = 1000
 
 
 def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Context) -> Result:
@@ -34,14 +33,11 @@ def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Contex
     save_tokenizer(tokenizer, out_dir)
     reporter.note(f"vocabulary of {tokenizer.get_vocab_size():,} entries trained; encoding {total:,} documents")
     end = token_id(tokenizer, END_OF_TEXT)
-    encoded = []
-    for done, ids in enumerate(_encode(tokenizer, train)):
-        encoded.append(ids)
-        if done % _BATCH == 0:
-            reporter.progress(done, total, "documents")
     size = sum(len(text.encode()) for text in train)
-    tokens = write_tokens(out_dir, "train", encoded, end, size)
-    metrics = {"vocab_size": tokenizer.get_vocab_size(), "train_tokens": tokens, "train_documents": len(train),
+    vocab_size = tokenizer.get_vocab_size()
+    encoded = _told(encode_batches(tokenizer, train), total, reporter)
+    tokens = write_tokens(out_dir, "train", encoded, end, vocab_size, size)
+    metrics = {"vocab_size": vocab_size, "train_tokens": tokens, "train_documents": len(train),
                "bytes_per_token": size / (tokens - len(train))}
     for split, source in sorted(held_out):
         rows = [row for row in documents if (row["split"], _family(row)) == (split, source)]
@@ -78,15 +74,16 @@ def _texts(row: dict) -> Iterable[str]:
     return [row[column] for column in ("text", "source_text", "target_text") if column in row]
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[list[int]]:
-    position = iter(texts)
-    while batch := list(islice(position, _BATCH)):
-        yield from (encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
+def _told(documents: Iterator[list[int]], total: int, reporter: Reporter) -> Iterator[list[int]]:
+    for done, ids in enumerate(documents):
+        if done % _TOLD == 0:
+            reporter.progress(done, total, "documents")
+        yield ids
 
 
 def _write_held_out(tokenizer: Tokenizer, rows: Rows, name: str, end: int, out_dir: Path) -> dict[str, float]:
     texts = [plain(row["text"]) for row in rows]
-    encoded = list(_encode(tokenizer, texts))
     size = sum(len(text.encode()) for text in texts)
-    tokens = write_tokens(out_dir, name, encoded, end, size, [row["raw_words"] or 0 for row in rows])
+    tokens = write_tokens(out_dir, name, encode_batches(tokenizer, texts), end, tokenizer.get_vocab_size(), size,
+                          [row["raw_words"] or 0 for row in rows])
     return {f"{name}/tokens": tokens, f"{name}/bytes_per_token": size / (tokens - len(rows))}

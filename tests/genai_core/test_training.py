@@ -33,7 +33,7 @@ def tokens(tokenizer, prose, tmp_path_factory):
     save_tokenizer(tokenizer, directory)
     for name, texts in (("train", prose[:20]), ("validation.prose", prose[20:24])):
         ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        write_tokens(directory, name, ids, 0, sum(len(text.encode()) for text in texts))
+        write_tokens(directory, name, ids, 0, 700, sum(len(text.encode()) for text in texts))
     return directory
 
 
