@@ -61,7 +61,8 @@ def test_a_file_that_was_cut_short_is_told_by_its_header(tmp_path):
     assert json.loads((tmp_path / "train.json").read_text())["dtype"] == "<u4"
 
 
-AWKWARD = ["", " ", "\n\n\n", "\r\n \t x", "日本語テキスト。", "𝔘nicode 👩‍👩‍👧 ﷽", "a\u0000b", "don't CAN'T I'LL", "ſs 'ſ",
+AWKWARD = ["", " ", "\n\n\n", "\r\n \t x",
+           "日本語テキスト。", "𝔘nicode 👩‍👩‍👧 ﷽", "a\u0000b", "don't CAN'T I'LL", "ſs 'ſ",
            "İstanbul ǅ", "\u200b\u200d", "\ud7ff\ue000\uffff", "é" * 5000, "x" * 20000, "1234567890" * 30]
 
 
