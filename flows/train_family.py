@@ -40,5 +40,5 @@ def train_family(family: FamilyName, preset: Literal["laptop", "smoke"] = "lapto
                       Limits(max_hours, max_cost, approval_hours))
     with opened(request) as run:
         make_all(run, request.stages)
-        conclude(run, approval(request), run.held_against)
+        conclude(run, approval(request))
     return figures_of(run)

@@ -65,12 +65,15 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
 def _conclude(run: PipelineRun, request: Request) -> None:
     """Act on the gates; where another release came into service meanwhile, judge once more, against that one."""
     while True:
+        before = run.held_against
         try:
-            conclude(run, approval(request), run.held_against)
+            conclude(run, approval(request), before)
             return
         except OtherChampion as other:
             logger.warning("%s", other)
-        make(run, request.stages[-1])
+            make(run, request.stages[-1])
+            if run.held_against == before:      # nothing that judging again could mend
+                raise
 
 
 if __name__ == "__main__":

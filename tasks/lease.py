@@ -48,7 +48,7 @@ def lease(workspace: Workspace, stage: str, key: str) -> Iterator[None]:
             yield
             return
         taken = _Lease(f"genai_lease_{stage}_{key}".lower(), f"{stage} {key}", _place(folder))
-        with tracking.told(f"no lease for {taken.what}, another host may make it too"):
+        with tracking.told(f"no lease for {taken.what}, so another host may do the same"):
             taken.take()
         beating = Repeating(BEAT_SECONDS, taken.beat)
         try:
@@ -103,7 +103,7 @@ class _Lease:
         with _client() as client, _gone_is_well():
             client.request("PATCH", f"/variables/{self._id}", json={"value": self._text()})
             return
-        logger.warning("the lease of %s was taken away after a long silence: another host may make it too", self.what)
+        logger.warning("the lease of %s was taken away after a long silence: another host may do the same", self.what)
         self._id = ""
 
     def give_back(self) -> None:

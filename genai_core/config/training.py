@@ -136,7 +136,7 @@ class RewardConfig(TrainConfig):
     """Longest text, in tokens; a longer one loses its beginning."""
     token_dropout: float = Field(default=0.15, ge=0, lt=1)
     """Share of a training text's tokens that are replaced by a blank at random, so that no single word decides."""
-    sources: tuple[str, ...] = ("vader/movie",)
+    sources: tuple[str, ...] = Field(default=("vader/movie",), min_length=1)
     """Sets of rated texts to train on; the figures are of the first."""
     min_rating_gap: float = Field(default=0.5, ge=0)
     """Two texts form a training pair when their mean ratings differ by at least this much."""

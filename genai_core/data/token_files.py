@@ -9,7 +9,8 @@ import numpy as np
 
 from genai_core.errors import InputError
 
-SHORT, LONG = np.dtype("<u2"), np.dtype("<u4")
+SHORT: np.dtype = np.dtype("<u2")
+LONG: np.dtype = np.dtype("<u4")
 MOST_SHORT = 65_536
 """Entries of the largest vocabulary whose ids are stored in 16 bits; those of a larger one take 32."""
 
@@ -53,15 +54,18 @@ def write_tokens(directory: Path, name: str, documents: Iterable[Sequence[int]],
 def read_tokens(directory: Path, name: str) -> TokenFile:
     try:
         header = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
-        dtype = np.dtype(header.get("dtype", SHORT.str))
+        dtype = {SHORT.str: SHORT, LONG.str: LONG}[str(header.get("dtype", SHORT.str))]
         ids = np.memmap(directory / f"{name}.bin", dtype=dtype, mode="r")
         starts = np.fromfile(directory / f"{name}.starts", dtype="<i8")
         raw_words = np.array(header["raw_words"] or [0] * len(starts), dtype=np.int64)
-        tokens, documents, utf8_bytes = header["tokens"], header["documents"], header["utf8_bytes"]
+        tokens, documents, utf8_bytes = (int(header[name]) for name in ("tokens", "documents", "utf8_bytes"))
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{directory / name}: not a readable token file ({error})") from None
-    if len(ids) != tokens or len(starts) != documents:
+    if len(ids) != tokens:
         raise InputError(f"{directory / name}.bin: {len(ids):,} tokens where its header says {tokens:,}")
+    if not len(starts) == len(raw_words) == documents:
+        raise InputError(f"{directory / name}.starts: {len(starts):,} documents where its header says {documents:,}, "
+                         f"with the words of {len(raw_words):,}")
     return TokenFile(ids, starts, utf8_bytes, raw_words)
 
 

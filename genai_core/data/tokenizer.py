@@ -46,12 +46,13 @@ def encode_batches(tokenizer: Tokenizer, texts: Iterable[str], batch: int = 1000
     """The ids of texts that hold no special token, by `gigatoken`, whose ids of the first batch are compared with those
     of `tokenizers`; that one, slower, does all where they differ or where gigatoken does not take the tokenizer."""
     position = iter(texts)
-    first = list(islice(position, batch))
+    first, group = list(islice(position, batch)), list(islice(position, batch))
     expected = _plainly(tokenizer, first)
     yield from expected
-    fast = _fast_encoder(tokenizer, first, expected)
-    while group := list(islice(position, batch)):
+    fast = _fast_encoder(tokenizer, first, expected) if group else None      # which takes a moment to build
+    while group:
         yield from fast(group) if fast else _plainly(tokenizer, group)
+        group = list(islice(position, batch))
 
 
 def _plainly(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

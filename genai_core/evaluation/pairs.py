@@ -37,23 +37,23 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
                 outcomes: dict[str, dict[str, Outcomes]]) -> list[Difference]:
     """The differences that a pair asks for, each with a 95 % interval corrected for the number of tasks (Bonferroni).
 
-    Raises InputError for a model that is not in the table, and when nothing can be compared.
+    Raises InputError for a model that is not in the table, for a figure that one of the two lacks, and when nothing can
+    be compared.
     """
     for column in (pair.model, pair.against):
         if column not in figures:
             raise InputError(f"promote.pairs.{name}: there is no model {column!r}; there are {', '.join(figures)}")
     a, b = outcomes.get(pair.against, {}), outcomes.get(pair.model, {})
-    tasks = {figure: -margin for figure in b if figure in a for ending, margin in margins.items()
+    either = {**a, **b}
+    tasks = {figure: -margin for figure in either for ending, margin in margins.items()
              if pair.tasks and figure.endswith(ending)}
-    wanted = tasks | {figure: bound for figure, bound in _other_bounds(pair, b)
-                      if figure in a and figure in b}
+    wanted = tasks | dict(_other_bounds(pair, either))
     if not wanted:
         raise InputError(f"promote.pairs.{name}: {pair.model} and {pair.against} have no figure in common that it "
                          "compares")
-    for figure in _asked(pair, margins, a, b):
-        for column, known in ((pair.model, b), (pair.against, a)):
-            if not any(have.startswith(figure) for have in known):
-                raise InputError(f"promote.pairs.{name}: {column} has no figure {figure}, which is to be compared")
+    for column, known in ((pair.model, b), (pair.against, a)):
+        if missing := [figure for figure in wanted if figure not in known]:
+            raise InputError(f"promote.pairs.{name}: {column} has no figure {missing[0]}, which is to be compared")
     confidence = 1 - 0.05 / max(1, len(tasks))
     found = []
     for figure, bound in wanted.items():
@@ -67,19 +67,12 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
     return found
 
 
-def _asked(pair: Pair, margins: dict[str, float], a: dict[str, Outcomes], b: dict[str, Outcomes]) -> list[str]:
-    """The figures that both must have: the bounds of the pair, and each task that one of them has."""
-    tasks = [figure for figure in [*a, *b] if pair.tasks and figure.endswith(tuple(margins))]
-    return tasks + ["bits_per_byte/"] * (pair.bits_per_byte is not None) + ["gold_reward"] * (
-        pair.gold_reward is not None)
-
-
 def _other_bounds(pair: Pair, outcomes: dict[str, Outcomes]) -> Iterator[tuple[str, float]]:
     """The figures other than tasks that a pair compares, and the bound of each difference."""
     if pair.bits_per_byte is not None:
         files = [figure for figure in outcomes if figure.startswith("bits_per_byte/")]
         of_test = [figure for figure in files if figure.startswith("bits_per_byte/test.")]
-        yield from ((figure, pair.bits_per_byte) for figure in of_test or files)
+        yield from ((figure, pair.bits_per_byte) for figure in of_test or files or ["bits_per_byte"])
     if pair.gold_reward is not None:
         yield from (("gold_reward", pair.gold_reward), ("gold_reward_greedy", min(pair.gold_reward, 0.0)))
 

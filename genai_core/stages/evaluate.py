@@ -39,7 +39,7 @@ def run(config: EvaluateConfig, *, base: Path, instruct: Path, rlhf: Path, quant
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].figures.items()))
     reporter.progress(len(models), len(models) + 2, "models")
     reward_model = open_reward_model(reward, device)
-    rated = [row for row in rated_texts(cleaned, "test", rating_sources) if row["source"] == rating_sources[0]]
+    rated = rated_texts(cleaned, "test", rating_sources[:1])
     order = rating_figures(reward_model.score([row["text"] for row in rated]).double().cpu().numpy(), rated,
                            rated_texts(cleaned, "train", rating_sources))
     _judge_continuations(config, models, table, questions.openings, reward_model, cleaned, alignment, device, reporter)

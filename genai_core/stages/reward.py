@@ -24,9 +24,11 @@ def run(config: RewardConfig, *, instruct: Path, cleaned: Path, out_dir: Path, c
     The figures are of texts that no training pair contains. Raises InputError when there are no ratings.
     """
     train_rows, held_out = (rated_texts(cleaned, split, config.sources) for split in ("train", "validation"))
-    if len(train_rows) < config.batch_size or len(held_out) < 2:
-        raise InputError(f"reward.sources: {len(train_rows)} rated texts to train on and {len(held_out)} to "
-                         f"measure on from {', '.join(config.sources)}; a batch needs {config.batch_size}")
+    measured, tested = (rated_texts(cleaned, split, config.sources[:1]) for split in ("validation", "test"))
+    if len(train_rows) < config.batch_size or min(len(measured), len(tested)) < 2:
+        raise InputError(f"reward.sources: {len(train_rows)} rated texts to train on from {', '.join(config.sources)}, "
+                         f"of which a batch needs {config.batch_size}, and {len(measured)} to measure on and "
+                         f"{len(tested)} to test on later from {config.sources[0]}, of which two are needed each")
     device = choose_device(context.device)
     torch.manual_seed(config.seed)
     model = RewardModel.from_language_model(load_model(instruct, device))
@@ -35,7 +37,6 @@ def run(config: RewardConfig, *, instruct: Path, cleaned: Path, out_dir: Path, c
     trained = train(model, objective, config, context)
     save_reward_model(model, instruct, config.context_length, out_dir)
     save_curves(trained.curves, out_dir)
-    measured = [row for row in held_out if row["source"] == config.sources[0]]
     scores = score_texts(model, tokenizer, [row["text"] for row in measured], config.context_length)
     figures = rating_figures(scores.double().numpy(), measured, train_rows)
     context.reporter.note(f"pairs of unseen texts ordered right: {figures['accuracy_margin_1']:.1%}, TF-IDF ridge "

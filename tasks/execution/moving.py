@@ -11,6 +11,7 @@ from tasks.stage import Stage
 from tasks.store import dvc, published
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import Workspace
+from tasks.tracking import client as tracking
 
 
 def publish_workspace(workspace: Workspace, tell: Callable[[str], None]) -> int:
@@ -35,7 +36,10 @@ def publish_workspace(workspace: Workspace, tell: Callable[[str], None]) -> int:
     if md5 := dvc.current_md5(workspace):
         published.publish_list(workspace, md5)
     for release in _own_releases(workspace):
-        if there := promotion.adopt(release, f"published as release {release.name} of {socket.gethostname()}"):
+        there = None
+        with tracking.told(f"release {release.name} does not come into service there"):
+            there = promotion.adopt(release, f"published as release {release.name} of {socket.gethostname()}")
+        if there:
             tell(f"release {release.name}: in service as {there.name}, which the next run is held against")
     return done
 

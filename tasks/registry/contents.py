@@ -9,6 +9,7 @@ from tasks.registry.lineage import lineage
 from tasks.registry.releases import Release
 from tasks.registry.versions import model_name, read_version
 from tasks.store.artifacts import MANIFEST
+from tasks.tracking import client as tracking
 
 
 def versions_beside(version: Any, stages: Sequence[str], reference: str) -> dict[str, str]:
@@ -38,7 +39,8 @@ def require_files(release: Release) -> None:
 
 
 def lost_file(uri: str) -> str:
-    """The first file of a version that is not where the registry says, or not whole; empty when all are there."""
+    """The first file of a version that is not where the registry says, or not whole, or why that cannot be told; empty
+    when all are there."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -49,7 +51,7 @@ def lost_file(uri: str) -> str:
         declared = json.loads(_text(uri, f"{folder}/{MANIFEST}"))["files"]
         return next((name for name, file in declared.items() if there.get(name) != file["bytes"]), "")
     except (MlflowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return str(error).splitlines()[0]
+        return tracking.first_line(error)
 
 
 def _model_folder(uri: str) -> str:

@@ -8,7 +8,7 @@ from tasks.catalog import find_stage
 from tasks.pipeline import PipelineRun
 from tasks.registry.contents import lost_file
 from tasks.registry.files import fetch_model
-from tasks.registry.releases import Release, in_service, releases
+from tasks.registry.releases import Release, in_service, model_stages_of, releases
 from tasks.registry.versions import model_name
 from tasks.stage import Stage
 from tasks.store.artifacts import Artifact, Store
@@ -22,7 +22,8 @@ def opponent(family: str, made: Mapping[str, Artifact]) -> Release | None:
     same command comes to the same verdict from the cache; against nothing where that is gone, since nothing will move.
     """
     release = in_service(family)
-    if release and all(stage in made and made[stage].digest == digest for stage, digest in release.digests.items()):
+    models = {stage: made[stage].digest for stage in model_stages_of(family) if stage in made}
+    if release and models == release.digests:
         return next((earlier for earlier in releases(family) if earlier.name == release.compared_with), None)
     return release
 
@@ -46,9 +47,11 @@ def require_opponent(family: str, stages: Sequence[Stage], workspace: Workspace)
     if release is None:
         return
     for name in (name for stage in stages for name in stage.in_service.values()):
+        if name not in release.keys:
+            raise _nowhere(release, name, "it names none")
         here = _directory(release, name, workspace).is_dir()
-        if not here and lost_file(f"models:/{model_name(name)}/{release.versions[name]}"):
-            raise _nowhere(release, name)
+        if not here and (reason := lost_file(f"models:/{model_name(name)}/{release.versions[name]}")):
+            raise _nowhere(release, name, reason)
 
 
 def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
@@ -61,19 +64,23 @@ def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
 
 
 def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
+    if name not in release.keys:
+        raise _nowhere(release, name, "it names none")
     store, key = Store.of(workspace), release.keys[name]
     directory = _directory(release, name, workspace)
     with store.lock(name, key):
         found = store.find(directory) or fetch_model(workspace, name, key)
     if found is None:
-        raise _nowhere(release, name)
+        raise _nowhere(release, name, "neither here nor in the registry")
+    if found.digest != release.digests[name]:
+        raise _nowhere(release, name, "what is here under its key has other bytes")
     return found
 
 
-def _nowhere(release: Release, name: str) -> InputError:
+def _nowhere(release: Release, name: str, reason: str) -> InputError:
     return InputError(f"release {release.name}, which this run is to be held against, has lost its {name} model "
-                      f"{release.keys[name]}: it is neither here nor in the registry; `genai rollback NAME` puts "
-                      "another release in service")
+                      f"{release.keys.get(name, '')} ({reason}); `genai rollback NAME` puts another release in "
+                      "service, `genai promote MODEL --override REASON` the models of a run --until evaluate")
 
 
 def _directory(release: Release, name: str, workspace: Workspace) -> Path:

@@ -15,7 +15,7 @@ from tasks.catalog import FAMILIES
 from tasks.lease import lease
 from tasks.pipeline import PipelineRun
 from tasks.registry.contents import require_files, versions_beside
-from tasks.registry.moves import ROLLBACK, Move, history, record_move, withdrawn
+from tasks.registry.moves import ROLLBACK, Move, before_the_last, history, last_champion, record_move, withdrawn
 from tasks.registry.releases import (
     Release,
     find,
@@ -54,9 +54,9 @@ Approve = Callable[[Release], str]
 def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: str | None = None) -> Release:
     """Do what the judged gates of a run say: put its versions in service as a release, or tag them as failed.
 
-    `compared_with` names the release that the gates held the run against; by default it is the one in service. Nothing
-    is moved when the release in service holds the same bytes. Raises GateFailed with the gate, the figure and the
-    bound, and OtherChampion when another release came into service in the meantime.
+    `compared_with` names the release that the gates held the run against; without it they held it against none, as
+    those of a family do. Nothing is moved when the release in service holds the same bytes. Raises GateFailed with the
+    gate, the figure and the bound, and OtherChampion when another release came into service in the meantime.
     """
     verdicts = _verdicts(run)
     failed = [verdict for verdict in verdicts if not verdict.get("passed")]
@@ -74,12 +74,13 @@ def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: st
         logger.info("release %s is in service already, with the same models", champion.name)
         return champion
     _refuse_withdrawn(draft)
-    expected = draft.compared_with if compared_with is None else compared_with
-    _require_still(expected, champion)
+    if compared_with is not None:
+        _require_still(compared_with, champion)
     if approve:
         draft = replace(draft, approved=approve(draft))
     with _lock(run.family):
-        _require_still(expected, in_service(run.family))
+        if compared_with is not None:
+            _require_still(compared_with, in_service(run.family))
         release = register(draft, run.parent_run_id)
         _serve(release, f"every gate passed; approved by {draft.approved}" if approve else "every gate passed")
     return release
@@ -100,8 +101,10 @@ def promote(reference: str, override: str = "", family: str = "") -> Move | None
         why = version.tags.get("gates.reason") or "it was never held against the gates: no run went on to promote it"
         raise InputError(f"{reference}: {why}; to promote it all the same, give --override and the reason")
     family = _family_of(version)
+    champion = None
     with _lock(family):
-        champion = in_service(family)
+        with tracking.told("the release that this one replaces is not known"):      # a person may go on all the same
+            champion = in_service(family)
         draft = _draft_of(family, versions_beside(version, model_stages_of(family), reference))
         if champion and champion.versions == draft.versions:
             return None
@@ -130,11 +133,10 @@ def rollback(name: str = "", family: str = "") -> Move:
 
 
 def _before(family: str) -> Release | None:
-    """The release that served last before the one in service, of those that no rollback took out of service."""
-    stage, there = release_stage(family), {release.version: release for release in releases(family)}
-    serving = _champion_number(family)
-    return next((there[move.before] for move in reversed(history(stage))
-                 if move.before in there and move.before != serving and not withdrawn(stage, move.before)), None)
+    """The release that served last before the one in service, of those that no rollback went back over."""
+    there, serving = {release.version: release for release in releases(family)}, _champion_number(family)
+    return next((there[version] for version in reversed(before_the_last(release_stage(family)))
+                 if version in there and version != serving), None)
 
 
 def adopt(release: Release, reason: str) -> Release | None:
@@ -146,9 +148,11 @@ def adopt(release: Release, reason: str) -> Release | None:
         found = {stage: find_version(stage, key, release.digests[stage]) for stage, key in release.keys.items()}
         if missing := [stage for stage, version in found.items() if version is None]:
             raise InputError(f"release {release.name}: its models of {', '.join(missing)} are not registered here")
+        draft = replace(release, versions={stage: str(version.version) for stage, version in found.items()},
+                        compared_with="", compared_digests={})
+        require_files(draft)
         run_id = tracking.start_parent_run(f"published · release {release.name}", {}, {"published.from": release.name})
-        here = register(replace(release, versions={stage: str(version.version) for stage, version in found.items()},
-                                compared_with="", compared_digests={}), run_id)
+        here = register(draft, run_id)
         tracking.end_run(run_id, "FINISHED")
         _serve(here, reason)
         return here
@@ -158,27 +162,29 @@ def repair(family: str = "") -> Release | None:
     """The release in service, after the aliases that follow it were set right where a crash had left them behind."""
     if _champion_number(family) == "":
         return None
-    with _lock(family):
-        for change in _follow(family):
-            logger.warning("a move of the release in service had been cut short: %s", change)
+    if _behind(family):
+        with _lock(family):
+            for change in _follow(family):
+                logger.warning("a move of the release in service had been cut short: %s", change)
     return in_service(family)
 
 
 def repair_all() -> None:
-    """`repair` for every family that has releases."""
+    """`repair` for every family that has releases; where one cannot be, that is told, since others can."""
     found = tracking.client().search_registered_models("name LIKE 'genai-release%'")
     there = {model.name for model in found}
     for family in ("", *FAMILIES):
         if model_name(release_stage(family)) in there:
-            repair(family)
+            with tracking.told("the aliases of the stages stay as they are"):
+                repair(family)
 
 
 def _refuse_withdrawn(draft: Release) -> None:
-    for release in releases(draft.family):
-        move = withdrawn(release_stage(draft.family), release.version)
-        if move and release.digests == draft.digests:
-            raise GateFailed(f"these are the models of release {release.name}, which {move.who} took out of service on "
-                             f"{move.when[:10]}; `genai promote {release.name}` puts it back")
+    same = {release.version: release.name for release in releases(draft.family) if release.digests == draft.digests}
+    if move := withdrawn(release_stage(draft.family), set(same)):
+        name = same[move.before]
+        raise GateFailed(f"these are the models of release {name}, which {move.who} took out of service on "
+                         f"{move.when[:10]}; `genai promote {name}` puts it back")
 
 
 def _require_still(expected: str, champion: Release | None) -> None:
@@ -190,12 +196,12 @@ def _require_still(expected: str, champion: Release | None) -> None:
 
 def _serve(release: Release, reason: str) -> Move | None:
     """Move `champion` to a release; the caller holds the lock. Raises InputError when files of it are gone."""
-    stage, before = release_stage(release.family), _champion_number(release.family)
-    if before == release.version:
+    stage = release_stage(release.family)
+    if _champion_number(release.family) == release.version:
         _follow(release.family)
         return None
     require_files(release)
-    move = record_move(stage, before, release.version, reason, release.name, release.figures)
+    move = record_move(stage, last_champion(stage), release.version, reason, release.name, release.figures)
     set_alias(stage, "champion", release.version)
     _follow(release.family)
     logger.info("release %s is in service: %s", release.name, reason)
@@ -204,34 +210,35 @@ def _serve(release: Release, reason: str) -> Move | None:
 
 def _follow(family: str) -> list[str]:
     """Set `previous` and the stages' aliases to what the release in service says; what was changed, in words."""
+    changes = _behind(family)
+    for stage, alias, _, version in changes:
+        if version:
+            set_alias(stage, alias, version)
+        else:
+            tracking.client().delete_registered_model_alias(model_name(stage), alias)
+    return [f"{model_name(stage)}@{alias} from {now or 'none'} to {version or 'none'}"
+            for stage, alias, now, version in changes]
+
+
+def _behind(family: str) -> list[tuple[str, str, str, str]]:
+    """The aliases that do not say what the release in service does: stage, alias, the version that it has and the one
+    that it should have, empty for none."""
     release = in_service(family)
     if release is None:
         return []
     moves = history(release_stage(family))
     before = moves[-1].before if moves else ""
     former = next((earlier for earlier in releases(family) if earlier.version == before), None)
-    changes = _point(release_stage(family), "previous", before if former else "")
+    wanted = {(release_stage(family), "previous"): before if former else ""}
     for stage, version in release.versions.items():
         if _leading_family(stage) != family:
             continue
         earlier = former.versions.get(stage, "") if former else _alias(stage, "previous")
         if not former and _alias(stage, "champion") not in ("", version):
             earlier = _alias(stage, "champion")      # it served before there were releases
-        changes += _point(stage, "previous", "" if earlier == version else earlier)
-        changes += _point(stage, "champion", version)
-    return changes
-
-
-def _point(stage: str, alias: str, version: str) -> list[str]:
-    """Set an alias, or take it away for an empty version; one line if that changed anything."""
-    now = _alias(stage, alias)
-    if now == version:
-        return []
-    if version:
-        set_alias(stage, alias, version)
-    else:
-        tracking.client().delete_registered_model_alias(model_name(stage), alias)
-    return [f"{model_name(stage)}@{alias} from {now or 'none'} to {version or 'none'}"]
+        wanted |= {(stage, "previous"): "" if earlier == version else earlier, (stage, "champion"): version}
+    return [(stage, alias, now, version) for (stage, alias), version in wanted.items()
+            if (now := _alias(stage, alias)) != version]
 
 
 def _alias(stage: str, alias: str) -> str:

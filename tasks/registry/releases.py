@@ -15,7 +15,7 @@ from typing import Any
 
 from genai_core.errors import InputError
 from tasks.catalog import family_named, stages_of
-from tasks.registry.moves import recorded_moves
+from tasks.registry.moves import last_champion, recorded_moves
 from tasks.registry.versions import model_name, registered_model
 from tasks.tracking import client as tracking
 
@@ -84,13 +84,10 @@ def model_stages_of(family: str) -> tuple[str, ...]:
 
 def in_service(family: str = "") -> Release | None:
     """The release that serves; None before the first one. Raises InputError when the registry has lost it."""
-    stage = release_stage(family)
-    found = with_alias(family, "champion")
-    moves = recorded_moves(stage) if found is None else []
-    if moves and moves[-1].after not in {str(entry.version) for entry in _entries(family)}:
-        raise InputError(f"{model_name(stage)} has no champion any more: version {moves[-1].after}, release "
-                         f"{moves[-1].name}, was in service and is gone from the registry; `genai rollback NAME` puts "
-                         "another one in service, which the next run is then held against")
+    found, stage = with_alias(family, "champion"), release_stage(family)
+    if found is None and (lost := last_champion(stage)):
+        raise InputError(f"{model_name(stage)} has no champion any more: version {lost} was in service, and somebody "
+                         f"took it or its alias away; {_another(family)}")
     return found
 
 
@@ -111,8 +108,7 @@ def with_alias(family: str, alias: str) -> Release | None:
     found = next((release for release in releases(family) if release.version == str(number)), None)
     if found is None:
         raise InputError(f"{model_name(stage)}@{alias} names version {number}, which the registry does not have any "
-                         "more or cannot read; `genai releases` lists those that there are, `genai rollback NAME` puts "
-                         "one in service")
+                         f"more or cannot read; {_another(family)}")
     return found
 
 
@@ -124,6 +120,12 @@ def releases(family: str = "") -> list[Release]:
 
 def _entries(family: str) -> Iterable[Any]:
     return tracking.client().search_model_versions(f"name='{model_name(release_stage(family))}'")
+
+
+def _another(family: str) -> str:
+    names = ", ".join(release.name for release in releases(family)[-5:])
+    by_model = "`genai promote MODEL --override REASON` makes one of a run's models"
+    return f"`genai rollback NAME` puts one of {names} in service, {by_model}" if names else by_model
 
 
 def find(name: str, family: str = "") -> Release:
@@ -204,13 +206,15 @@ def _read(entry: Any) -> Release | None:
     known = {field.name for field in fields(Release)}
     try:
         facts = {name: value for name, value in json.loads(entry.tags[FACTS]).items() if name in known}
-        stages = [facts[name] for name in ("versions", "digests", "keys")]
-        if not all(isinstance(of_stage, dict) for of_stage in stages):
-            raise ValueError("no versions by stage")
-    except (ValueError, KeyError, AttributeError) as error:
+        release = Release(**{**facts, "name": entry.tags.get(NAME, ""), "version": str(entry.version)})
+        stages = set(release.versions)
+        if not stages or not stages == set(release.digests) == set(release.keys):
+            raise ValueError("it does not name a version, a digest and a key of the same stages")
+        dict(release.figures), dict(release.compared_digests)
+    except (ValueError, TypeError, AttributeError, InputError) as error:
         _warn_once(f"{entry.name}/{entry.version}: its tag {FACTS} is damaged, so it counts for no release: {error}")
         return None
-    return Release(**{**facts, "name": entry.tags.get(NAME, ""), "version": str(entry.version)})
+    return release
 
 
 @cache

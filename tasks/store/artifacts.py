@@ -203,6 +203,7 @@ class Store:
 
     def remove_leftovers(self) -> None:
         """Delete the scratch of processes that are dead, and of nobody else, in whatever container or host they run."""
+        locks.remove_unfinished(self.workspace.scratch)
         for path in sorted(self.workspace.scratch.glob("*.lock")):
             with locks.taken_over(path) as text:
                 if text is not None:

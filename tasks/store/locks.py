@@ -24,6 +24,7 @@ logger = logging.getLogger("tasks")
 QUIET_SECONDS = 2.0
 """Waits shorter than this are not worth a word."""
 REMIND_SECONDS = 600.0
+_PART = ".part"
 
 holder: ContextVar[str] = ContextVar("holder", default="")
 """What holds the locks of this process, for others who wait for them: the run that is going on."""
@@ -46,17 +47,37 @@ class Held:
 def held(path: Path, text: str) -> Iterator[Held]:
     """A file with `text` that proves that this process lives: locked from the first moment in which it can be seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
-    with scratch.open("w+", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        _write(stream, text)
-        scratch.replace(path)
+    with _locked_before_it_is_seen(path, text) as stream:
         held_file = Held(path, stream)
         try:
             yield held_file
         finally:
             if not held_file.left and _is_at(path, stream):
                 path.unlink(missing_ok=True)
+
+
+def _locked_before_it_is_seen(path: Path, text: str) -> IO[str]:
+    while True:
+        scratch = path.with_name(f"{path.name}.{uuid4().hex[:8]}{_PART}")
+        stream = scratch.open("w+", encoding="utf-8")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            _write(stream, text)
+            scratch.replace(path)
+            return stream
+        except FileNotFoundError:      # it was taken for a dead process's before it was locked
+            stream.close()
+        except BaseException:
+            stream.close()
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what processes left that died before the file that `held` makes had its name."""
+    for path in folder.glob(f"*{_PART}"):
+        if not is_held(path):
+            path.unlink(missing_ok=True)
 
 
 def is_held(path: Path) -> bool:

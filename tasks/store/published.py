@@ -131,7 +131,7 @@ def all_known(workspace: Workspace, artifacts: list[Artifact]) -> bool:
 
 
 def _is_there(workspace: Workspace, artifact: Artifact, remote: Remote, tries: int | None = None) -> bool:
-    """Whether an artifact with these bytes was brought to this remote, or came from it, and has not been wiped since.
+    """Whether an artifact with these bytes was brought to this remote, or came from it, and its entry is still there.
     """
     return (_was_brought(workspace, artifact, remote)
             and _entry(remote, "artifacts", artifact.stage, artifact.key, tries) is not None)

@@ -69,7 +69,7 @@ def host() -> dict[str, Any]:
     return {"host": socket.gethostname(), "cores": os.cpu_count()}
 
 
-LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "scikit-learn", "sacrebleu", "ftfy",
+LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "gigatoken", "safetensors", "scikit-learn", "sacrebleu", "ftfy",
              "beautifulsoup4", "datasketch", "pydantic", "pyyaml", "matplotlib", "zstandard")
 """What stages compute with, and what a registered model imports."""
 

@@ -88,10 +88,12 @@ def test_bits_per_byte_may_cost_the_declared_bound(recorder, child, passed):
 def test_a_gain_that_may_be_noise_is_no_gain(recorder):
     noise = np.random.default_rng(3).normal(0, 1, 60)
     pair = Pair(model="rlhf", against="instruct", tasks=False, gold_reward=0.0)
-    small = judged(recorder, pair, instruct={"gold_reward": [noise.tolist(), [1.0] * 60]},
-                   rlhf={"gold_reward": [(noise[::-1] + 0.05).tolist(), [1.0] * 60]})
-    large = judged(recorder, pair, instruct={"gold_reward": [noise.tolist(), [1.0] * 60]},
-                   rlhf={"gold_reward": [(noise[::-1] + 0.8).tolist(), [1.0] * 60]})
+
+    def scored(values):
+        return {name: [values.tolist(), [1.0] * 60] for name in ("gold_reward", "gold_reward_greedy")}
+
+    small = judged(recorder, pair, instruct=scored(noise), rlhf=scored(noise[::-1] + 0.05))
+    large = judged(recorder, pair, instruct=scored(noise), rlhf=scored(noise[::-1] + 0.8))
     assert not small["gold_reward"].passed and large["gold_reward"].passed
 
 
@@ -140,14 +142,17 @@ def test_tightening_one_margin_leaves_the_others():
 @pytest.mark.parametrize(("pair", "lost"), [
     (Pair(model="rlhf", against="instruct"), CHRF),
     (Pair(model="rlhf", against="instruct", bits_per_byte=0.1), BITS),
+    (Pair(model="rlhf", against="instruct", bits_per_byte=0.1), "bits_per_byte/test.verse"),
     (Pair(model="rlhf", against="instruct", gold_reward=0.1), "gold_reward"),
+    (Pair(model="rlhf", against="instruct", gold_reward=0.1), "gold_reward_greedy"),
 ])
 @pytest.mark.parametrize("loser", ["instruct", "rlhf"])
 def test_a_figure_that_one_of_two_models_lacks_is_an_error_and_not_a_pass(recorder, pair, lost, loser):
-    models = {name: {ACCURACY: answers(0.7), CHRF: answers(0.3), BITS: stretches(2.0), "gold_reward": answers(0.5)}
-              for name in ("instruct", "rlhf")}
+    models = {name: {ACCURACY: answers(0.7), CHRF: answers(0.3), BITS: stretches(2.0),
+                     "bits_per_byte/test.verse": stretches(3.0), "gold_reward": answers(0.5),
+                     "gold_reward_greedy": answers(0.5)} for name in ("instruct", "rlhf")}
     del models[loser][lost]
-    with pytest.raises(InputError, match=f"promote.pairs.keeps: {loser} has no figure {lost[:11]}"):
+    with pytest.raises(InputError, match=f"promote.pairs.keeps: {loser} has no figure {lost},"):
         judged(recorder, pair, **models)
 
 

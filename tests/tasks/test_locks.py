@@ -1,5 +1,6 @@
 """Locks prove who lives: in another pid namespace, under another host name, and after a number has become another's."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -139,3 +140,29 @@ def test_who_waits_is_told_for_whom_and_since_when_and_can_be_interrupted(tmp_pa
     assert time.monotonic() - began < 5
     assert "waiting for clean key: genai run --preset smoke (flow run 12345678) on " in caplog.text
     assert f"on {os.uname().nodename} has it since 20" in caplog.text
+
+
+def test_what_a_process_left_that_died_in_between_goes_and_nothing_of_a_living_one(tmp_path):
+    dead, living = tmp_path / "a.lock.1.part", tmp_path / "b.lock.2.part"
+    dead.write_text("")
+    with living.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        locks.remove_unfinished(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [living.name]
+    locks.remove_unfinished(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_taken_away_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    lock, calls = fcntl.flock, []
+
+    def late(stream, kind):
+        lock(stream, kind)
+        if not calls:
+            calls.append(kind)
+            Path(stream.name).unlink()
+
+    monkeypatch.setattr(locks.fcntl, "flock", late)
+    with locks.held(tmp_path / "a.lock", "mine") as file:
+        assert file.path.read_text() == "mine"
+    assert not list(tmp_path.iterdir()) and calls

@@ -20,9 +20,13 @@ def releases(family: OfFamily = "", as_json: AsJson = False) -> None:
     opened_registry()
     from tasks.registry import releases as registry
     from tasks.tables import shown
+    from tasks.tracking import client as tracking
 
     rows = registry.releases(family)
-    serving, before = registry.in_service(family), registry.with_alias(family, "previous")
+    serving = before = None
+    with tracking.told("which one is in service is not known"):
+        serving = registry.in_service(family)
+        before = registry.with_alias(family, "previous")
     states = {release.version: state for release, state in ((before, "previous"), (serving, "in service")) if release}
     if as_json:
         described = [{**row.to_dict(), "state": states.get(row.version, "")} for row in rows]

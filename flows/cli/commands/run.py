@@ -68,9 +68,11 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
     newest = max(workspace.reports.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
     if newest and not (until or only):
         from tasks.registry.releases import in_service
+        from tasks.tracking import client as tracking
 
-        release = in_service(family)
-        console.print(f"release: {release.name if release else 'none'} in service", highlight=False)
+        with tracking.told("which release is in service"):
+            release = in_service(family)
+            console.print(f"release: {release.name if release else 'none'} in service", highlight=False)
         use = f"make:    genai generate {family}" if family else "talk:    genai chat"
         console.print(f"report:  {newest}\n{use}\nmodels:  genai models", highlight=False, markup=False, soft_wrap=True)
 
