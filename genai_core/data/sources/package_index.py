@@ -16,8 +16,6 @@ from typing import Any
 
 from genai_core.errors import InputError
 
-DEFAULT_INDEX = "https://pypi.org/simple"
-
 
 def download(package: str, sha256: str, folder: Path) -> Path:
     """The file of `package` (name and pinned version) with this digest, written to `folder`.
@@ -30,7 +28,7 @@ def download(package: str, sha256: str, folder: Path) -> Path:
     from unearth.fetchers.sync import PyPIClient
 
     options = pip_options("download")
-    indexes = [] if _is_on(options.get("no-index", "")) else [options.get("index-url") or DEFAULT_INDEX,
+    indexes = [] if _is_on(options.get("no-index", "")) else [options.get("index-url") or _default_index(),
                                                               *options.get("extra-index-url", "").split()]
     links = options.get("find-links", "").split()
     if not indexes + links:
@@ -66,6 +64,13 @@ def download(package: str, sha256: str, folder: Path) -> Path:
         raise InputError(f"{package} as the registry serves it does not have sha256 {sha256}; nothing was used")
     raise InputError(f"no index that pip is configured with (`pip config list`) has {package}; check the network, or "
                      "switch the source off with `enabled: false`")
+
+
+def _default_index() -> str:
+    """Where pip looks when nothing is configured, which it tells nobody but its own code."""
+    from pip._internal.models.index import PyPI
+
+    return str(PyPI.simple_url)
 
 
 def pip_options(command: str) -> dict[str, str]:
