@@ -14,8 +14,9 @@ from genai_core.errors import GateFailed, InputError
 from tasks.catalog import FAMILIES
 from tasks.lease import lease
 from tasks.pipeline import PipelineRun
+from tasks.registry.aliases import behind, champion_number, follow
 from tasks.registry.contents import require_files, versions_beside
-from tasks.registry.moves import ROLLBACK, Move, before_the_last, history, last_champion, record_move, withdrawn
+from tasks.registry.moves import ROLLBACK, Move, before_the_last, last_champion, record_move, withdrawn
 from tasks.registry.releases import (
     Release,
     find,
@@ -32,7 +33,6 @@ from tasks.registry.versions import (
     key_figures,
     model_name,
     read_version,
-    registered_model,
     set_alias,
     tag,
 )
@@ -42,6 +42,7 @@ from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
+
 
 class OtherChampion(GateFailed):
     """Another release came into service than the one that the gates held a run against."""
@@ -134,7 +135,7 @@ def rollback(name: str = "", family: str = "") -> Move:
 
 def _before(family: str) -> Release | None:
     """The release that served last before the one in service, of those that no rollback went back over."""
-    there, serving = {release.version: release for release in releases(family)}, _champion_number(family)
+    there, serving = {release.version: release for release in releases(family)}, champion_number(family)
     return next((there[version] for version in reversed(before_the_last(release_stage(family)))
                  if version in there and version != serving), None)
 
@@ -160,11 +161,11 @@ def adopt(release: Release, reason: str) -> Release | None:
 
 def repair(family: str = "") -> Release | None:
     """The release in service, after the aliases that follow it were set right where a crash had left them behind."""
-    if _champion_number(family) == "":
+    if champion_number(family) == "":
         return None
-    if _behind(family):
+    if behind(family):
         with _lock(family):
-            for change in _follow(family):
+            for change in follow(family):
                 logger.warning("a move of the release in service had been cut short: %s", change)
     return in_service(family)
 
@@ -197,65 +198,15 @@ def _require_still(expected: str, champion: Release | None) -> None:
 def _serve(release: Release, reason: str) -> Move | None:
     """Move `champion` to a release; the caller holds the lock. Raises InputError when files of it are gone."""
     stage = release_stage(release.family)
-    if _champion_number(release.family) == release.version:
-        _follow(release.family)
+    if champion_number(release.family) == release.version:
+        follow(release.family)
         return None
     require_files(release)
     move = record_move(stage, last_champion(stage), release.version, reason, release.name, release.figures)
     set_alias(stage, "champion", release.version)
-    _follow(release.family)
+    follow(release.family)
     logger.info("release %s is in service: %s", release.name, reason)
     return move
-
-
-def _follow(family: str) -> list[str]:
-    """Set `previous` and the stages' aliases to what the release in service says; what was changed, in words."""
-    changes = _behind(family)
-    for stage, alias, _, version in changes:
-        if version:
-            set_alias(stage, alias, version)
-        else:
-            tracking.client().delete_registered_model_alias(model_name(stage), alias)
-    return [f"{model_name(stage)}@{alias} from {now or 'none'} to {version or 'none'}"
-            for stage, alias, now, version in changes]
-
-
-def _behind(family: str) -> list[tuple[str, str, str, str]]:
-    """The aliases that do not say what the release in service does: stage, alias, the version that it has and the one
-    that it should have, empty for none."""
-    release = in_service(family)
-    if release is None:
-        return []
-    moves = history(release_stage(family))
-    before = moves[-1].before if moves else ""
-    former = next((earlier for earlier in releases(family) if earlier.version == before), None)
-    wanted = {(release_stage(family), "previous"): before if former else ""}
-    for stage, version in release.versions.items():
-        if _leading_family(stage) != family:
-            continue
-        earlier = former.versions.get(stage, "") if former else _alias(stage, "previous")
-        if not former and _alias(stage, "champion") not in ("", version):
-            earlier = _alias(stage, "champion")      # it served before there were releases
-        wanted |= {(stage, "previous"): "" if earlier == version else earlier, (stage, "champion"): version}
-    return [(stage, alias, now, version) for (stage, alias), version in wanted.items()
-            if (now := _alias(stage, alias)) != version]
-
-
-def _alias(stage: str, alias: str) -> str:
-    model = registered_model(stage)
-    return str(model.aliases.get(alias, "")) if model else ""
-
-
-def _champion_number(family: str) -> str:
-    return _alias(release_stage(family), "champion")
-
-
-def _leading_family(stage: str) -> str:
-    """Whose release the aliases of a stage follow: that of the first family that makes it and has one in service."""
-    making = [family for family in ("", *FAMILIES) if stage in model_stages_of(family)]
-    if len(making) == 1:
-        return making[0]
-    return next((family for family in making if _champion_number(family)), making[0])
 
 
 def _draft(run: PipelineRun, champion: Release | None) -> Release:
