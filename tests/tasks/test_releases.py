@@ -37,6 +37,17 @@ def test_the_same_models_make_no_second_release(registry):
     assert promotion.conclude(registry.run("a")) == first and len(releases.releases(FAMILY)) == 1
 
 
+def test_of_two_runs_with_the_same_models_the_later_one_ends_well_too(registry):
+    made = []
+
+    def meanwhile(_):
+        made.append(promotion.conclude(registry.run("a"), compared_with=""))
+        return "somebody"
+
+    assert promotion.conclude(registry.run("a"), meanwhile, compared_with="") == made[0] == in_service(FAMILY)
+    assert len(releases.releases(FAMILY)) == 1
+
+
 def test_a_failed_gate_leaves_everything_in_service_and_makes_no_release(registry):
     first = promotion.conclude(registry.run("a"))
     registry.passed = False
