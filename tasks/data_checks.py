@@ -21,11 +21,13 @@ def check_data(run: PipelineRun) -> None:
         if not counts.get(f"{split}/documents"):
             raise InputError(f"collect.{split}_fraction: no document is held out for {split}; raise it or add "
                              "documents")
-    for split, needed in (("train", config.reward.batch_size), ("test", 2)):
-        rated = sum(counts.get(f"{split}/ratings/{source}", 0) for source in config.reward.sources)
+    every = config.reward.sources
+    for split, needed, sources in (("train", config.reward.batch_size, every), ("validation", 2, every[:1]),
+                                   ("test", 2, every[:1])):
+        rated = sum(counts.get(f"{split}/ratings/{source}", 0) for source in sources)
         if rated < needed:
-            raise InputError(f"reward.sources: {', '.join(config.reward.sources)} offer {rated:,.0f} rated texts for "
-                             f"{split}, at least {needed} are needed; switch a source of ratings on")
+            raise InputError(f"reward.sources: {', '.join(sources)} offer {rated:,.0f} rated texts for {split}, at "
+                             f"least {needed} are needed; switch a source of ratings on")
     for split in ("train", "test"):
         if not counts.get(f"{split}/sentiment"):
             raise InputError(f"rlhf: its prompts are openings of labelled reviews, and the {split} split has none; "

@@ -19,6 +19,6 @@ def markdown_table(header: list[str], rows: list[list[Any]]) -> list[str]:
 
 def shown(value: Any) -> str:
     if isinstance(value, float):
-        value = value if abs(value) > 1e-12 else 0.0      # what is left of a sum that is zero
+        value = 0.0 if abs(value) <= 1e-12 else value      # what is left of a sum that is zero; not a number stays that
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value).replace("|", "\\|")

@@ -24,11 +24,11 @@ def run(config: RewardConfig, *, instruct: Path, cleaned: Path, out_dir: Path, c
     The figures are of texts that no training pair contains. Raises InputError when there are no ratings.
     """
     train_rows, held_out = (rated_texts(cleaned, split, config.sources) for split in ("train", "validation"))
-    measured, tested = (rated_texts(cleaned, split, config.sources[:1]) for split in ("validation", "test"))
-    if len(train_rows) < config.batch_size or min(len(measured), len(tested)) < 2:
+    measured = rated_texts(cleaned, "validation", config.sources[:1])
+    if len(train_rows) < config.batch_size or len(measured) < 2:
         raise InputError(f"reward.sources: {len(train_rows)} rated texts to train on from {', '.join(config.sources)}, "
-                         f"of which a batch needs {config.batch_size}, and {len(measured)} to measure on and "
-                         f"{len(tested)} to test on later from {config.sources[0]}, of which two are needed each")
+                         f"of which a batch needs {config.batch_size}, and {len(measured)} to measure on from "
+                         f"{config.sources[0]}, of which two are needed")
     device = choose_device(context.device)
     torch.manual_seed(config.seed)
     model = RewardModel.from_language_model(load_model(instruct, device))

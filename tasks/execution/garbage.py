@@ -150,13 +150,13 @@ def _objects(workspace: Workspace, policy: Policy, old: set[Path], kept: set[Pat
         if held is not None and not held & staying:
             dropped.add(md5)
     dropped -= named | {md5 for md5 in _data_versions(workspace) if md5}
-    places = {"DVC cache": objects.cache_folder(workspace)}
+    others, places = objects.named_by_others(workspace), {"DVC cache": objects.cache_folder(workspace)}
     remote = objects.remote_folder(workspace)
     if remote and (policy.shared or workspace.root in remote.parents):
         places["DVC remote"] = remote
     found = []
     for place, folder in places.items():
-        if gone := objects.unneeded(workspace, folder, dropped, policy.oldest):
+        if gone := objects.unneeded(workspace, folder, dropped, others, policy.oldest):
             found.append(Garbage(place, folder, sum(path.stat().st_size for path in gone),
                                  "only what is removed, or nothing, names them", objects=tuple(gone)))
     return found

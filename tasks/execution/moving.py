@@ -28,7 +28,7 @@ def publish_workspace(workspace: Workspace, tell: Callable[[str], None]) -> int:
                 version = versions.register(workspace, stage, artifact)
                 tell(f"{stage.name} {artifact.key}: {versions.model_name(stage.name)} version {version}")
             else:
-                published.publish(workspace, [artifact])
+                published.publish(workspace, [artifact], ask=True)
                 if stage.kind == "report":
                     versions.note_report(workspace, artifact)
                 tell(f"{stage.name} {artifact.key}: on the remote")

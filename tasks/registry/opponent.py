@@ -47,8 +47,6 @@ def require_opponent(family: str, stages: Sequence[Stage], workspace: Workspace)
     if release is None:
         return
     for name in (name for stage in stages for name in stage.in_service.values()):
-        if name not in release.keys:
-            raise _nowhere(release, name, "it names none")
         here = _directory(release, name, workspace).is_dir()
         if not here and (reason := lost_file(f"models:/{model_name(name)}/{release.versions[name]}")):
             raise _nowhere(release, name, reason)
@@ -64,10 +62,8 @@ def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
 
 
 def _found(release: Release, name: str, workspace: Workspace) -> Artifact:
-    if name not in release.keys:
-        raise _nowhere(release, name, "it names none")
-    store, key = Store.of(workspace), release.keys[name]
     directory = _directory(release, name, workspace)
+    store, key = Store.of(workspace), release.keys[name]
     with store.lock(name, key):
         found = store.find(directory) or fetch_model(workspace, name, key)
     if found is None:
@@ -84,4 +80,6 @@ def _nowhere(release: Release, name: str, reason: str) -> InputError:
 
 
 def _directory(release: Release, name: str, workspace: Workspace) -> Path:
+    if name not in release.keys:
+        raise _nowhere(release, name, "it names none")
     return Store.of(workspace).directory(name, find_stage(release.family, name).kind, release.keys[name])

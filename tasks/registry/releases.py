@@ -210,8 +210,9 @@ def _read(entry: Any) -> Release | None:
         stages = set(release.versions)
         if not stages or not stages == set(release.digests) == set(release.keys):
             raise ValueError("it does not name a version, a digest and a key of the same stages")
-        dict(release.figures), dict(release.compared_digests)
-    except (ValueError, TypeError, AttributeError, InputError) as error:
+        if not isinstance(release.figures, dict) or not isinstance(release.compared_digests, dict):
+            raise ValueError("its figures or what it was compared with are no mapping")
+    except (ValueError, TypeError, AttributeError) as error:
         _warn_once(f"{entry.name}/{entry.version}: its tag {FACTS} is damaged, so it counts for no release: {error}")
         return None
     return release

@@ -53,10 +53,9 @@ def named_by_others(workspace: Workspace) -> set[str]:
     return {md5 for path in files for md5 in _MD5.findall(path.read_text(encoding="utf-8", errors="replace"))}
 
 
-def unneeded(workspace: Workspace, folder: Path, dropped: set[str], oldest: float) -> list[Path]:
-    """The lists that are dropped, what tells of them, and every file older than `oldest` that no other list names, nor
-    a .dvc file of somebody's own."""
-    others = named_by_others(workspace)
+def unneeded(workspace: Workspace, folder: Path, dropped: set[str], others: set[str], oldest: float) -> list[Path]:
+    """The lists that are dropped, what tells of them, and every file older than `oldest` that no other list names;
+    none of `others`."""
     dropped = dropped - others
     files = {f"{path.parent.name}{path.name}": path for path in (folder / ROOT).glob("??/*") if path.is_file()}
     named = set(others)

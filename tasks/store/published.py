@@ -36,21 +36,22 @@ class Entry(BaseModel):
         return str(self.manifest["digest"])
 
 
-def publish(workspace: Workspace, artifacts: list[Artifact]) -> dict[Artifact, str]:
-    """Bring artifacts to the remote unless they are known to be there; the md5 of each one's list of files.
+def publish(workspace: Workspace, artifacts: list[Artifact], ask: bool = False) -> dict[Artifact, str]:
+    """Bring artifacts to the remote unless they were brought there before; the md5 of each one's list of files.
 
-    Raises RemoteRefuses when the remote does not take them.
+    With `ask` the remote has to say that it still has those. Raises RemoteRefuses when it does not answer, or does not
+    take them.
     """
     with dvc.repository(workspace) as opened:
         remote = remote_of(workspace, opened)
-        return {artifact: _publish(workspace, opened, remote, artifact) for artifact in artifacts}
+        return {artifact: _publish(workspace, opened, remote, artifact, ask) for artifact in artifacts}
 
 
 def name_datasets(workspace: Workspace, artifacts: list[Artifact]) -> str:
     """Publish datasets, and make `data.dvc` name them and no others, here and on the remote; the md5 of all."""
     with dvc.repository(workspace) as opened:
         remote = remote_of(workspace, opened)
-        md5 = dvc.write_data_dvc(workspace, opened, {artifact: _publish(workspace, opened, remote, artifact)
+        md5 = dvc.write_data_dvc(workspace, opened, {artifact: _publish(workspace, opened, remote, artifact, ask=True)
                                                      for artifact in artifacts})
         dvc.send(opened, remote, "data", md5)
         return md5
@@ -142,12 +143,12 @@ def _was_brought(workspace: Workspace, artifact: Artifact, remote: Remote) -> bo
     return known.get("digest") == artifact.digest and remote.identity in known.get("remotes", [])
 
 
-def _publish(workspace: Workspace, opened: Any, remote: Remote, artifact: Artifact) -> str:
+def _publish(workspace: Workspace, opened: Any, remote: Remote, artifact: Artifact, ask: bool) -> str:
     known = _known(workspace, artifact.stage, artifact.key)
     same = known.get("digest") == artifact.digest
     tree = dvc.remember(workspace, opened, artifact, known["md5"] if same else "")
     md5 = str(tree.hash_info.value)
-    if _is_there(workspace, artifact, remote):
+    if (_is_there if ask else _was_brought)(workspace, artifact, remote):
         return md5
     dvc.send(opened, remote, f"{artifact.stage} {artifact.key}", md5)
     entry = Entry(md5=md5, manifest=read_manifest(artifact.directory(workspace)),

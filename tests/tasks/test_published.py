@@ -79,10 +79,13 @@ def test_a_remote_that_was_wiped_gets_everything_again(hosts, tmp_path, impatien
     published.name_datasets(ann, [artifact])
     shutil.rmtree(tmp_path / "remote")
     assert not published.all_known(ann, [artifact])
-    published.publish(ann, [artifact])
+    published.publish(ann, [artifact], ask=True)
     assert published.all_known(ann, [artifact]) and published.fetch(bob, "clean", "dataset", artifact.key) == artifact
     monkeypatch.setattr(remotes.Remote, "read_json", refuse)
     assert published.all_known(ann, [artifact])      # a remote that is silent for a while stops no cached run
+    published.publish(ann, [artifact])
+    with pytest.raises(RemoteRefuses):
+        published.publish(ann, [artifact], ask=True)
 
 
 def refuse(*arguments, **named):
