@@ -48,6 +48,7 @@ def test_tables():
         "| x |", "|---|", "| 12,346 |", "| 0.1235 |", "| 7 |", "| a\\|b |"]
 
 
-@pytest.mark.parametrize(("value", "text"), [(float("nan"), "nan"), (-1.3e-17, "0"), (1e-9, "1e-09"), (12345.6, "12,346")])
+@pytest.mark.parametrize(("value", "text"), [(float("nan"), "nan"), (-1.3e-17, "0"), (1e-9, "1e-09"),
+                                             (12345.6, "12,346")])
 def test_what_is_left_of_zero_is_shown_as_zero_and_what_is_no_number_is_not(value, text):
     assert shown(value) == text
