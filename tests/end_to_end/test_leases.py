@@ -79,7 +79,8 @@ def test_two_hosts_that_begin_at_once_train_a_model_once(prefect, mlflow, tmp_pa
     homes = [Home(tmp_path / name, settings) for name in ("ann", "bob")]
     for home in homes:
         home.root.mkdir()
-    runs = [home.start("run", "--preset", "smoke", "--until", "pretrain", "--set", "pretrain.tokens=400000")
+        home.run(until="tokenize")      # so that they come to the training within seconds of each other
+    runs = [home.start("run", "--preset", "smoke", "--until", "pretrain", "--set", "pretrain.tokens=1200000")
             for home in homes]
     outputs = [run.communicate(timeout=300)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)

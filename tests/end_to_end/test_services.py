@@ -13,8 +13,16 @@ import pytest
 
 from tasks.catalog import FAMILIES
 from tasks.store.workspace import REPOSITORY
-from tests.end_to_end.conftest import Api, Home
-from tests.end_to_end.helpers import answers, api_of, flow_runs_in, free_port, processes_in, wait_for
+from tests.end_to_end.conftest import Api, Home, copy_of
+from tests.end_to_end.helpers import (
+    answers,
+    api_of,
+    flow_runs_in,
+    free_port,
+    prefect_server,
+    processes_in,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -172,10 +180,19 @@ def test_a_killed_supervisor_takes_its_services_along(tmp_path):
     assert "nothing is running" in home.genai("status").stdout
 
 
+@pytest.fixture
+def bare_prefect(tmp_path):
+    """A Prefect server that knows no pool and no deployment yet, unlike the one that the tests of a worker share."""
+    server = prefect_server(tmp_path)
+    yield server
+    server.kill()
+
+
 @pytest.mark.heavy
-def test_deploy_all_and_a_process_worker_run_and_cancel(copied, prefect):
+def test_deploy_all_and_a_process_worker_run_and_cancel(finished, bare_prefect, tmp_path):
     """`prefect.yaml` as it stands: pools, deployments, a worker; a cancelled run leaves a checkpoint and no child."""
-    api = Api(api_of(prefect))
+    api = Api(api_of(bare_prefect))
+    copied = copy_of(finished, tmp_path / "home", PREFECT_API_URL=api.address)
     environment = {**copied.environment, "GENAI_REPOSITORY": str(REPOSITORY), "MLFLOW_TRACKING_URI": ""}
 
     def prefect_command(*arguments: str) -> None:
