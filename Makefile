@@ -1,5 +1,6 @@
 # make run    the whole pipeline on the preset laptop; PRESET=smoke takes another
 # make families   the other generative families, some four minutes each
+# make bench-data   speed and memory of the data stages on this machine, into docs/benchmarks.md
 # make test   linters, the fast tests, and every stage and family end to end; make test-fast stops before the whole flows,
 #             make test-all goes on with kills, outages, damage, browsers and a team's servers; WORKERS=4 takes more cores
 PYTHON ?= python3
@@ -10,7 +11,7 @@ INSTALLED := .venv/.installed
 # a file stays on one worker, with what its tests share; files start in the order of their names: end_to_end/, then the short ones
 PYTEST := $(BIN)/pytest -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run families test test-all test-fast test-browser lint install system-packages clean-environment
+.PHONY: run families bench-data test test-all test-fast test-browser lint install system-packages clean-environment
 
 run: $(INSTALLED)
 	@$(BIN)/genai run --preset $(PRESET)
@@ -21,6 +22,9 @@ families: $(INSTALLED)
 	  $(BIN)/genai run --family $$family || missed="$$missed $$family"; \
 	done; $(BIN)/genai families --page docs/families.md && $(BIN)/genai families; \
 	if [ -n "$$missed" ]; then echo "not passed:$$missed"; exit 1; fi
+
+bench-data: $(INSTALLED)
+	@$(BIN)/python benchmarks/data_speed.py
 
 test: $(INSTALLED) lint
 	@$(PYTEST) -m "not heavy"

@@ -22,7 +22,7 @@ def eager(tokens_dir: Path, preset: str, tokens: int) -> dict[str, float]:
     import torch
 
     from genai_core.config.pipeline import load_pipeline
-    from genai_core.data.tokenizer import load_tokenizer
+    from genai_core.data.tokens.tokenizer import load_tokenizer
     from genai_core.models.transformer import Transformer, transformer_config
     from genai_core.training.objectives.next_token import NextToken
 

@@ -47,6 +47,10 @@ def _form(section: str, config: type[Config], defaults: Config) -> type[Form]:
         if get_origin(field.annotation) is dict or len(get_args(field.annotation)) == 1:
             continue
         default = getattr(defaults, name)
+        if isinstance(default, Config):
+            part = _form(name, type(default), default)
+            fields[name] = (part, Field(default_factory=part, description=field.description))
+            continue
         note = "" if default is None else f" Preset {SHOWN_DEFAULTS}: {_shown(default)}."
         described = Field(default=None, description=f"{field.description or ''}{note}",
                           json_schema_extra=_without_null)

@@ -17,19 +17,20 @@ from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 
 from flows.parameters import Fields, overrides_of
-from genai_core.config.pipeline import PipelineConfig, load_pipeline
+from genai_core.config.pipeline import PipelineConfig
 from genai_core.errors import BudgetSpent, InputError
 from genai_core.families.config import FamilyConfig
-from tasks.catalog import family_named, stages_of
+from tasks.catalog import stages_for
+from tasks.config import load_config, require_stages
 from tasks.data_checks import check_data
 from tasks.execution import live_runs
 from tasks.execution.plan import plan
 from tasks.execution.task import LastStageDone, make
 from tasks.execution.version_data import version_data
-from tasks.language_model import clean
 from tasks.pipeline import PipelineRun
 from tasks.registry.opponent import require_opponent
-from tasks.registry.promotion import repair
+from tasks.registry.promotion import models_lacking, repair
+from tasks.registry.releases import in_service
 from tasks.stage import Stage
 from tasks.store import records
 from tasks.store.disk import require_space
@@ -76,19 +77,11 @@ class Request:
     """Name of the family; empty for the language model."""
     limits: Limits = Limits()
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return stages_of(self.family)
-
     def config(self) -> PipelineConfig | FamilyConfig:
         """The config of the run. Raises InputError for a field, a stage or a preset that there is not."""
-        config = family_named(self.family).load(self.preset, self.overrides) if self.family else \
-            load_pipeline(self.preset, self.overrides)
-        names = [stage.name for stage in self.stages]
+        config = load_config(self.preset, self.family, self.overrides)
         for option, stages in (("force", self.force), ("until", (self.until,)), ("only", (self.only,))):
-            for stage in stages:
-                if stage and stage not in names:
-                    raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(names)}")
+            require_stages(option, stages, config)
         return config
 
     def command(self) -> str:
@@ -130,11 +123,12 @@ def opened(request: Request) -> Iterator[PipelineRun]:
     for logger_name in ("genai_core", "tasks"):      # Prefect hands their lines to the flow run's log from here on
         logging.getLogger(logger_name).setLevel(logging.INFO)
     config, workspace = request.config(), Workspace.current()
+    stages = stages_for(config)
     if request.only:
         _require_what_comes_before(config, workspace, request)
     until = request.until or request.only
     run = PipelineRun(config, workspace, frozenset(request.force),
-                      until="" if until == request.stages[-1].name else until,
+                      until="" if until == stages[-1].name else until,
                       command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
     seconds = request.limits.seconds(config.runtime.price_per_hour)
     run.stop_at = time.time() + seconds if seconds else None
@@ -142,7 +136,8 @@ def opened(request: Request) -> Iterator[PipelineRun]:
     live_runs.close_books(workspace)
     repair(request.family)
     if not run.until:
-        require_opponent(request.family, request.stages, workspace)
+        require_opponent(request.family, stages, workspace)
+        _warn_of_a_lesser_release(run)
     tags = {"prefect.flow_run_id": run.flow_run_id, "git.commit": run.commit, "preset": request.preset,
             "command": run.command}
     if parent := parent_of_runs.get():
@@ -163,6 +158,13 @@ def opened(request: Request) -> Iterator[PipelineRun]:
         _close(run)
 
 
+def _warn_of_a_lesser_release(run: PipelineRun) -> None:
+    """Said before the first hour, not after the last: this run will not come into service."""
+    champion = in_service(run.family)
+    if champion and (lacking := models_lacking(run, champion)):
+        logger.warning(lacking)
+
+
 def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
     """Make the artifacts of the stages one after the other.
 
@@ -171,7 +173,7 @@ def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
     last_dataset = [stage.name for stage in stages if stage.kind == "dataset"][-1]
     for stage in stages:
         _make_within_budget(run, stage)
-        if stage is clean:
+        if not run.family and stage.name == "clean":
             check_data(run)
         if stage.name == last_dataset:
             version_data(run)
@@ -195,7 +197,7 @@ def _stop_when_spent(run: PipelineRun, stage: Stage, last: Stage) -> None:
 
 
 def _require_what_comes_before(config: PipelineConfig | FamilyConfig, workspace: Workspace, request: Request) -> None:
-    for line in plan(config, workspace, stages=request.stages):
+    for line in plan(config, workspace, stages=stages_for(config)):
         if line.stage == request.only:
             return
         if line.state not in ("hit", "fetch"):

@@ -22,7 +22,7 @@ def prepare_data(preset: Preset = "laptop", force: tuple[StageName, ...] = (), p
     """
     request = Request(preset_file or preset, overrides_of(0, fields, overrides), force)
     with opened(request) as run:
-        make_all(run, [stage for stage in request.stages if stage.kind == "dataset"])
+        make_all(run, [stage for stage in run.stages if stage.kind == "dataset"])
     return run.dataset_md5
 
 

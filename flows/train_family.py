@@ -39,6 +39,6 @@ def train_family(family: FamilyName, preset: Literal["laptop", "smoke"] = "lapto
     request = Request(preset_file or preset, overrides, force, until, only, family,
                       Limits(max_hours, max_cost, approval_hours))
     with opened(request) as run:
-        make_all(run, request.stages)
+        make_all(run, run.stages)
         conclude(run, approval(request))
     return figures_of(run)

@@ -19,7 +19,6 @@ from flows.parameters import (
     overrides_of,
 )
 from flows.pipeline_run import Limits, Request, make_all, opened, run_name
-from genai_core.config.pipeline import load_pipeline
 from tasks.execution.freshness import champion_of_the_same_data
 from tasks.execution.task import make
 from tasks.pipeline import PipelineRun
@@ -53,12 +52,13 @@ def train_llm(preset: Preset = "laptop", depth: Depth = 0, force: tuple[StageNam
     request = Request(preset_file or preset, overrides_of(depth, fields, overrides), force, until, only,
                       limits=Limits(max_hours, max_cost, approval_hours))
     if only_when_data_changed:
-        champion = champion_of_the_same_data(load_pipeline(request.preset, request.overrides))
+        champion = champion_of_the_same_data(request.config())
         if champion:
             return Completed(name="Skipped", message=f"{champion} was made from the same data")
     with opened(request) as run:
-        make_all(run, request.stages)
-        _conclude(run, request)
+        make_all(run, run.stages)
+        if "promote" in run.artifacts:      # `stages` may end before it
+            _conclude(run, request)
     return figures_of(run)
 
 
@@ -71,7 +71,7 @@ def _conclude(run: PipelineRun, request: Request) -> None:
             return
         except OtherChampion as other:
             logger.warning("%s", other)
-            make(run, request.stages[-1])
+            make(run, run.stages[-1])
             if run.held_against == before:      # nothing that judging again could mend
                 raise
 

@@ -5,15 +5,18 @@ Nothing of a `Context` is part of a key: it says how to run and who listens, nev
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from genai_core.errors import InputError
 
 logger = logging.getLogger("genai_core")
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class Reporter(Protocol):
@@ -42,6 +45,17 @@ class LogReporter:
         logger.info(text)
 
 
+class Mapper(Protocol):
+    """Calls a function of a module on each item, as Python's `map` does; the answers come in the items' order."""
+
+    def __call__(self, function: Callable[[Item], Answer], items: Iterable[Item], /) -> Iterator[Answer]: ...
+
+
+def serial(function: Callable[[Item], Answer], items: Iterable[Item], /) -> Iterator[Answer]:
+    """The mapper of one process: the plain `map`."""
+    return map(function, items)
+
+
 @dataclass(frozen=True)
 class Context:
     """How a stage is to run: who listens, on which device, where checkpoints go."""
@@ -59,6 +73,8 @@ class Context:
     """Time between two checkpoints, in seconds."""
     stop_at: float | None = None
     """When training is to save a checkpoint and stop, in seconds since the epoch."""
+    map: Mapper = serial
+    """Calls a function on each shard of the data, in this process or in several; what is written is the same."""
 
 
 class Result(NamedTuple):

@@ -8,6 +8,7 @@ person who types a command owns both; the `genai` command therefore allows every
 import os
 from pathlib import Path
 
+from genai_core.config.addresses import SCHEMES, shown
 from genai_core.errors import InputError
 
 SETTING = "GENAI_DATA_ROOTS"
@@ -23,7 +24,7 @@ def allow_everything() -> None:
 def allowed_roots(workspace: Path | None = None) -> list[Path]:
     """The workspace and the folders that the setting names, separated as in PATH; symbolic links followed."""
     workspace = workspace or Path(os.environ.get("GENAI_HOME", _REPOSITORY))
-    named = [Path(entry) for entry in os.environ.get(SETTING, "").split(os.pathsep) if entry]
+    named = [Path(entry) for entry in _entries() if "://" not in entry]
     return [root.expanduser().resolve() for root in (workspace, *named)]
 
 
@@ -34,7 +35,35 @@ def require_allowed(path: Path, field: str, workspace: Path | None = None) -> No
     """
     parts = path.expanduser().parts
     fixed = next((number for number, part in enumerate(parts) if _WILDCARDS & set(part)), len(parts))
-    inside = any(Path(*parts[:fixed]).resolve().is_relative_to(root) for root in allowed_roots(workspace))
+    try:
+        target = Path(*parts[:fixed]).resolve()
+    except (OSError, RuntimeError):      # RuntimeError is what Python before 3.13 says of links in a circle
+        raise InputError(f"{field}: {path} cannot be followed: its symbolic links lead in a circle") from None
+    inside = any(target.is_relative_to(root) for root in allowed_roots(workspace))
     if not inside or ".." in parts[fixed:]:
         raise InputError(f"{field}: {path} is outside what this process may read; {SETTING} in its environment, which "
                          "no parameter of a run can change, names more folders than the workspace")
+
+
+def require_allowed_address(address: str, field: str) -> None:
+    """Raise InputError unless the setting allows everything (`/`) or names a beginning of `address`.
+
+    An address is read with the credentials of the process, so that whoever starts a run must not choose it freely.
+    """
+    allowed = [entry.rstrip("/") + "/" for entry in _entries() if "://" in entry]
+    if "/" not in _entries() and not any(f"{address}/".startswith(entry) for entry in allowed):
+        raise InputError(f"{field}: {shown(address)} is outside what this process may read; {SETTING} in its "
+                         "environment, which no parameter of a run can change, may name addresses (s3://bucket/folder)")
+
+
+def _entries() -> list[str]:
+    """Entries of the setting. The colon of an address and of its port separates none."""
+    entries: list[str] = []
+    for part in os.environ.get(SETTING, "").split(os.pathsep):
+        begins = bool(entries) and entries[-1] in (*SCHEMES, "http") and part.startswith("//")
+        port = bool(entries) and entries[-1].startswith("http") and "://" in entries[-1] and part[:1].isdigit()
+        if begins or port:
+            entries[-1] += f":{part}"
+        elif part:
+            entries.append(part)
+    return entries

@@ -7,7 +7,9 @@ its models by entry points of the group `genai_core.kinds` (`genai_core/models/k
 from functools import cache
 from importlib.metadata import entry_points
 
+from genai_core.config.pipeline import PipelineConfig
 from genai_core.errors import InputError
+from genai_core.families.config import FamilyConfig
 from tasks import families, language_model
 from tasks.family import Family
 from tasks.stage import Stage
@@ -17,8 +19,17 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
 
 
 def stages_of(family: str) -> tuple[Stage, ...]:
-    """The stages of a family in the order in which they run; of the language model for an empty name."""
+    """Every stage of a family in the order in which they run; of the language model for an empty name, whose runs have
+    those that their data allows."""
     return family_named(family).all_stages if family else language_model.STAGES
+
+
+def stages_for(config: PipelineConfig | FamilyConfig) -> tuple[Stage, ...]:
+    """The stages of a run in their order, each with the inputs and settings that it has there."""
+    if isinstance(config, FamilyConfig):
+        return stages_of(config.family)
+    names = config.stage_names
+    return tuple(stage.among(names) for stage in language_model.STAGES if stage.name in names)
 
 
 def family_named(family: str) -> Family:

@@ -1,34 +1,61 @@
 """What later stages need of the data, checked as soon as it is clean and before anything is trained."""
 
+from collections.abc import Sequence
+
 from genai_core.config.pipeline import PipelineConfig
-from genai_core.config.training import INSTRUCTION_TASKS
+from genai_core.config.tasks import Lesson
+from genai_core.data.instruction.examples import TABLES
 from genai_core.errors import InputError
 from tasks.pipeline import PipelineRun
 from tasks.store.artifacts import read_manifest
 
+Counts = dict[str, float]
+
 
 def check_data(run: PipelineRun) -> None:
-    """Raises InputError that names the field which asks for data that the sources do not have."""
+    """Raises InputError that names the field which asks for data that the sources do not have, of those stages that the
+    run goes on to."""
     counts = read_manifest(run.artifacts["clean"].directory(run.workspace))["metrics"]
     config = run.config
     assert isinstance(config, PipelineConfig)
-    for task in INSTRUCTION_TASKS:
-        offered = "sentiment" if task == "continuation" else task
-        if getattr(config.instruct, task) and not counts.get(f"train/{offered}"):
-            raise InputError(f"instruct.{task}: asks for {getattr(config.instruct, task):,} chats, but the cleaned "
-                             "data has none; set it to 0 or switch a source for it on")
-    for split in ("validation", "test"):
-        if not counts.get(f"{split}/documents"):
-            raise InputError(f"collect.{split}_fraction: no document is held out for {split}; raise it or add "
-                             "documents")
-    every = config.reward.sources
-    for split, needed, sources in (("train", config.reward.batch_size, every), ("validation", 2, every[:1]),
-                                   ("test", 2, every[:1])):
-        rated = sum(counts.get(f"{split}/ratings/{source}", 0) for source in sources)
-        if rated < needed:
-            raise InputError(f"reward.sources: {', '.join(sources)} offer {rated:,.0f} rated texts for {split}, at "
-                             f"least {needed} are needed; switch a source of ratings on")
-    for split in ("train", "test"):
-        if not counts.get(f"{split}/sentiment"):
-            raise InputError(f"rlhf: its prompts are openings of labelled reviews, and the {split} split has none; "
-                             "switch a source of reviews on")
+    stages = _up_to(config.stage_names, run.until)
+    if "tokenize" in stages:
+        for split in ("train", "validation", "test"):
+            if not _offered(counts, split, "documents", ()):
+                more = "" if split == "train" else f", or raise collect.{split}_fraction"
+                raise InputError(f"collect.sources: once the data is clean no document is left for the {split} split; "
+                                 f"add text{more}")
+    if "instruct" in stages:
+        for name, lesson in config.mixture.lessons.items():
+            if not _records(counts, "train", lesson):
+                raise InputError(f"tasks.{name}: the cleaned data has no {lesson.content} to fine-tune on; set "
+                                 "examples to 0 or switch a source for it on")
+    if "reward" in stages:
+        for split in ("train", "validation"):
+            judged = sum(_offered(counts, split, table, config.reward.sources) for table in ("ratings", "preferences"))
+            if judged < 2:
+                named = ", ".join(config.reward.sources) or "the sources"
+                raise InputError(f"reward.sources: {named} offer {judged:,.0f} ratings and preferences for {split}, at "
+                                 f"least two are needed; bring more, or raise collect.{split}_fraction")
+    if "rlhf" in stages:
+        for split in ("train", "validation", "test"):
+            if not any(_records(counts, split, lesson) for lesson in config.questions.lessons.values()):
+                raise InputError(f"rlhf.tasks: {', '.join(config.questions.lessons)} have no record in the {split} "
+                                 "split whose question could be a prompt; switch a source on or hold more out")
+
+
+def _records(counts: Counts, split: str, lesson: Lesson) -> float:
+    table = "labelled" if lesson.content == "labelled" else TABLES[lesson.content]
+    return _offered(counts, split, table, lesson.sources)
+
+
+def _offered(counts: Counts, split: str, table: str, sources: Sequence[str]) -> float:
+    """Number of records of a table in a split, from some sources or from all; `clean` counts both sources and parts."""
+    if sources:
+        return sum(counts.get(f"{split}/{table}/{source}", 0) for source in sources)
+    return sum(count for name, count in counts.items()
+               if name.startswith(f"{split}/{table}/") and name.count("/") == 2)
+
+
+def _up_to(stages: Sequence[str], until: str) -> Sequence[str]:
+    return stages[:stages.index(until) + 1] if until in stages else stages

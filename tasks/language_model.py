@@ -1,6 +1,6 @@
 """The stages of the language model, in the order in which they run: reading this page is reading the pipeline."""
 
-from tasks.stage import ONE_DEVICE, Stage
+from tasks.stage import ONE_DEVICE, FirstOf, Stage
 
 collect = Stage(
     "collect", "genai_core.stages.collect", "dataset", settings={"config": "collect"}, inputs={},
@@ -19,56 +19,58 @@ pretrain = Stage(
     "pretrain", "genai_core.stages.pretrain", "model", settings={"config": "pretrain"}, inputs={"tokens": "tokenize"},
     describe="train the base model on the token files", title="Base model",
     use="A base language model: it continues text. It does not follow instructions.",
-    figures=("bits_per_byte/wikitext-2", "bits_per_byte/reviews", "parameters"),
-    curves=("loss", "bits_per_byte/wikitext-2", "bits_per_byte/reviews"), column="base", resources=ONE_DEVICE)
+    figures=("bits_per_byte", "parameters"), curves=("loss", "bits_per_byte"), column="base", resources=ONE_DEVICE)
 
 instruct = Stage(
-    "instruct", "genai_core.stages.instruct", "model",
-    settings={"config": "instruct", "opening_words": "rlhf.prompt_words"},
+    "instruct", "genai_core.stages.instruct", "model", settings={"config": "instruct", "mixture": "mixture"},
     inputs={"base": "pretrain", "cleaned": "clean", "tokens": "tokenize"},
     describe="fine-tune on chats", title="Chat model",
-    use="A chat model: it answers trivia, tells the sentiment of reviews, translates short English sentences into "
-        "Spanish and continues film reviews, each as far as its size allows.",
+    use="A chat model: it answers in the tasks that it was fine-tuned on, each as far as its size allows.",
     figures=("validation_loss",), curves=("loss", "validation_loss"), resources=ONE_DEVICE)
 
 reward = Stage(
-    "reward", "genai_core.stages.reward", "model", settings={"config": "reward"},
+    "reward", "genai_core.stages.reward", "model", settings={"config": "reward", "gold_fraction": "gold_fraction"},
     inputs={"instruct": "instruct", "cleaned": "clean"},
-    describe="learn to order texts as human raters do", title="Reward model",
-    use="A reward model: it scores a text by how positively human raters would judge it. Its ratings are about "
-        "sentiment, not helpfulness.",
-    figures=("accuracy_margin_1", "baseline_accuracy_margin_1"), curves=("accuracy", "validation_accuracy"),
+    describe="learn to order texts and answers as people did", title="Reward model",
+    use="A reward model: it scores a text or an answer as those people would whose ratings and preferences it was "
+        "trained on.",
+    figures=("accuracy", "baseline_accuracy"), curves=("accuracy", "validation_accuracy"),
     resources=ONE_DEVICE)
 
 rlhf = Stage(
-    "rlhf", "genai_core.stages.rlhf", "model", settings={"config": "rlhf", "mixture": "instruct"},
+    "rlhf", "genai_core.stages.rlhf", "model",
+    settings={"config": "rlhf", "questions": "questions", "mixture": "mixture", "fine_tuning": "instruct"},
     inputs={"instruct": "instruct", "reward": "reward", "cleaned": "clean", "tokens": "tokenize"},
     describe="raise the reward, held near the instruct model", title="Aligned chat model",
-    use="A chat model whose continuations of reviews were pushed towards a higher reward.",
+    use="A chat model whose answers were pushed towards a higher reward.",
     figures=("reward_gain_deviations", "held_out_kl"), curves=("reward", "held_out_reward"), resources=ONE_DEVICE)
 
 quantize = Stage(
     "quantize", "genai_core.stages.quantize", "model",
-    settings={"config": "quantize", "mixture": "instruct", "opening_words": "rlhf.prompt_words"},
-    inputs={"model": "rlhf", "tokens": "tokenize", "cleaned": "clean"},
-    describe="store the weights in eight and four bits", title="Quantized chat model",
-    use="The chat model with weights in eight bits (`int8/`) and in four bits (`int4/`).",
+    settings={"config": "quantize", "mixture": "mixture", "fine_tuning": "instruct"},
+    inputs={"model": FirstOf(("rlhf", "instruct", "pretrain")), "tokens": "tokenize", "cleaned": "clean"},
+    describe="store the weights in eight and four bits", title="Quantized model",
+    use="The last model of a run with weights in eight bits (`int8/`) and in four bits (`int4/`).",
     figures=("int8/bits_per_byte_ratio", "int8/size_ratio", "int4/bits_per_byte_ratio"), column="int8")
 
 evaluate = Stage(
     "evaluate", "genai_core.stages.evaluate", "report",
-    settings={"config": "evaluate", "mixture": "instruct", "alignment": "rlhf", "rating_sources": "reward.sources"},
+    settings={"config": "evaluate", "tasks": "active_tasks", "mixture": "mixture", "mixture_seed": "instruct.seed",
+              "alignment": "rlhf", "judging": "reward"},
     inputs={"base": "pretrain", "instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "quantized": "quantize",
             "tokens": "tokenize", "cleaned": "clean"},
+    optional={"instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "alignment": "rlhf", "judging": "reward"},
     describe="one table of figures for every model, baselines beside it", title="Evaluation", resources=ONE_DEVICE)
 
 promote = Stage(
     "promote", "genai_core.stages.promote", "report",
-    settings={"config": "promote", "questions": "evaluate", "opening_words": "rlhf.prompt_words"},
+    settings={"config": "promote", "questions": "evaluate", "tasks": "active_tasks"},
     inputs={"evaluate": "evaluate", "rlhf": "rlhf", "quantize": "quantize", "tokens": "tokenize",
             "cleaned": "clean"},
+    optional={"rlhf": "rlhf"},
     in_service={"champion": "quantize", "champion_base": "pretrain"},
     describe="hold the release against its parents, the baselines and the one in service", title="Gates",
     resources=ONE_DEVICE)
 
 STAGES = (collect, clean, tokenize, pretrain, instruct, reward, rlhf, quantize, evaluate, promote)
+"""Every stage that a language model may go through; which of them a run has follows from its data."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from genai_core.config.pipeline import PipelineConfig, Runtime
+from genai_core.config.pipeline import DERIVED, PipelineConfig, Runtime
 from genai_core.families.config import FamilyConfig
-from tasks.catalog import family_named, find_stage
+from tasks.catalog import family_named, find_stage, stages_for
 from tasks.stage import Stage
 from tasks.store.artifacts import Artifact, KeyParts, Store
 from tasks.store.key import key_parts
@@ -53,17 +53,14 @@ class StageRequest(BaseModel):
 
     @property
     def stage(self) -> Stage:
-        return find_stage(self.family, self.parts.stage)
+        return find_stage(self.family, self.parts.stage).among(self.inputs)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the core's `run` that come from the config, `config` included."""
         model: type[BaseModel] = family_named(self.family).config_class if self.family else PipelineConfig
-        given = {}
-        for argument, name in self.stage.settings.items():
-            value = self.parts.config[name]
-            section: Any = None if "." in name else model.model_fields[name].annotation
-            given[argument] = section.model_validate(value) if section else value
-        return given
+        types = {name: field.annotation for name, field in model.model_fields.items()} | DERIVED
+        return {argument: TypeAdapter(types.get(name, Any)).validate_python(self.parts.config[name])
+                for argument, name in self.stage.settings.items()}
 
 
 @dataclass
@@ -100,6 +97,11 @@ class PipelineRun:
     def family(self) -> str:
         """Name of the family; empty for the language model."""
         return self.config.family if isinstance(self.config, FamilyConfig) else ""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the run, each with the inputs that it has there."""
+        return stages_for(self.config)
 
     @property
     def identity(self) -> RunIdentity:

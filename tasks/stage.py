@@ -3,7 +3,8 @@
 A declaration is data. How a stage becomes a cached, versioned, tracked and registered task is in `tasks/execution`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["dataset", "model", "report"]
@@ -21,6 +22,16 @@ ONE_DEVICE = Resources(devices=1)
 
 
 @dataclass(frozen=True)
+class FirstOf:
+    """The artifact of the first of these stages that a run has."""
+
+    stages: tuple[str, ...]
+
+
+Input = str | tuple[str, ...] | FirstOf
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of a pipeline."""
 
@@ -31,7 +42,7 @@ class Stage:
     settings: dict[str, str]
     """Argument of `run` to the part of the config that it is given, as `section` or `section.field`; the first argument
     is called `config`. `run` is handed nothing else of the config, so this is what the key holds of it."""
-    inputs: dict[str, str | tuple[str, ...]]
+    inputs: dict[str, Input]
     """Argument of `run` to the stage whose artifact it is given, or to several: then a mapping by their names."""
     describe: str
     """What it does, in the words of the stage list."""
@@ -46,6 +57,8 @@ class Stage:
     column: str = ""
     """Its column in the table of the evaluation; empty for its name."""
     resources: Resources = field(default_factory=Resources)
+    optional: dict[str, str] = field(default_factory=dict)
+    """Arguments of `run`, of settings and inputs, that it is given only where the run has the stage named here."""
     in_service: dict[str, str] = field(default_factory=dict)
     """Argument of `run` to the stage whose model in the release in service it is given; nothing where there is none."""
     outside: str = ""
@@ -55,10 +68,27 @@ class Stage:
     @property
     def input_stages(self) -> tuple[str, ...]:
         """The stages whose artifacts it takes, each once, in the order of the declaration."""
-        names = [name for given in self.inputs.values() for name in ((given,) if isinstance(given, str) else given)]
+        names = [name for given in self.inputs.values() for name in _named(given)]
         return tuple(dict.fromkeys(names))
+
+    def among(self, stages: Collection[str]) -> "Stage":
+        """The declaration for a run of these stages: with the inputs and settings that there are."""
+        left_out = {argument for argument, stage in self.optional.items() if stage not in stages}
+        inputs: dict[str, Input] = {}
+        for argument, given in self.inputs.items():
+            if argument not in left_out:
+                first = isinstance(given, FirstOf) and next(name for name in given.stages if name in stages)
+                inputs[argument] = first or given
+        settings = {argument: name for argument, name in self.settings.items() if argument not in left_out}
+        return replace(self, inputs=inputs, settings=settings, optional={})
 
     @property
     def folder(self) -> str:
         """The folder of the workspace in which its artifacts lie."""
         return {"dataset": "data", "model": "models", "report": "reports"}[self.kind]
+
+
+def _named(given: Input) -> tuple[str, ...]:
+    if isinstance(given, FirstOf):
+        return given.stages
+    return (given,) if isinstance(given, str) else given

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from genai_core.context import LogReporter
-from genai_core.data.tokenizer import save_tokenizer, train_tokenizer
+from genai_core.data.tokens.tokenizer import save_tokenizer, train_tokenizer
 from genai_core.models.transformer import Transformer, TransformerConfig
 
 

@@ -2,12 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from genai_core.config.addresses import check_address, is_remote
 from genai_core.config.base import Config
 
 Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays",
-                 "mnist", "abc_tunes", "headings", "human_eval"]
+                 "mnist", "abc_tunes", "headings", "human_eval", "chitchat"]
+
+Content = Literal["auto", "documents", "chats", "preferences", "ratings", "problems", "labelled", "pairs"]
+Column = Literal["text", "label", "messages", "system", "tools", "prompt", "input", "history", "answer", "answers",
+                 "chosen", "rejected", "rating", "raters", "source", "target", "split"]
 
 RUN_ARCHIVES = {"human_eval": "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"}
 """SHA-256 of the one archive of a reader whose records hold code that is run: the tests of HumanEval."""
@@ -46,21 +51,42 @@ class ArchiveSource(Source):
         return self
 
 
-class FileSource(Source):
-    """Files on this machine: txt, md, html, py, jsonl, csv or parquet, each also as .gz or .zst."""
+class RowSource(Source):
+    """A source of rows that people bring, in one of the shapes that `docs/data.md` lists."""
+
+    content: Content = "auto"
+    """What the rows are; `auto` tells it from their columns and says so in the log."""
+    columns: dict[Column, str] = Field(default_factory=dict)
+    """Names of the columns where they are called otherwise: ours, then theirs, for example
+    `{prompt: question, answer: solution}`."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """Whether a row that cannot be used ends the run or is set aside, counted and written to set_aside.jsonl. More bad
+    rows than good ones end the run in any case."""
+
+
+class FileSource(RowSource):
+    """Files and folders of this machine, of S3 or Google storage, or of a web server: txt, md, html, py, json, jsonl,
+    csv, tsv, parquet or arrow, each also as .gz or .zst."""
 
     kind: Literal["files"] = "files"
     paths: tuple[str, ...] = Field(min_length=1)
-    """Paths or glob patterns, `**` included; relative ones start at the workspace (GENAI_HOME). What lies elsewhere is
-    read only below the folders that GENAI_DATA_ROOTS names on the machine that runs the flow."""
-    content: Literal["documents", "chats"] = "documents"
-    """`documents`: a text for each file or row of a table; `chats`: rows with OpenAI-style `messages`."""
-    text_column: str = "text"
-    """Column or key that holds the text in jsonl, csv and parquet files."""
+    """Paths, folders (every file in them that can be read) or glob patterns, `**` included; relative ones start at the
+    workspace (GENAI_HOME). Also addresses: s3://, gs:// and https://. What lies elsewhere than in the workspace is read
+    only below the folders and addresses that GENAI_DATA_ROOTS names on the machine that runs the flow."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Split of all rows; empty where a column `split` or the fractions of the stage decide."""
+
+    @field_validator("paths")
+    @classmethod
+    def addresses_hold_no_secret(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if is_remote(path):
+                check_address(path)
+        return paths
 
 
-class HubSource(Source):
-    """A dataset of the Hugging Face hub; needs the optional extra `huggingface`."""
+class HubSource(RowSource):
+    """A dataset of the Hugging Face hub, read as a stream; needs the optional extra `huggingface`."""
 
     kind: Literal["huggingface"] = "huggingface"
     dataset: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -70,11 +96,8 @@ class HubSource(Source):
     subset: str | None = None
     """Configuration name, where the dataset has several."""
     split: str = "train"
-    """Split of the dataset to read."""
-    content: Literal["documents", "chats"] = "documents"
-    """What the rows hold: texts, or chats with `messages`."""
-    text_column: str = "text"
-    """Column that holds the text."""
+    """Split of the dataset to read. Rows of `validation` and `test` stay in that split here; of any other, the column
+    `split` or the fractions of the stage decide."""
 
 
 class StandardLibrarySource(Source):
@@ -106,15 +129,33 @@ AnySource = Annotated[ArchiveSource | FileSource | HubSource | StandardLibrarySo
                       Field(discriminator="kind")]
 
 
+READER_CONTENTS: dict[str, tuple[str, ...]] = {
+    "wikitext": ("documents",), "tatoeba": ("pairs",), "movie_reviews": ("labelled",), "vader_ratings": ("ratings",),
+    "red_trivia": ("problems",), "chatterbot": ("chats",), "plays": ("documents",), "abc_tunes": ("documents",),
+    "headings": ("pairs",), "mnist": (), "human_eval": (),
+    "chitchat": ("chats", "ratings")}
+"""Kinds of content that the archive of each reader brings; images and code are of families alone."""
+
+
+def contents_of(source: "AnySource") -> set[str]:
+    """The kinds of content that a source brings; `documents` for files that nobody looked into yet."""
+    if isinstance(source, ArchiveSource):
+        return set(READER_CONTENTS[source.reader])
+    if isinstance(source, RowSource) and source.content != "auto":
+        return {source.content}
+    return {"documents"}
+
+
 class CollectConfig(Config):
     """Bring the declared sources into one set of Parquet tables."""
 
     sources: dict[str, AnySource] = Field(min_length=1)
     """Each source by its name."""
     validation_fraction: float = Field(default=0.02, ge=0, lt=0.5)
-    """Share of the records held out for validation, where a source has no split of its own."""
+    """Share of the records held out for validation, where a source has no split of its own; of a small source of
+    questions more, up to 0.15, for a hundred of them."""
     test_fraction: float = Field(default=0.04, ge=0, lt=0.5)
-    """Share of the records held out for the final figures, likewise."""
+    """Share of the records held out for the final figures, likewise; of a small source of questions two hundred."""
 
     @model_validator(mode="after")
     def some_source_is_on(self) -> "CollectConfig":
@@ -160,9 +201,10 @@ class TokenizeConfig(Config):
     """Train the tokenizer and write the token files."""
 
     vocab_size: int = Field(default=4096, ge=259, le=2**20)
-    """Entries of the vocabulary, special tokens included, at least one for each byte. Up to 65,536 a token takes two
-    bytes on the disk, above that four."""
-    max_characters: int | None = Field(default=None, ge=1000)
-    """Most characters to train the tokenizer on; empty for all."""
-    extra_sources: tuple[str, ...] = ("chats", "translations")
+    """Most entries of the vocabulary, special tokens included, at least one for each byte; a small text supports fewer.
+    Up to 65,536 a token takes two bytes on the disk, above that four."""
+    max_characters: int | None = Field(default=20_000_000, ge=1000)
+    """Most characters to train the tokenizer on, some 20 bytes of memory each: of more text an even sample is drawn, by
+    the hash of each document's id. Empty for all."""
+    extra_sources: tuple[str, ...] = ("chats", "preferences", "problems", "pairs")
     """Tables beside the documents whose training text the tokenizer is trained on too."""

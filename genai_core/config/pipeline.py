@@ -1,17 +1,35 @@
 """The config of a whole run, and how a preset becomes one."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from genai_core.config.base import Config
-from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig
+from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig, contents_of
 from genai_core.config.dial import dial
+from genai_core.config.own_data import Recognise, asked_to_replace, with_own_data, without_its_data
 from genai_core.config.presets import PRESETS, explain, merged, preset_names, read_preset, read_yaml, set_value
-from genai_core.config.release import EvaluateConfig, PromoteConfig, QuantizeConfig
+from genai_core.config.release import (
+    GATED_STAGES,
+    MODELS,
+    OPPONENTS,
+    PARENT,
+    EvaluateConfig,
+    PromoteConfig,
+    QuantizeConfig,
+)
+from genai_core.config.tasks import Mixture, Task
 from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
 from genai_core.errors import InputError
+
+StageName = Literal["collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate",
+                    "promote"]
+NEEDS: dict[str, tuple[str, ...]] = {
+    "collect": (), "clean": ("collect",), "tokenize": ("clean",), "pretrain": ("tokenize",), "instruct": ("pretrain",),
+    "reward": ("instruct",), "rlhf": ("reward",), "quantize": ("pretrain",), "evaluate": ("quantize",),
+    "promote": ("evaluate",)}
+"""Which stages each of them cannot do without."""
 
 
 class Runtime(Config):
@@ -21,6 +39,8 @@ class Runtime(Config):
     """Where to train; `auto` takes the GPU when there is one."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to use torch.compile; `auto` does for runs long enough to earn the compilation back."""
+    workers: int = Field(default=0, ge=0, le=1024)
+    """Processes of the data stages, for each some 0.3 GB of memory; 0 for one a core. What they write is the same."""
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     """Time between two checkpoints of a training stage, in seconds."""
     stall_steps: int = Field(default=500, ge=0)
@@ -33,19 +53,15 @@ class Runtime(Config):
     """Currency of the price."""
 
 
-MODELS = ("base", "instruct", "rlhf", "int8", "int4")
-"""Columns of the evaluation."""
-OPPONENTS = (*MODELS, "baseline", "champion", "champion_base")
-"""What a model may be held against; the last two are of the release in service."""
-GATED_STAGES = ("reward", "rlhf", "quantize")
-"""Stages whose own metrics a gate may be on."""
-
-
 class PipelineConfig(Config):
     """Every stage's config, and the dial that the defaults of the training stages come from."""
 
     depth: int = Field(ge=1, le=64)
     """The one dial: sets width, heads, learning rates and token budgets, each of which may be overridden."""
+    stages: tuple[StageName, ...] = ()
+    """Stages to run, with those that they need; empty for all that the data allows."""
+    tasks: dict[str, Task] = Field(default_factory=dict)
+    """What the chat model is fine-tuned on and asked, each task by its name."""
     runtime: Runtime = Runtime()
     collect: CollectConfig
     clean: CleanConfig = CleanConfig()
@@ -69,11 +85,10 @@ class PipelineConfig(Config):
             if getattr(self.pretrain, name) % group:
                 raise ValueError(f"quantize.int4_group_size {group} does not divide pretrain.{name} "
                                  f"{getattr(self.pretrain, name)}")
-        if self.rlhf.completion_tokens + 16 > self.pretrain.context_length:
+        if "rlhf" in self.stage_names and self.rlhf.completion_tokens + 16 > self.pretrain.context_length:
             raise ValueError(f"rlhf.completion_tokens {self.rlhf.completion_tokens} leaves no room for a prompt in "
                              f"pretrain.context_length {self.pretrain.context_length}")
         return self
-
 
     @model_validator(mode="after")
     def gates_name_what_there_is(self) -> "PipelineConfig":
@@ -82,6 +97,8 @@ class PipelineConfig(Config):
             for field, column, known in (("model", pair.model, MODELS), ("against", pair.against, OPPONENTS)):
                 if column not in known:
                     raise ValueError(f"promote.pairs.{name}.{field} {column} is none of {', '.join(known)}")
+            if (pair.model, pair.against) == (MODELS[0], PARENT):
+                raise ValueError(f"promote.pairs.{name}.against: {pair.model} is made from no model of the run")
         for name, gate in self.promote.gates.items():
             for figure in (gate.figure, gate.reference or gate.figure):
                 if figure.partition("/")[0] not in (*OPPONENTS, *GATED_STAGES):
@@ -89,24 +106,143 @@ class PipelineConfig(Config):
                                      f"{', '.join((*MODELS, 'baseline', 'reward', 'quantize'))} and a slash")
         return self
 
+    @model_validator(mode="after")
+    def tasks_name_what_there_is(self) -> "PipelineConfig":
+        """A name that no source or task has is a typing mistake; one that is switched off is left out."""
+        for place, sources in [*((f"tasks.{name}.sources", task.sources) for name, task in self.tasks.items()),
+                               ("reward.sources", self.reward.sources),
+                               ("pretrain.weights", tuple(self.pretrain.weights))]:
+            for source in sources:
+                if source.partition("/")[0] not in self.collect.sources:
+                    raise ValueError(f"{place}: there is no source {source!r} among {', '.join(self.collect.sources)}; "
+                                     "take the name out, or switch a source off with `enabled: false` in place of "
+                                     "removing it")
+        for name, task in self.tasks.items():
+            for source in task.sources:
+                brought = self._contents(source.partition("/")[0])
+                if "auto" not in brought and task.content not in brought:
+                    raise ValueError(f"tasks.{name}: {source} brings {', '.join(sorted(brought)) or 'nothing'}, and no "
+                                     f"{task.content}")
+        named = [("rlhf.tasks", name) for name in self.rlhf.tasks]
+        for place, name in [*named, ("evaluate.gold.task", self.evaluate.gold.task)]:
+            if name and name not in self.tasks:
+                raise ValueError(f"{place}: there is no task {name!r} among {', '.join(self.tasks) or 'none'}")
+        return self
 
-STAGE_NAMES = tuple(name for name in PipelineConfig.model_fields if name not in ("depth", "runtime"))
+    @model_validator(mode="after")
+    def stages_have_data(self) -> "PipelineConfig":
+        for stage in self.stages:
+            if reason := self.why_not(stage):
+                raise ValueError(f"stages: {stage} cannot run: {reason}")
+        if reason := self.why_not("pretrain"):
+            raise ValueError(f"collect.sources: {reason}")
+        return self
+
+    def sources_of(self, *contents: str) -> list[str]:
+        """Names of the sources that are switched on and bring one of these kinds of content."""
+        return [name for name, source in self.collect.sources.items()
+                if source.enabled and contents_of(source) & set(contents)]
+
+    def _contents(self, source: str) -> set[str]:
+        """The kinds of content that a source brings, labelled texts being documents too; `auto` where nobody knows."""
+        brought = contents_of(self.collect.sources[source])
+        unknown = getattr(self.collect.sources[source], "content", "") == "auto"
+        return brought | ({"documents"} if "labelled" in brought else set()) | ({"auto"} if unknown else set())
+
+    @property
+    def active_tasks(self) -> dict[str, Task]:
+        """The tasks that a source is switched on for."""
+        on = [name for name, source in self.collect.sources.items() if source.enabled]
+
+        def has_records(task: Task) -> bool:
+            named = {name.partition("/")[0] for name in task.sources} or set(on)
+            return any(name in named and {task.content, "auto"} & self._contents(name) for name in on)
+
+        return {name: task for name, task in self.tasks.items() if has_records(task)}
+
+    @property
+    def mixture(self) -> Mixture:
+        """What the chat model is fine-tuned on."""
+        return Mixture(lessons={name: task.lesson for name, task in self.active_tasks.items() if task.examples != 0})
+
+    @property
+    def questions(self) -> Mixture:
+        """The tasks whose questions are the prompts of rlhf."""
+        return Mixture(lessons={name: self.tasks[name].lesson for name in self.alignment_tasks})
+
+    @property
+    def gold_fraction(self) -> float:
+        """Share of the judgements that the reward model leaves to the gold reward."""
+        return 0.0 if self.evaluate.gold.task else self.evaluate.gold.fraction
+
+    @property
+    def alignment_tasks(self) -> tuple[str, ...]:
+        """The tasks whose questions are the prompts of rlhf: those named, else those that the data gives."""
+        tasks = self.active_tasks
+        if self.rlhf.tasks:
+            return tuple(name for name in self.rlhf.tasks if name in tasks)
+        by_content = [tuple(name for name, task in tasks.items() if task.content == content)
+                      for content in ("preferences", "ratings", "chats", "problems", "documents", "pairs", "labelled")]
+        return next((names for names in by_content if names), ())
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of the run, in their order: those that the data allows, or those named and what they need."""
+        if not self.stages:
+            return tuple(name for name in STAGE_NAMES if not self.why_not(name))
+        wanted: set[str] = set()
+        waiting: list[str] = list(self.stages)
+        while waiting:
+            name = waiting.pop()
+            wanted.add(name)
+            waiting += NEEDS[name]
+        return tuple(name for name in STAGE_NAMES if name in wanted)
+
+    def why_not(self, stage: str) -> str:
+        """Why the data does not allow a stage; empty where it does."""
+        if stage == "pretrain" and not self.sources_of("documents", "labelled"):
+            return "no source of text is switched on, which a base model learns from"
+        if stage in ("instruct", "reward", "rlhf") and not self.mixture.lessons:
+            return "no chats or other tasks to fine-tune on" if stage == "instruct" else "there is no instruct model"
+        if stage in ("reward", "rlhf"):
+            judged = self.sources_of("ratings", "preferences")
+            named = [name.partition("/")[0] for name in self.reward.sources]
+            if not [name for name in judged if not named or name in named]:
+                return "no source of ratings or preferences is switched on"
+        if stage == "rlhf" and not self.alignment_tasks:
+            return "no task is left whose questions could be its prompts"
+        return ""
+
+
+DERIVED: dict[str, Any] = {"mixture": Mixture, "questions": Mixture, "active_tasks": dict[str, Task],
+                           "gold_fraction": float}
+"""Parts of the config that follow from others, by the names of their properties, with their types."""
+STAGE_NAMES: tuple[str, ...] = get_args(StageName)
 """The stages, each with a section of its own, in the order in which they run."""
 
-def load_pipeline(preset: str, overrides: dict[str, Any] | None = None) -> PipelineConfig:
+
+def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognise: Recognise | None = None
+                  ) -> PipelineConfig:
     """The config of a preset: `dial(depth)`, then the preset's own values, then `overrides` (`stage.field` to value).
 
-    `preset` is one of the shipped names or the path of a YAML file, which may say `extends: NAME`.
-    Raises InputError, in one line that names the field, for anything that is not right.
+    `preset` is one of the shipped names or the path of a YAML file, which may say `extends: NAME`. `recognise` looks
+    into files whose kind of content is not declared. Raises InputError, in one line that names the field, for anything
+    that is not right.
     """
     values = read_preset(preset, {name: partial(read_yaml, str(PRESETS / f"{name}.yaml")) for name in preset_names()})
-    for dotted, value in (overrides or {}).items():
+    overrides = dict(overrides or {})
+    values = without_its_data(values, asked_to_replace(overrides))
+    for dotted, value in overrides.items():
         set_value(values, dotted, value)
     depth = values.get("depth")
     if not isinstance(depth, int) or not 1 <= depth <= 64:
         raise InputError(f"depth: {depth!r} is not a whole number from 1 to 64")
-    values = merged(dial(depth), values)
+    values = with_own_data(merged(dial(depth), values), recognise)
+    reward, instruct = values.get("reward"), values.get("instruct")
+    if isinstance(reward, dict) and isinstance(instruct, dict) and "context_length" in instruct:
+        reward.setdefault("context_length", instruct["context_length"])
     try:
-        return PipelineConfig.model_validate(values)
+        config = PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, preset, PipelineConfig)) from None
+    return config.model_copy(update={"rlhf": config.rlhf.model_copy(update={"tasks": config.alignment_tasks})})

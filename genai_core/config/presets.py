@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from genai_core.config.addresses import shown as without_secrets
 from genai_core.config.base import Config
 from genai_core.config.data import SOURCE_KINDS
+from genai_core.config.own_data import asked_to_replace, without_its_data
 from genai_core.errors import InputError
 from genai_core.roots import require_allowed
 
@@ -45,7 +47,11 @@ def read_preset(preset: str, shipped: dict[str, Callable[[], dict[str, Any]]], s
         require_allowed(Path(preset), "preset file")
     values = shipped[preset]() if preset in shipped else read_yaml(preset)
     parent = values.pop("extends", None)
-    return merged(read_preset(parent, shipped, (*seen, preset)), values) if parent else values
+    asked = asked_to_replace(values)
+    if not parent:
+        return values
+    inherited = read_preset(parent, shipped, (*seen, preset))
+    return merged(without_its_data(inherited, asked), values)
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -94,7 +100,8 @@ def explain(error: ValidationError, preset: str, root: type[Config]) -> str:
         if problem["type"] == "extra_forbidden":
             message = f"no such field{_nearest(problem['loc'], root)}"
         given = problem.get("input")
-        shown = f" (got {given!r})" if isinstance(given, str | int | float) and problem["type"] != "missing" else ""
+        is_plain = isinstance(given, str | int | float) and problem["type"] != "missing"
+        shown = f" (got {without_secrets(repr(given))})" if is_plain else ""
         lines.append(f"{place or preset}: {message}{shown}")
     return "; ".join(lines)
 

@@ -2,9 +2,20 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genai_core.config.base import Config
+
+MODELS = ("base", "instruct", "rlhf", "int8", "int4")
+"""Columns of the evaluation: each model is made from one before it, the quantized ones from the last."""
+IN_SERVICE = ("champion", "champion_base")
+"""Columns of the release in service, of which a first release has none to be held against."""
+PARENT = "parent"
+"""In place of a column: the model that a model was made from."""
+OPPONENTS = (*MODELS, "baseline", PARENT, *IN_SERVICE)
+"""What a model may be held against."""
+GATED_STAGES = ("reward", "rlhf", "quantize")
+"""Stages whose own metrics a gate may be on."""
 
 
 class QuantizeConfig(Config):
@@ -21,21 +32,32 @@ class QuantizeConfig(Config):
     """Most validation tokens of each source for the comparison with full precision."""
 
 
+class Gold(Config):
+    """What the gold reward, by which RLHF is judged and which nothing is trained against, is learned from."""
+
+    task: str = ""
+    """A task of labelled records; empty for a share of the ratings and preferences, kept from the reward model."""
+    label: str = ""
+    """The label of it that counts as good."""
+    fraction: float = Field(default=0.25, gt=0, lt=1)
+    """That share, where no task is named."""
+
+    @model_validator(mode="after")
+    def a_task_has_a_label(self) -> "Gold":
+        if bool(self.task) != bool(self.label):
+            raise ValueError("task and label belong together: give both or neither")
+        return self
+
+
 class EvaluateConfig(Config):
     """The same table of figures for every language model of the run."""
 
     bits_per_byte_tokens: int = Field(default=131_072, ge=1024)
     """Most held-out tokens of each source for bits per byte."""
-    sentiment_reviews: int = Field(default=1000, ge=10)
-    """Number of held-out reviews to classify."""
-    translations: int = Field(default=2000, ge=10)
-    """Number of held-out sentences to translate."""
-    titles: int = Field(default=1000, ge=10)
-    """Number of held-out texts to give a title."""
-    trivia_questions: int = Field(default=1000, ge=10)
-    """Number of held-out questions to answer."""
     reward_prompts: int = Field(default=512, ge=8)
-    """Number of held-out openings to continue, which the reward model and the gold reward score."""
+    """Number of held-out prompts to answer, which the reward model and the gold reward score."""
+    gold: Gold = Gold()
+    """The independent measure of what RLHF is to raise."""
     samples: int = Field(default=3, ge=0)
     """Number of answers to each task that the report prints."""
     seed: int = Field(default=0, ge=0)
@@ -66,8 +88,9 @@ class Pair(Config):
     model: str
     """Column of the table, for example `rlhf`."""
     against: str
-    """Column that it is held against: `baseline`, another model of the run, or `champion` and `champion_base`, the
-    models of the release in service; without one the pair is left out, and said so."""
+    """Column that it is held against: `parent`, the model that it was made from, another model of the run, `baseline`,
+    or `champion` and `champion_base`, the models of the release in service. Where the run or the registry has no such
+    model, the pair is left out, and said so."""
     tasks: bool = True
     """Whether to compare every task that both have a figure of."""
     bits_per_byte: float | None = Field(default=None, ge=0)
@@ -86,6 +109,8 @@ class Margins(Config):
     """Share of the questions."""
     chrf: float = Field(default=1.0, ge=0)
     """Points of chrF, of a hundred."""
+    bits_per_byte: float = Field(default=0.05, ge=0)
+    """Bits per byte of the answers, which may rise by so much."""
 
 
 class PromoteConfig(Config):

@@ -1,6 +1,6 @@
 """Configs of the training stages: pretrain, instruct, reward, rlhf."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,6 +56,10 @@ class LanguageModelConfig(TrainConfig):
     """Length of a training sequence, in tokens."""
     tokens: int = Field(ge=1024)
     """Number of tokens to train on."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Most passes over the training tokens, so that a small text is not learned by heart; empty for no such limit."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """How often the text of a source comes where that of others comes once: 2 for twice, 0 for never."""
     evaluations: int = Field(default=5, ge=1)
     """Number of times that the validation loss is measured, the last time at the end."""
     validation_tokens: int = Field(default=32_768, ge=1024)
@@ -89,10 +93,6 @@ class PretrainConfig(LanguageModelConfig):
         return self
 
 
-INSTRUCTION_TASKS = ("trivia", "dialogue", "sentiment", "translation", "continuation", "title")
-"""Tasks that the mixture of fine-tuning is made of."""
-
-
 class InstructConfig(TrainConfig):
     """Fine-tune the base model on chats, with loss on the assistant's tokens only."""
 
@@ -102,44 +102,28 @@ class InstructConfig(TrainConfig):
     """Length of a packed row, in tokens; a longer chat loses its beginning."""
     text_fraction: float = Field(default=0.25, ge=0, lt=1)
     """Share of the packed rows, and of the loss, that is plain training text, so that the model does not forget it."""
-    trivia: int = Field(default=0, ge=0)
-    """Trivia questions in the mixture, repeated or sampled to this number; people wrote question and answer."""
-    dialogue: int = Field(default=0, ge=0)
-    """Dialogues in the mixture: every chat that is not trivia, those of your own sources included."""
-    sentiment: int = Field(default=0, ge=0)
-    """Reviews in the mixture whose sentiment is asked for, by a template; people gave the labels."""
-    translation: int = Field(default=0, ge=0)
-    """English sentences in the mixture to translate into Spanish, by a template; people translated them."""
-    continuation: int = Field(default=0, ge=0)
-    """Openings of reviews in the mixture to continue, by a template; people wrote the reviews."""
-    title: int = Field(default=0, ge=0)
-    """Texts in the mixture to give a title, by a template; people chose the titles."""
-
-    @property
-    def chats(self) -> int:
-        """Number of chats in one pass over the mixture."""
-        return sum(getattr(self, task) for task in INSTRUCTION_TASKS)
-
-    @model_validator(mode="after")
-    def mixture_is_not_empty(self) -> "InstructConfig":
-        if not self.chats:
-            raise ValueError(f"the mixture is empty; give at least one of {', '.join(INSTRUCTION_TASKS)}")
-        return self
 
 
 class RewardConfig(TrainConfig):
-    """Train a reward model, a scalar head on the instruct model, to order texts as human raters do."""
+    """Train a reward model, a scalar head on the instruct model, to order texts and answers as people did."""
 
     epochs: float = Field(default=2.0, gt=0, le=100)
-    """Passes over the rated texts."""
-    context_length: int = Field(default=96, ge=16)
-    """Longest text, in tokens; a longer one loses its beginning."""
+    """Passes over the ratings and preferences."""
+    context_length: int = Field(ge=16)
+    """Longest text or conversation, in tokens, a preset's own or that of instruct; a longer one loses its beginning."""
     token_dropout: float = Field(default=0.15, ge=0, lt=1)
     """Share of a training text's tokens that are replaced by a blank at random, so that no single word decides."""
-    sources: tuple[str, ...] = Field(default=("vader/movie",), min_length=1)
-    """Sets of rated texts to train on; the figures are of the first."""
-    min_rating_gap: float = Field(default=0.5, ge=0)
-    """Two texts form a training pair when their mean ratings differ by at least this much."""
+    sources: tuple[str, ...] = ()
+    """Sources of ratings and preferences, or parts of one such as `vader/movie`; empty for all there are."""
+    min_rating_gap: float = Field(default=0.5, gt=0)
+    """Two of a source form a training pair when their ratings differ by at least this much."""
+
+    @model_validator(mode="after")
+    def pairs_stay_together(self) -> "RewardConfig":
+        if (self.batch_size // self.accumulation_steps) % 2:
+            raise ValueError(f"a micro-batch of {self.batch_size // self.accumulation_steps} is odd, and two answers "
+                             "of a preference belong together")
+        return self
 
 
 class RlhfConfig(TrainConfig):
@@ -149,8 +133,8 @@ class RlhfConfig(TrainConfig):
     """Optimizer steps, each on completions of its own."""
     group_size: int = Field(default=8, ge=2)
     """Completions of each prompt; batch_size counts completions and is a multiple of it."""
-    prompt_words: int = Field(default=5, ge=1, le=50)
-    """Length of the opening of a review that the policy continues, in words."""
+    tasks: tuple[str, ...] = ()
+    """Tasks whose questions are the prompts; empty for those of preferences, else of chats, else of any."""
     completion_tokens: int = Field(default=32, ge=4)
     """Longest completion, in tokens."""
     temperature: float = Field(default=1.0, gt=0)
@@ -168,7 +152,7 @@ class RlhfConfig(TrainConfig):
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Range ε of the probability ratio, 1 − ε to 1 + ε, outside of which it is clipped."""
     evaluation_prompts: int = Field(default=64, ge=8)
-    """Number of openings from the validation split on which reward and KL are measured."""
+    """Number of prompts from the validation split on which reward and KL are measured."""
 
     @property
     def prompts(self) -> int:

@@ -14,6 +14,10 @@ TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 
+TURNS_LOST = ("the conversation does not fit into the model's context of {context} tokens: its oldest turns are left "
+              "out")
+MESSAGE_CUT = "the last message does not fit into the model's context of {context} tokens: its beginning is left out"
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -26,6 +30,7 @@ CHAT_TEMPLATE = (
 )
 
 Message = dict[str, str]
+Chat = list[Message]
 
 
 def render_prompt(messages: Sequence[Message]) -> str:
@@ -73,3 +78,34 @@ def plain(text: str) -> str:
         for token in SPECIAL_TOKENS:
             text = text.replace(token, "")
     return text
+
+
+def fit_prompt(tokenizer: Tokenizer, messages: list[Message], room: int) -> tuple[list[int], str]:
+    """Token ids of the prompt in at most `room` tokens, and what was lost: nothing, TURNS_LOST or MESSAGE_CUT.
+
+    A system message at the front stays, unless it leaves no room for any other. Of the rest the oldest turns go, an
+    answer with its question. Only when the last message alone is too long does it lose its beginning.
+    """
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = messages[len(system):]
+    for first in range(max(1, len(turns))):
+        if 0 < first < len(turns) - 1 and turns[first]["role"] == "assistant":
+            continue
+        ids = _encoded(tokenizer, render_prompt(system + turns[first:]))
+        if len(ids) <= room:
+            return ids, TURNS_LOST if first else ""
+    if not turns:
+        return ids[-room:], MESSAGE_CUT
+    frame = render_prompt([*system, {**turns[-1], "content": ""}])
+    before, _, after = frame.rpartition(TURN_END)
+    start, end = _encoded(tokenizer, before), _encoded(tokenizer, TURN_END + after)
+    left = room - len(start) - len(end)
+    if left < 1 and system:
+        ids, lost = fit_prompt(tokenizer, turns, room)
+        return ids, lost or TURNS_LOST
+    content = _encoded(tokenizer, plain(turns[-1]["content"]))
+    return [*start, *content[-max(1, left):], *end][-room:], MESSAGE_CUT
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids

@@ -1,21 +1,24 @@
 """The column of baselines: figures that any model must beat, from the same training and held-out text."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genai_core.config.release import EvaluateConfig
-from genai_core.config.training import InstructConfig
+from genai_core.config.tasks import Mixture, Task
 from genai_core.context import Reporter
-from genai_core.data.instructions import LABELS, end_of_review, sentiment_examples
-from genai_core.data.splits import fingerprint
-from genai_core.data.tables import read_table
-from genai_core.evaluation import baselines, tasks
+from genai_core.data.instruction.examples import Example, examples_of
+from genai_core.data.instruction.mixture import labelled_examples
+from genai_core.data.shards.splits import fingerprint
+from genai_core.data.shards.tables import read_table
+from genai_core.evaluation import baselines
 from genai_core.evaluation.bits_per_byte import STRETCH
 from genai_core.evaluation.language_model import Evaluated, mean_over_validation
-from genai_core.evaluation.questions import Questions, held_out_text, texts_of
+from genai_core.evaluation.questions import held_out_text, texts_of
+from genai_core.evaluation.tasks import JUDGES, AskedTask
 
 NGRAM_ORDER = 6
 LEAD_WORDS = 3
@@ -23,24 +26,43 @@ SEPARATOR = b"\n\n"
 """Between two documents, in place of a model's end-of-text token."""
 
 
-def evaluate_baselines(config: EvaluateConfig, cleaned: Path, tokens: Path, mixture: InstructConfig,
-                       questions: Questions, opening_words: int, reporter: Reporter) -> Evaluated:
-    """n-grams and xz on bits per byte, copying, first words, the most frequent answer, and TF-IDF on sentiment."""
+def evaluate_baselines(config: EvaluateConfig, cleaned: Path, tokens: Path, mixture: Mixture, seed: int,
+                       questions: list[AskedTask], reporter: Reporter) -> Evaluated:
+    """n-grams and xz on bits per byte, and for each metric of each task what needs no language model. `seed` is that of
+    the mixture."""
     result = Evaluated()
     _add_bits_per_byte(result, config, cleaned, tokens, reporter)
-    if questions.translations:
-        result.figures["translation_chrf"] = tasks.chrf([row["source_text"] for row in questions.translations],
-                                                        [questions.references[row["source_text"]]
-                                                         for row in questions.translations])
-    if questions.titles:      # the first words of a text are the best guess that needs no model
-        result.figures["title_chrf"] = tasks.chrf([" ".join(row["text"].split()[:LEAD_WORDS])
-                                                   for row in questions.titles],
-                                                  [[row["title"]] for row in questions.titles])
-    if questions.trivia:
-        result.figures["trivia_exact_match"] = _most_frequent_answer(cleaned, questions.trivia)
-    if questions.reviews:
-        result.figures |= _sentiment_baselines(cleaned, mixture, questions, opening_words, reporter)
+    for asked in questions:
+        known = examples_of(asked.task, cleaned, "train")
+        for metric in asked.task.judged_by:
+            if metric == "accuracy":
+                result.figures |= _accuracy_baselines(asked, cleaned, mixture, seed, reporter)
+            elif metric == "bits_per_byte":
+                result.figures[f"{asked.name}_bits_per_byte"] = _answer_bits_per_byte(asked, known)
+            else:
+                figures = [JUDGES[metric](guesses, asked.examples)[0] for guesses in _guesses(asked, known)]
+                result.figures |= {f"{asked.name}_{metric}": max(figures)} if figures else {}
     return result
+
+
+def _guesses(asked: AskedTask, known: list[Example]) -> Iterator[list[str]]:
+    """Answers that need no model: for pairs the source and its first words, else the most frequent training answer."""
+    if asked.task.content == "pairs":
+        yield [example.subject for example in asked.examples]
+        yield [" ".join(example.subject.split()[:LEAD_WORDS]) for example in asked.examples]
+    elif known:
+        counts = Counter(fingerprint(answer) for example in known for answer in example.answers)
+        best = next(answer for example in known for answer in example.answers
+                    if fingerprint(answer) == counts.most_common(1)[0][0])
+        yield [best] * len(asked.examples)
+
+
+def _answer_bits_per_byte(asked: AskedTask, known: list[Example]) -> float:
+    """Of the answers under byte n-grams of the training answers."""
+    train = SEPARATOR.join(example.answer.encode() for example in known)
+    bits = baselines.ByteNgrams(NGRAM_ORDER).bits(train, {str(number): example.answer.encode()
+                                                          for number, example in enumerate(asked.examples)})
+    return float(sum(each.sum() for each in bits.values()) / max(1, sum(map(len, bits.values()))))
 
 
 def _add_bits_per_byte(result: Evaluated, config: EvaluateConfig, cleaned: Path, tokens: Path, reporter: Reporter
@@ -49,7 +71,7 @@ def _add_bits_per_byte(result: Evaluated, config: EvaluateConfig, cleaned: Path,
     documents is predicted and counts as no byte."""
     text = held_out_text(tokens)
     train = SEPARATOR.join(row["text"].encode() for row in read_table(cleaned, "documents", split="train"))
-    reporter.note(f"baselines: xz and byte {NGRAM_ORDER}-grams over {len(train):,} bytes, TF-IDF, copying")
+    reporter.note(f"baselines: xz and byte {NGRAM_ORDER}-grams over {len(train):,} bytes, and what each task has")
     held_out, counted = {}, {}
     for name, file in text.files.items():
         sizes = text.byte_lengths[file.ids[:config.bits_per_byte_tokens + 1].astype("int64")]
@@ -76,31 +98,30 @@ def _joined(texts: Any, size: int) -> tuple[bytes, np.ndarray]:
     return SEPARATOR.join(pieces), np.concatenate(marks)[:-len(SEPARATOR)].astype(int)
 
 
-def _sentiment_baselines(cleaned: Path, mixture: InstructConfig, questions: Questions, opening_words: int,
-                         reporter: Reporter) -> dict[str, float]:
-    """Accuracy of the majority class and of TF-IDF with logistic regression, the latter twice.
+def _accuracy_baselines(asked: AskedTask, cleaned: Path, mixture: Mixture, seed: int, reporter: Reporter
+                        ) -> dict[str, float]:
+    """Accuracy of the most frequent label and of TF-IDF with logistic regression, the latter twice.
 
-    `sentiment_accuracy` learns from the reviews of the mixture that the chat model was fine-tuned on, and reads the
-    same words of each; `tfidf_full_reviews_accuracy` learns from every labelled training review and reads all of it.
+    `TASK_accuracy` learns from the records of the mixture that the chat model was fine-tuned on, and reads the same
+    words of each; `TASK_tfidf_full_accuracy` learns from every labelled training record and reads all of it.
     """
-    texts, labels = [row["text"] for row in questions.reviews], [row["label"] for row in questions.reviews]
-    figures = {"majority_accuracy": baselines.majority_accuracy(labels)}
-    examples = sentiment_examples(cleaned, mixture, opening_words)
-    if len({label for _, label in examples}) == len(LABELS):
-        figures["sentiment_accuracy"] = baselines.tfidf_sentiment_accuracy(
-            [text for text, _ in examples], [label for _, label in examples],
-            [end_of_review(text) for text in texts], labels)
-    else:
-        reporter.note("no baseline of sentiment like for like: the mixture has no reviews of both labels")
-    known = [row for row in read_table(cleaned, "documents", split="train") if row["label"] is not None]
-    figures["tfidf_full_reviews_accuracy"] = baselines.tfidf_sentiment_accuracy(
-        [row["text"] for row in known], [row["label"] for row in known], texts, labels)
+    labels = [example.answer for example in asked.examples]
+    figures = {f"{asked.name}_majority_accuracy": baselines.majority_accuracy(labels)}
+    whole = asked.task.model_copy(update={"first_words": None, "last_words": None})
+    for figure, known, of in (
+            ("accuracy", labelled_examples(cleaned, mixture, asked.name, seed), asked.examples),
+            ("tfidf_full_accuracy", examples_of(whole, cleaned, "train"), _uncut(asked, whole, cleaned))):
+        if len({example.answer for example in known}) < 2:
+            reporter.note(f"{asked.name}: no baseline {figure}: fewer than two labels to learn from")
+            continue
+        figures[f"{asked.name}_{figure}"] = baselines.tfidf_accuracy(
+            [example.subject for example in known], [example.answer for example in known],
+            [example.subject for example in of], [example.answer for example in of])
     return figures
 
 
-def _most_frequent_answer(cleaned: Path, questions: list[dict[str, Any]]) -> float:
-    """Exact match of always giving the answer that is accepted most often in training."""
-    answers = Counter(fingerprint(row["messages"][1]["content"])
-                      for row in read_table(cleaned, "chats", split="train") if row["accepted"])
-    (best, _), = answers.most_common(1)
-    return sum(best in {fingerprint(answer) for answer in row["accepted"]} for row in questions) / len(questions)
+def _uncut(asked: AskedTask, whole: Task, cleaned: Path) -> list[Example]:
+    """The questions asked, each with all of its text."""
+    cut = {repr(example.asked) for example in asked.examples}
+    return [full for part, full in zip(examples_of(asked.task, cleaned, "test"), examples_of(whole, cleaned, "test"),
+                                       strict=True) if repr(part.asked) in cut]

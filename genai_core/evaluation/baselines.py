@@ -1,8 +1,14 @@
 """What any model must beat: compressors and n-grams on bits per byte, counting words on sentiment."""
 
 import lzma
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+RARE_WORDS_FROM = 1000
+"""Number of training texts from which on words of fewer than five texts are left out."""
 
 
 def xz_bits_per_byte(text: bytes) -> float:
@@ -34,6 +40,8 @@ class ByteNgrams:
         probabilities = {name: np.full(len(text), 1 / 256) for name, text in held_out.items()}
         for length in range(1, self.order + 1):
             grams, counts = np.unique(_ngrams(train_codes, length), return_counts=True)
+            if not len(grams):      # the training text is shorter than this
+                break
             starts = np.flatnonzero(np.concatenate([[True], np.diff(grams >> np.uint64(8)) > 0]))
             histories = grams[starts] >> np.uint64(8)
             totals = np.add.reduceat(counts, starts)
@@ -66,17 +74,18 @@ def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.nda
     return np.where(keys[place] == wanted, values[place], 0)
 
 
-def tfidf_sentiment_accuracy(train_texts: list[str], train_labels: list[int], texts: list[str], labels: list[int]
-                             ) -> float:
+def tfidf_accuracy(train_texts: list[str], train_labels: Sequence[Any], texts: list[str], labels: Sequence[Any]
+                   ) -> float:
     """Accuracy of logistic regression on TF-IDF weights of words and word pairs."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=5, max_features=100_000)
+    least = 5 if len(train_texts) >= RARE_WORDS_FROM else 1
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, max_features=100_000)
     model = LogisticRegression(C=10, max_iter=200).fit(vectorizer.fit_transform(train_texts), train_labels)
-    return float(np.mean(model.predict(vectorizer.transform(texts)) == labels))
+    return float(np.mean(model.predict(vectorizer.transform(texts)) == np.array(labels)))
 
 
-def majority_accuracy(labels: list[int]) -> float:
-    share = sum(labels) / len(labels)
-    return max(share, 1 - share)
+def majority_accuracy(labels: Sequence[Any]) -> float:
+    """Accuracy of always giving the most frequent label."""
+    return max(Counter(labels).values()) / len(labels)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
 
-from genai_core.data.token_files import TokenFile
+from genai_core.data.tokens.token_files import TokenFile
 from genai_core.hardware import autocast
 
 STRETCH = 512

@@ -2,18 +2,15 @@
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genai_core.config.release import Gate, PromoteConfig
+from genai_core.config.release import IN_SERVICE, MODELS, PARENT, Gate, Pair, PromoteConfig
 from genai_core.context import Reporter, Result, read_metrics
 from genai_core.errors import InputError
 from genai_core.evaluation.pairs import Figures, differences
-
-IN_SERVICE = ("champion", "champion_base")
-"""Columns of the release in service, which a first release has none to be held against."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,16 @@ class Verdict:
 
 
 def judge(config: PromoteConfig, figures: Figures, tables: dict[str, Figures], outcomes: dict[str, Any], out_dir: Path,
-          reporter: Reporter) -> Result:
+          reporter: Reporter, absent: Collection[str] = ()) -> Result:
     """Write `gates.json` with the verdict of each gate on `figures`, and of each comparison of two columns of `tables`.
 
-    Raises InputError for a gate on a figure that does not exist and for a model that is in no table.
+    What is asked of models and stages that the run does not have (`absent`) is left out, and said so. Raises InputError
+    for a gate on a figure that does not exist and for a model that is in no table.
     """
-    verdicts = check_gates(config, figures) + check_pairs(config, tables, outcomes, reporter)
+    verdicts = check_gates(config, figures, absent) + check_pairs(config, tables, outcomes, reporter, absent)
+    for name, gate in config.gates.items():
+        if missing := _absent(gate, absent):
+            reporter.note(f"{name}: left out, since this run has no {missing}")
     for verdict in verdicts:
         reporter.note(str(verdict))
     text = json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
@@ -63,23 +64,41 @@ def figures_by_stage(evaluate: Path, stages: dict[str, Path]) -> Figures:
     return figures
 
 
-def check_gates(config: PromoteConfig, figures: dict[str, float]) -> list[Verdict]:
-    """The verdict of each gate on figures by name. Raises InputError for a gate on a figure that does not exist."""
-    return [_check(name, gate, figures) for name, gate in config.gates.items()]
+def check_gates(config: PromoteConfig, figures: dict[str, float], absent: Collection[str] = ()) -> list[Verdict]:
+    """The verdict of each gate on figures by name, of those that are on nothing absent. Raises InputError for a gate on
+    a figure that does not exist."""
+    return [_check(name, gate, figures) for name, gate in config.gates.items() if not _absent(gate, absent)]
 
 
-def check_pairs(config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any], reporter: Reporter
-                ) -> list[Verdict]:
+def _absent(gate: Gate, absent: Collection[str]) -> str:
+    """The model or stage that a gate is on and that there is not."""
+    named = [figure.partition("/")[0] for figure in (gate.figure, gate.reference) if figure]
+    return next((name for name in named if name in absent), "")
+
+
+def check_pairs(config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any], reporter: Reporter,
+                absent: Collection[str] = ()) -> list[Verdict]:
     """The verdict of each comparison of each pair of models. Raises InputError for a model that is not in the table."""
-    return [verdict for name in config.pairs for verdict in _compare(name, config, tables, outcomes, reporter)]
+    resolved: dict[str, Pair] = {}
+    for name, pair in config.pairs.items():
+        against = parent_of(pair.model, tables) if pair.against == PARENT else pair.against
+        if missing := next((column for column in (pair.model, against) if column in absent), ""):
+            reporter.note(f"{name}: left out, since this run has no {missing}")
+        elif against in IN_SERVICE and against not in tables:
+            reporter.note(f"{name}: no release is in service yet, so there is none to be held against")
+        else:
+            resolved[name] = pair.model_copy(update={"against": against})
+    return [verdict for name, pair in resolved.items() for verdict in _compare(name, pair, config, tables, outcomes)]
 
 
-def _compare(name: str, config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any], reporter: Reporter
+def parent_of(model: str, tables: Collection[str]) -> str:
+    """The column of the model that a model was made from, among those that there are."""
+    made = [name for name in MODELS[:3] if name in tables]
+    return made[-1] if model not in made else MODELS[max(0, MODELS.index(model) - 1)]
+
+
+def _compare(name: str, pair: Pair, config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any]
              ) -> Iterator[Verdict]:
-    pair = config.pairs[name]
-    if pair.against in IN_SERVICE and pair.against not in tables:
-        reporter.note(f"{name}: no release is in service yet, so there is none to be held against")
-        return
     for found in differences(name, pair, config.margins.model_dump(), tables, outcomes):
         yield Verdict(f"{name}/{found.figure}", f"{found.figure} of {pair.model} minus {pair.against}", found.decisive,
                       "<=" if found.lower_is_better else ">=", found.bound, found.passed, found.value, found.low,

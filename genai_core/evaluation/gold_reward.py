@@ -12,28 +12,33 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from tokenizers import Tokenizer
-from torch import Tensor
 
+from genai_core.config.release import Gold
+from genai_core.config.tasks import Task
 from genai_core.config.training import RlhfConfig
-from genai_core.data.batches import pad
-from genai_core.data.instructions import labelled_reviews, opening_and_continuation, review_openings
-from genai_core.data.splits import fingerprint
-from genai_core.data.tables import read_table
+from genai_core.data.chat import END_OF_TEXT, token_id
+from genai_core.data.instruction.examples import examples_of, prompts_of
+from genai_core.data.instruction.judgements import Judged, Judgements, judgements
+from genai_core.data.shards.splits import fingerprint
+from genai_core.data.shards.tables import read_table
+from genai_core.errors import InputError
+from genai_core.evaluation.preferences import tfidf_preference_scores, tfidf_ridge_scores
+from genai_core.inference.likelihood import answer_log_probs
 from genai_core.models.language_model import LanguageModel
 
-MAX_SENTIMENT = 3.0
-"""Deviations of sentiment, up or down, beyond which more counts nothing."""
+MAX_QUALITY = 3.0
+"""Deviations of how good an answer is by the labels, up or down, beyond which more counts nothing."""
 LEAST_QUALITY = -10.0
 """Most deviations that repetition or unlikely words can take off each."""
 
 Likelihood = Callable[[list[str], list[str]], np.ndarray]
-"""Openings and answers to the mean log-probability of each answer's tokens after its opening."""
+"""Plain questions and answers to the mean log-probability of each answer's tokens after its question."""
+Scorer = Callable[[list[str]], np.ndarray]
+"""Answers to how good they are by what people said of others."""
 
 
 @dataclass(frozen=True)
@@ -47,43 +52,40 @@ class Standard:
 
 
 class GoldReward:
-    """Sentiment by TF-IDF and logistic regression, less what repetition and unlikely words take off.
+    """How good an answer is by the words of what people judged, less what repetition and unlikely words take off.
 
     With z the deviations from the reference's answers:
-    g = clip(z_sentiment) + min(0, z_distinct) + min(0, z_likelihood), in standard deviations of the reference's g
-    around its mean.
+    g = clip(z_quality) + min(0, z_distinct) + min(0, z_likelihood), in standard deviations of the reference's g around
+    its mean.
     """
 
-    def __init__(self, texts: list[str], labels: list[int], likelihood: Likelihood):
-        self.classifier: Pipeline = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=100_000),
-            LogisticRegression(C=10, max_iter=200))
-        self.classifier.fit(texts, labels)
+    def __init__(self, scorer: Scorer, likelihood: Likelihood):
+        self.scorer = scorer
         self.likelihood = likelihood
 
-    def standard(self, openings: list[str], answers: list[str]) -> Standard:
+    def standard(self, questions: list[str], answers: list[str]) -> Standard:
         """The scale that scores are given on: that of these answers, the instruct model's own."""
-        parts = self._parts(openings, answers)
+        parts = self._parts(questions, answers)
         means, deviations = parts.mean(0), np.maximum(parts.std(0), 1e-6)
         scores = _combined((parts - means) / deviations)
         return Standard(tuple(means.tolist()), tuple(deviations.tolist()), float(scores.mean()),
                         max(float(scores.std()), 1e-6))
 
-    def score(self, openings: list[str], answers: list[str], standard: Standard) -> np.ndarray:
+    def score(self, questions: list[str], answers: list[str], standard: Standard) -> np.ndarray:
         """Scores (N,) of answers: the reference's mean is 0, its standard deviation 1."""
-        z = (self._parts(openings, answers) - np.array(standard.means)) / np.array(standard.deviations)
+        z = (self._parts(questions, answers) - np.array(standard.means)) / np.array(standard.deviations)
         z[[not answer.strip() for answer in answers]] = LEAST_QUALITY      # silence is no answer
         return (_combined(z) - standard.mean) / standard.deviation
 
-    def _parts(self, openings: list[str], answers: list[str]) -> np.ndarray:
-        """(N, 3): log-odds of praise, share of distinct word pairs, mean log-probability of the tokens."""
-        return np.stack([self.classifier.decision_function(answers), [distinct_pairs(answer) for answer in answers],
-                         self.likelihood(openings, answers)], axis=1)
+    def _parts(self, questions: list[str], answers: list[str]) -> np.ndarray:
+        """(N, 3): quality by the labels, share of distinct word pairs, mean log-probability of the tokens."""
+        return np.stack([self.scorer(answers), [distinct_pairs(answer) for answer in answers],
+                         self.likelihood(questions, answers)], axis=1)
 
 
 def _combined(z: np.ndarray) -> np.ndarray:
-    sentiment = np.clip(z[:, 0], -MAX_SENTIMENT, MAX_SENTIMENT)
-    return np.asarray(sentiment + np.clip(z[:, 1:], LEAST_QUALITY, 0).sum(1))
+    quality = np.clip(z[:, 0], -MAX_QUALITY, MAX_QUALITY)
+    return np.asarray(quality + np.clip(z[:, 1:], LEAST_QUALITY, 0).sum(1))
 
 
 def distinct_pairs(text: str) -> float:
@@ -93,39 +95,74 @@ def distinct_pairs(text: str) -> float:
     return len(set(pairs)) / len(pairs) if pairs else float(bool(words))
 
 
-def base_likelihood(model: LanguageModel, tokenizer: Tokenizer, device: torch.device, batch_size: int = 64
-                    ) -> Likelihood:
-    """The likelihood under a base model, which reads opening and answer as plain text."""
-
-    @torch.no_grad()
-    def likelihood(openings: list[str], answers: list[str]) -> np.ndarray:
-        means: list[Tensor] = []
-        for first in range(0, len(answers), batch_size):
-            heads = [tokenizer.encode(opening, add_special_tokens=False).ids
-                     for opening in openings[first:first + batch_size]]
-            tails = [tokenizer.encode(f" {answer}", add_special_tokens=False).ids
-                     for answer in answers[first:first + batch_size]]
-            rows = [(head + tail)[-model.context_length:] for head, tail in zip(heads, tails, strict=True)]
-            ids, attention_mask = (tensor.to(device) for tensor in pad(rows, 0, "right"))
-            counts = torch.tensor([min(len(tail), len(row) - 1) for tail, row in zip(tails, rows, strict=True)],
-                                  device=device)
-            log_probs = F.log_softmax(model(ids)[:, :-1].float(), dim=-1).gather(-1, ids[:, 1:, None])[..., 0]
-            from_end = attention_mask[:, 1:].flip(1).cumsum(1).flip(1)      # 1 at the last token, 2 at the one before
-            answered = attention_mask[:, 1:] & (from_end <= counts[:, None])
-            means.append((log_probs * answered).sum(1) / answered.sum(1).clamp(min=1))
-        return torch.cat(means).cpu().double().numpy()
+def base_likelihood(model: LanguageModel, tokenizer: Tokenizer) -> Likelihood:
+    """The likelihood under a base model, which reads question and answer as plain text."""
+    def likelihood(questions: list[str], answers: list[str]) -> np.ndarray:
+        start = [token_id(tokenizer, END_OF_TEXT)]
+        asked = [tokenizer.encode(question, add_special_tokens=False).ids or start for question in questions]
+        answered = [tokenizer.encode(f" {answer}", add_special_tokens=False).ids for answer in answers]
+        lengths = [min(len(answer), model.context_length - 1) for answer in answered]
+        return answer_log_probs(model, asked, answered).numpy() / np.maximum(lengths, 1)
 
     return likelihood
 
 
-def gold_labels(cleaned: Path, rlhf: RlhfConfig) -> tuple[list[str], list[int]]:
-    """Labelled training reviews, and their labels, that RLHF has nothing of: no text that people rated for the reward
-    model, and none whose opening is a prompt."""
-    rated = {fingerprint(row["text"]) for row in read_table(cleaned, "ratings")}
-    prompts = set(review_openings(cleaned, "train", rlhf.prompt_words, rlhf.seed)[:rlhf.prompts])
+def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task],
+                reward_sources: tuple[str, ...]) -> tuple[Scorer, str]:
+    """How good answers are, learned from what neither the reward model nor RLHF has seen; and from what, in words.
+
+    Labelled training records of `gold.task` tell it where it names a task, else the share of the ratings and
+    preferences that the reward model was not given. Raises InputError when these are too few.
+    """
+    if gold.task:
+        texts, labels = gold_labels(cleaned, gold, alignment, tasks)
+        classifier = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=100_000),
+            LogisticRegression(C=10, max_iter=200))
+        classifier.fit(texts, labels)
+        return classifier.decision_function, f"{len(texts):,} labelled records of {gold.task}"
+    kept = judgements(cleaned, "train", reward_sources, gold=True, gold_fraction=gold.fraction)
+    scorers = [_judged_scorer(kept, source) for source in kept.sources]
+    if not scorers:
+        raise InputError("evaluate.gold.fraction: no rating or preference is left for the gold reward; raise it, or "
+                         "bring more")
+
+    def score(answers: list[str]) -> np.ndarray:
+        return np.asarray(sum(scorer(answers) for scorer in scorers))
+
+    return score, f"{len(kept.all):,} judgements that the reward model was not given"
+
+
+def _judged_scorer(kept: Judgements, source: str) -> Scorer:
+    """Scores on the judgements of a source, in deviations of their own scores, so that sources count alike."""
+    known = kept.of(source)
+    fitted = tfidf_ridge_scores if known[0].group == source else tfidf_preference_scores
+
+    def score(answers: list[str]) -> np.ndarray:
+        scores = fitted(known, known + [Judged(answer, 0.0, source, source) for answer in answers])
+        own = scores[:len(known)]
+        return (scores[len(known):] - own.mean()) / max(float(own.std()), 1e-9)
+
+    return score
+
+
+def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task]
+                ) -> tuple[list[str], list[bool]]:
+    """Labelled training records, and whether they have the label that counts as good, of which RLHF has nothing: no
+    text that people rated for the reward model, and none whose opening is a prompt."""
+    rated = {fingerprint(row["text"]) for row in read_table(cleaned, "ratings") if row["text"]}
+    prompts = prompts_of(tasks, alignment.tasks, cleaned, "train", alignment.seed)[:alignment.prompts]
+    openings = {example.subject for name, example in prompts if tasks[name].content == "documents"}
+    lengths = {tasks[name].opening_words for name in alignment.tasks if tasks[name].content == "documents"}
+    whole = tasks[gold.task].model_copy(update={"first_words": None, "last_words": None})
     kept = []
-    for row in labelled_reviews(cleaned, "train"):
-        pair = opening_and_continuation(row["text"], rlhf.prompt_words)
-        if fingerprint(row["text"]) not in rated and not (pair and pair[0] in prompts):
-            kept.append(row)
-    return [row["text"] for row in kept], [row["label"] for row in kept]
+    for example in examples_of(whole, cleaned, "train"):
+        words = example.subject.split()
+        begins = any(" ".join(words[:length]) in openings for length in lengths)
+        if not begins and fingerprint(example.subject) not in rated:
+            kept.append(example)
+    labels = [example.answer == gold.label for example in kept]
+    if len(set(labels)) < 2:
+        raise InputError(f"evaluate.gold: the training records of {gold.task} do not have both the label "
+                         f"{gold.label!r} and another one")
+    return [example.subject for example in kept], labels

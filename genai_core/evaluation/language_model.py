@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import torch
 
 from genai_core.config.release import EvaluateConfig
 from genai_core.context import Reporter
-from genai_core.evaluation import tasks
 from genai_core.evaluation.bits_per_byte import HeldOutLoss, held_out_loss, word_perplexity
 from genai_core.evaluation.intervals import Outcomes
-from genai_core.evaluation.questions import HeldOutText, Questions
+from genai_core.evaluation.questions import HeldOutText
+from genai_core.evaluation.tasks import AskedTask, Sample, Subject, TaskResult, ask
 from genai_core.hardware import choose_precision
 from genai_core.inference.text import OpenedTextModel, open_text_model
 
@@ -24,37 +23,30 @@ class Evaluated:
     """How a model did."""
 
     figures: dict[str, float] = field(default_factory=dict)
-    samples: list[tasks.Sample] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
 
-    def add(self, figure: str, result: tasks.TaskResult, samples: int) -> None:
+    def add(self, figure: str, result: TaskResult, samples: int) -> None:
         self.figures[figure] = result.figure
         self.samples += result.samples[:samples]
-        self.outcomes[figure] = mean_outcomes(result.outcomes)
+        self.outcomes[figure] = result.outcomes
 
 
 def evaluate_language_model(config: EvaluateConfig, name: str, directory: Path, text: HeldOutText,
-                            questions: Questions, chats: bool, device: torch.device, reporter: Reporter) -> Evaluated:
-    """Bits per byte and the figure of each task that there are questions of; `chats` says whether the model knows the
-    chat format."""
+                            questions: list[AskedTask], chats: bool, device: torch.device, reporter: Reporter
+                            ) -> Evaluated:
+    """Bits per byte and the figures of each task, as `task_metric`; `chats` says whether the model knows the chat
+    format."""
     opened = open_text_model(directory, device)
     result = Evaluated()
     add_bits_per_byte(result, config, opened, text)
-    subject = tasks.Subject(opened.model, opened.tokenizer, chats)
-    by_figure: dict[str, tuple[list[tasks.Row], Callable[[], tasks.TaskResult]]] = {
-        "sentiment_accuracy": (questions.reviews, lambda: tasks.sentiment(subject, questions.reviews)),
-        "translation_chrf": (questions.translations, lambda: tasks.translation(subject, questions.translations,
-                                                                               questions.references)),
-        "title_chrf": (questions.titles, lambda: tasks.titles(subject, questions.titles)),
-        "trivia_exact_match": (questions.trivia, lambda: tasks.trivia(subject, questions.trivia)),
-    }
-    for figure, (asked, ask) in by_figure.items():
-        if asked:
-            answered = ask()
-            result.add(figure, answered, config.samples)
-            if answered.cut_prompts:
-                reporter.note(f"{name}: of {len(asked):,} prompts for {figure} {answered.cut_prompts:,} lost their "
-                              f"beginning to fit the context of {opened.model.context_length:,} tokens")
+    for asked in questions:
+        subject = Subject(opened.model, opened.tokenizer, chats)
+        for metric, answered in ask(subject, asked).items():
+            result.add(f"{asked.name}_{metric}", answered, config.samples)
+        if subject.cut_prompts:
+            reporter.note(f"{name}: of {len(asked.examples):,} prompts of {asked.name} {subject.cut_prompts:,} lost "
+                          f"their beginning to fit the context of {opened.model.context_length:,} tokens")
     return result
 
 
@@ -74,11 +66,6 @@ def add_bits_per_byte(result: Evaluated, config: EvaluateConfig, opened: OpenedT
 def stretch_outcomes(loss: HeldOutLoss) -> Outcomes:
     """Bits and bytes of each stretch of the text."""
     return [[round(nats / math.log(2), 3) for nats, _ in loss.stretches], [size for _, size in loss.stretches]]
-
-
-def mean_outcomes(values: list[float]) -> Outcomes:
-    """Values that count alike."""
-    return [[round(value, 4) for value in values], [1.0] * len(values)]
 
 
 def mean_over_validation(figures: dict[str, float]) -> float:

@@ -45,8 +45,9 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
             raise InputError(f"promote.pairs.{name}: there is no model {column!r}; there are {', '.join(figures)}")
     a, b = outcomes.get(pair.against, {}), outcomes.get(pair.model, {})
     either = {**a, **b}
-    tasks = {figure: -margin for figure in either for ending, margin in margins.items()
-             if pair.tasks and figure.endswith(ending)}
+    tasks = {figure: margin if ending == "bits_per_byte" else -margin for figure in either
+             for ending, margin in margins.items()
+             if pair.tasks and figure.endswith(f"_{ending}") and not figure.startswith("bits_per_byte")}
     wanted = tasks | dict(_other_bounds(pair, either))
     if not wanted:
         raise InputError(f"promote.pairs.{name}: {pair.model} and {pair.against} have no figure in common that it "
@@ -58,12 +59,13 @@ def differences(name: str, pair: Pair, margins: dict[str, float], figures: dict[
     found = []
     for figure, bound in wanted.items():
         first, second = _in_common(a[figure], b[figure])
-        if figure.startswith("bits_per_byte"):
+        lower_is_better = "bits_per_byte" in figure
+        if lower_is_better:
             value = sum(second[0]) / sum(second[1]) - sum(first[0]) / sum(first[1])
         else:
             value = figures[pair.model][figure] - figures[pair.against][figure]
         low, high = difference_interval(first, second, paired=True, centre=value, confidence=confidence)
-        found.append(Difference(figure, value, low, high, len(first[0]), figure.startswith("bits_per_byte"), bound))
+        found.append(Difference(figure, value, low, high, len(first[0]), lower_is_better, bound))
     return found
 
 

@@ -1,25 +1,29 @@
-"""How well scores order texts as people did: pair accuracy and calibration, beside a baseline."""
+"""How well scores order what people judged: pair accuracy and calibration, beside a baseline."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from genai_core.data.tables import Rows, read_table
+from genai_core.data.instruction.judgements import Judged, Judgements, text_of
+
+MARGINS = (1, 2)
+"""Differences of ratings, at least, of the pairs on which accuracy is measured beside that of all pairs."""
 
 
-def rated_texts(cleaned: Path, split: str, sources: tuple[str, ...]) -> Rows:
-    """The rated texts of a split that come from `sources`."""
-    return [row for row in read_table(cleaned, "ratings", split=split) if row["source"] in sources]
+MOST_RATINGS = 4000
+"""Of more ratings a random choice of so many is compared with each other: every two take memory."""
 
 
 def pair_indices(ratings: np.ndarray, min_gap: float, max_pairs: int = 200_000, seed: int = 0
                  ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (better, worse) of pairs whose ratings differ by at least `min_gap`; a random subset of many."""
-    better, worse = np.nonzero(ratings[:, None] - ratings[None, :] >= min_gap)
+    generator = np.random.default_rng(seed)
+    some = np.sort(generator.permutation(len(ratings))[:MOST_RATINGS])
+    better, worse = np.nonzero(ratings[some][:, None] - ratings[some][None, :] >= min_gap)
     if len(better) > max_pairs:
-        chosen = np.random.default_rng(seed).choice(len(better), max_pairs, replace=False)
+        chosen = generator.choice(len(better), max_pairs, replace=False)
         better, worse = better[chosen], worse[chosen]
-    return better, worse
+    return some[better], some[worse]
 
 
 def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, min_gap: float) -> float:
@@ -30,6 +34,21 @@ def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, min_gap: float) -> fl
     better, worse = pair_indices(ratings, min_gap)
     margins = scores[better] - scores[worse]
     return float(((margins > 0) + 0.5 * (margins == 0)).mean()) if len(better) else float("nan")
+
+
+def judged_accuracy(scores: np.ndarray, judged: Sequence[Judged], min_gap: float) -> float:
+    """`pair_accuracy` of what may be compared with each other: the mean over sources, each over its pairs. NaN when
+    there are none."""
+    by_source: dict[str, list[float]] = {}
+    by_group: dict[str, list[int]] = {}
+    for index, each in enumerate(judged):
+        by_group.setdefault(each.group, []).append(index)
+    for members in by_group.values():
+        ratings = np.array([judged[index].rating for index in members])
+        accuracy = pair_accuracy(scores[members], ratings, min_gap)
+        if not np.isnan(accuracy):
+            by_source.setdefault(judged[members[0]].source, []).append(accuracy)
+    return float(np.mean([np.mean(values) for values in by_source.values()])) if by_source else float("nan")
 
 
 def calibration_error(scores: np.ndarray, ratings: np.ndarray, min_gap: float, bins: int = 10) -> float:
@@ -46,30 +65,80 @@ def calibration_error(scores: np.ndarray, ratings: np.ndarray, min_gap: float, b
                      for index in range(bins) if (number == index).any()))
 
 
-def rating_figures(scores: np.ndarray, rated: Rows, train: Rows) -> dict[str, float]:
-    """How well `scores` order rated texts, beside TF-IDF ridge regression on the rated texts of `train`."""
-    texts, ratings = _columns(rated)
-    baseline = tfidf_ridge_scores(*_columns(train), texts)
-    lengths = np.array([len(text) for text in texts])
-    figures = {f"{prefix}accuracy_margin_{gap}": pair_accuracy(given, ratings, float(gap))
-               for prefix, given in (("", scores), ("baseline_", baseline)) for gap in (1, 2)}
+def judgement_figures(scores: np.ndarray, judged: Judgements, train: Judgements, min_gap: float) -> dict[str, float]:
+    """How well `scores` order what people judged, as `source/figure`, beside TF-IDF on the judgements of `train`; and
+    the means of accuracy and baseline over the sources."""
+    figures: dict[str, float] = {}
+    rated = {each.source for each in judged.rated}
+    score_of = {id(each): score for each, score in zip(judged.all, scores.tolist(), strict=True)}
+    for source in judged.sources:
+        known, asked = train.of(source), judged.of(source)
+        its_scores = np.array([score_of[id(each)] for each in asked])
+        if source in rated:
+            found = _rating_figures(its_scores, known, asked, min_gap)
+        else:
+            baseline = tfidf_preference_scores(known, asked)
+            found = {"accuracy": judged_accuracy(its_scores, asked, 1.0),
+                     "baseline_accuracy": judged_accuracy(baseline, asked, 1.0), "preferences": len(asked) // 2}
+        figures |= {f"{source}/{name}": value for name, value in found.items() if not np.isnan(value)}
+    for name in ("accuracy", "baseline_accuracy"):
+        values = [figures[f"{source}/{name}"] for source in judged.sources if f"{source}/{name}" in figures]
+        figures |= {name: float(np.mean(values))} if values else {}
+    return figures
+
+
+def _rating_figures(scores: np.ndarray, known: list[Judged], asked: list[Judged], min_gap: float) -> dict[str, float]:
+    ratings = np.array([each.rating for each in asked])
+    lengths = np.array([len(text_of(each.subject)) for each in asked])
+    baseline = tfidf_ridge_scores(known, asked)
+    figures = {}
+    for prefix, given in (("", scores), ("baseline_", baseline)):
+        figures[f"{prefix}accuracy"] = pair_accuracy(given, ratings, min_gap)
+        figures |= {f"{prefix}accuracy_margin_{gap}": pair_accuracy(given, ratings, float(gap)) for gap in MARGINS}
     return figures | {
         "calibration_error": calibration_error(scores, ratings, 1.0),
-        "rating_correlation": float(np.corrcoef(scores, ratings)[0, 1]),
-        "length_correlation": float(np.corrcoef(scores, lengths)[0, 1]),
-        "rating_length_correlation": float(np.corrcoef(ratings, lengths)[0, 1]),
-        "score_deviation": float(scores.std()), "rated_texts": len(texts)}
+        "rating_correlation": correlation(scores, ratings), "length_correlation": correlation(scores, lengths),
+        "rating_length_correlation": correlation(ratings, lengths), "score_deviation": float(scores.std()),
+        "rated": len(asked)}
 
 
-def _columns(rows: Rows) -> tuple[list[str], np.ndarray]:
-    return [row["text"] for row in rows], np.array([row["rating"] for row in rows])
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation; NaN where one of the two does not vary."""
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and a.std() and b.std() else float("nan")
 
 
-def tfidf_ridge_scores(train_texts: list[str], train_ratings: np.ndarray, texts: list[str]) -> np.ndarray:
-    """Scores of the baseline: ridge regression of the rating on TF-IDF weights of words and word pairs."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def tfidf_ridge_scores(train: list[Judged], asked: list[Judged]) -> np.ndarray:
+    """Scores of the baseline of ratings: ridge regression of the rating on TF-IDF weights of words and word pairs."""
     from sklearn.linear_model import Ridge
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    model = Ridge(alpha=1.0).fit(vectorizer.fit_transform(train_texts), train_ratings)
-    return model.predict(vectorizer.transform(texts))
+    if not (features := _features(train, asked)):
+        return np.zeros(len(asked))
+    return np.asarray(Ridge(alpha=1.0).fit(features[0], [each.rating for each in train]).predict(features[1]))
+
+
+def tfidf_preference_scores(train: list[Judged], asked: list[Judged]) -> np.ndarray:
+    """Scores of the baseline of preferences: logistic regression on the difference of the TF-IDF weights of the two
+    answers, which come one after the other."""
+    from sklearn.linear_model import LogisticRegression
+
+    if not (features := _features(train, asked)):
+        return np.zeros(len(asked))
+    differences = features[0][0::2] - features[0][1::2]
+    signs = np.where(np.arange(differences.shape[0]) % 2, -1, 1)      # every other pair the other way round
+    if len(signs) < 2:
+        return np.zeros(len(asked))
+    model = LogisticRegression(C=1.0, fit_intercept=False, max_iter=500)
+    model.fit(differences.multiply(signs[:, None]).tocsr(), signs)
+    return np.asarray(model.decision_function(features[1]))
+
+
+def _features(train: list[Judged], asked: list[Judged]):
+    """TF-IDF weights of words and word pairs of both; nothing where the training texts have no word."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2 if len(train) > 100 else 1)
+    try:
+        known = vectorizer.fit_transform([text_of(each.subject) for each in train])
+    except ValueError:
+        return None
+    return known, vectorizer.transform([text_of(each.subject) for each in asked])

@@ -4,21 +4,20 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from genai_core.config.release import EvaluateConfig
+from genai_core.config.tasks import Task
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
-from genai_core.data.instructions import labelled_reviews, review_openings
-from genai_core.data.tables import read_table
-from genai_core.data.token_files import TokenFile, read_tokens
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.instruction.examples import questions_of
+from genai_core.data.shards.tables import is_of, read_table
+from genai_core.data.tokens.token_files import TokenFile, read_tokens
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.evaluation.bits_per_byte import token_byte_lengths
-
-Rows = list[dict[str, Any]]
+from genai_core.evaluation.tasks import AskedTask
 
 
 @dataclass(frozen=True)
@@ -30,36 +29,23 @@ class HeldOutText:
     byte_lengths: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Questions of each task, from the test split."""
+def choose_questions(config: EvaluateConfig, tasks: dict[str, Task], cleaned: Path) -> list[AskedTask]:
+    """A fixed random choice of the test split, for every task that is judged and has questions there."""
+    chosen = []
+    for name, task in tasks.items():
+        examples = questions_of(task, cleaned, "test") if task.judged_by else []
+        if len(examples) > task.questions:
+            examples = random.Random(config.seed).sample(examples, task.questions)
+        labels = task.labels or known_labels(task, cleaned) if "accuracy" in task.judged_by else ()
+        if examples:
+            chosen.append(AskedTask(name, task, examples, labels))
+    return chosen
 
-    reviews: Rows
-    translations: Rows
-    references: dict[str, list[str]]
-    """Every translation of each sentence to translate."""
-    titles: Rows
-    trivia: Rows
-    openings: list[str]
 
-
-def choose_questions(config: EvaluateConfig, cleaned: Path, opening_words: int) -> Questions:
-    """A fixed random choice of the test split."""
-    def some(rows: Rows, count: int) -> Rows:
-        return random.Random(config.seed).sample(rows, min(count, len(rows)))
-
-    translations = read_table(cleaned, "translations", split="test")
-    references: dict[str, list[str]] = {}
-    for row in translations:
-        references.setdefault(row["source_text"], []).append(row["target_text"])
-    sentences = list({row["source_text"]: row for row in translations}.values())
-    trivia = [row for row in read_table(cleaned, "chats", split="test") if row["accepted"]]
-    return Questions(
-        reviews=some(labelled_reviews(cleaned, "test"), config.sentiment_reviews),
-        translations=some(sentences, config.translations), references=references,
-        titles=some(read_table(cleaned, "titles", split="test"), config.titles),
-        trivia=some(trivia, config.trivia_questions),
-        openings=review_openings(cleaned, "test", opening_words, config.seed)[:config.reward_prompts])
+def known_labels(task: Task, cleaned: Path) -> tuple[str, ...]:
+    """The labels that the training records of a task have, sorted."""
+    rows = read_table(cleaned, "documents", split="train")
+    return tuple(sorted({row["label"] for row in rows if row["label"] is not None and is_of(row, task.sources)}))
 
 
 def held_out_text(tokens: Path) -> HeldOutText:

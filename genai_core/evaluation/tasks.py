@@ -1,32 +1,40 @@
-"""The tasks that a language model is evaluated on: sentiment, translation, titles, trivia, continuations.
+"""Asking a language model the questions of a task, and judging what it answers.
 
-A base model has never seen the chat format, so each task is put to it as plain text that asks for the same.
+A base model has never seen the chat format, so each question is put to it as plain text that asks for the same.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from sacrebleu.metrics import CHRF
 from tokenizers import Tokenizer
 
-from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
-from genai_core.data.instructions import (
-    LABELS,
-    continuation_prompt,
-    sentiment_prompt,
-    title_prompt,
-    translation_prompt,
-    user_asks,
-)
-from genai_core.data.splits import fingerprint
-from genai_core.inference.generate import Sampling, generate, next_logits
+from genai_core.config.tasks import Task, worded
+from genai_core.data.chat import END_OF_TEXT, TURN_END, end_ids, fit_prompt, plain, token_id
+from genai_core.data.instruction.examples import Example, plain_question
+from genai_core.data.shards.splits import fingerprint
+from genai_core.evaluation.intervals import Outcomes
+from genai_core.inference.generate import Sampling, generate
+from genai_core.inference.likelihood import answer_log_probs
 from genai_core.models.language_model import LanguageModel
 
 BATCH = 64
 
 
 @dataclass(frozen=True)
+class AskedTask:
+    """A task and the questions of it that every model of a run is asked."""
+
+    name: str
+    task: Task
+    examples: list[Example]
+    labels: tuple[str, ...] = ()
+    """Labels to choose from, where accuracy is measured."""
+
+
+@dataclass
 class Subject:
     """A model under evaluation."""
 
@@ -34,28 +42,48 @@ class Subject:
     tokenizer: Tokenizer
     chats: bool
     """Whether it knows the chat format."""
+    cut: set[int] = field(default_factory=set)
+    """Which examples lost the beginning of their prompt to fit into the context, by `id`: two metrics ask the same."""
 
-    def prompt(self, chat: str, plain: str) -> list[int]:
-        """Token ids of a question: rendered as a chat for a model that knows the format, else of the plain text."""
-        text = render_prompt(user_asks(chat)) if self.chats else plain
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+    @property
+    def cut_prompts(self) -> int:
+        return len(self.cut)
 
-    def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None
-                 ) -> tuple[list[str], int]:
-        """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line; and the
-        number of prompts that lost their beginning, so that they and a completion fit into the context."""
-        room = self.model.context_length - tokens
-        cut = sum(len(prompt) > room for prompt in prompts)
+    def prompts(self, task: Task, examples: list[Example], room: int) -> list[list[int]]:
+        """Token ids of the questions, each at most `room`: as chats for a model that knows the format, else as plain
+        text."""
+        return [self._prompt(task, example, room) for example in examples]
+
+    def _prompt(self, task: Task, example: Example, room: int) -> list[int]:
+        if self.chats:
+            ids, lost = fit_prompt(self.tokenizer, example.asked, room)
+            self._note_cut(example, bool(lost))
+            return ids
+        ids = self.encode(plain_question(task, example)) or [token_id(self.tokenizer, END_OF_TEXT)]
+        self._note_cut(example, len(ids) > room)
+        return ids[-room:]
+
+    def _note_cut(self, example: Example, cut: bool) -> None:
+        if cut:
+            self.cut.add(id(example))
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(plain(text), add_special_tokens=False).ids
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer as it follows its prompt."""
+        return self.encode(text if self.chats else f" {text}")
+
+    def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None) -> list[str]:
+        """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line."""
         texts = []
         for first in range(0, len(prompts), BATCH):
-            batch = [prompt[-room:] for prompt in prompts[first:first + BATCH]]
-            completions = generate(self.model, batch, tokens, end_ids(self.tokenizer), sampling=sampling,
-                                   pad_id=token_id(self.tokenizer, END_OF_TEXT))
+            completions = generate(self.model, prompts[first:first + BATCH], tokens, end_ids(self.tokenizer),
+                                   sampling=sampling, pad_id=token_id(self.tokenizer, END_OF_TEXT))
             texts += self.tokenizer.decode_batch(completions.unpadded())
-        return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts], cut
+        return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
 
 
-Row = dict[str, Any]
 Sample = dict[str, str]
 
 
@@ -64,90 +92,90 @@ class TaskResult:
     """How a model did on a task."""
 
     figure: float
-    samples: list[Sample]
-    """Each question, what people answered and what the model answered."""
-    outcomes: list[float]
+    outcomes: Outcomes
     """The figure of each question by itself, from which noise is estimated."""
-    cut_prompts: int
-    """Number of prompts that lost their beginning to fit into the context."""
+    samples: list[Sample] = field(default_factory=list)
+    """Each question, what people answered and what the model answered."""
 
 
-@torch.no_grad()
-def sentiment(subject: Subject, reviews: list[Row]) -> TaskResult:
-    """Accuracy: a review is predicted to have the label whose word gets the higher probability."""
-    lead = "" if subject.chats else " "
-    words = [subject.tokenizer.encode(lead + label, add_special_tokens=False).ids for label in LABELS]
-    differ = next(index for index, pair in enumerate(zip(*words, strict=False)) if pair[0] != pair[1])
-    questions = [sentiment_prompt(row["text"]) for row in reviews]
-    prompts = [subject.prompt(question, f"Review: {_after_blank_line(question)}\nThe review is") + words[0][:differ]
-               for question in questions]
-    cut = sum(len(prompt) > subject.model.context_length for prompt in prompts)
-    pad_id = token_id(subject.tokenizer, END_OF_TEXT)
-    predictions: list[int] = []
-    for first in range(0, len(prompts), BATCH):
-        logits = next_logits(subject.model, [prompt[-subject.model.context_length:]
-                                             for prompt in prompts[first:first + BATCH]], pad_id)
-        predictions += (logits[:, words[1][differ]] > logits[:, words[0][differ]]).long().tolist()
-    correct = [float(prediction == row["label"]) for prediction, row in zip(predictions, reviews, strict=True)]
-    samples = [{"task": "sentiment", "asked": question, "expected": LABELS[row["label"]],
-                "answered": LABELS[prediction]}
-               for question, row, prediction in zip(questions, reviews, predictions, strict=True)]
-    return TaskResult(sum(correct) / len(reviews), samples, correct, cut)
+def ask(subject: Subject, asked: AskedTask) -> dict[str, TaskResult]:
+    """The figures of a model on the questions of a task, by metric."""
+    metrics = asked.task.judged_by
+    results: dict[str, TaskResult] = {}
+    if "accuracy" in metrics:
+        results["accuracy"] = _accuracy(subject, asked)
+    if judged := [metric for metric in ("exact_match", "chrf") if metric in metrics]:
+        room = subject.model.context_length - asked.task.answer_tokens
+        prompts = subject.prompts(asked.task, asked.examples, room)
+        answers = subject.complete(prompts, asked.task.answer_tokens)
+        samples = _samples(asked, answers)
+        for metric in judged:
+            results[metric] = TaskResult(*JUDGES[metric](answers, asked.examples), samples)
+            samples = []      # once is enough
+    if "bits_per_byte" in metrics:
+        results["bits_per_byte"] = _bits_per_byte(subject, asked)
+    return results
 
 
-def translation(subject: Subject, rows: list[Row], references: dict[str, list[str]]) -> TaskResult:
-    """Corpus chrF (Popović 2015) against every translation that people gave of a sentence; outcomes are by sentence."""
-    prompts = [subject.prompt(translation_prompt(row["source_text"]), f"English: {row['source_text']}\nSpanish:")
-               for row in rows]
-    answers, cut = subject.complete(prompts, tokens=40)
-    translations = [references[row["source_text"]] for row in rows]
-    samples = [{"task": "translation", "asked": row["source_text"], "expected": " / ".join(accepted),
-                "answered": answer} for row, accepted, answer in zip(rows, translations, answers, strict=True)]
-    return TaskResult(chrf(answers, translations), samples, _sentence_chrf(answers, translations), cut)
+def _accuracy(subject: Subject, asked: AskedTask) -> TaskResult:
+    """Share of the records whose label the model finds the likeliest of all, end of the turn included."""
+    end = [token_id(subject.tokenizer, TURN_END)] if subject.chats else []
+    choices = [subject.encode_answer(worded(asked.task.answer, {"label": label}, "label")) + end
+               for label in asked.labels]
+    prompts = subject.prompts(asked.task, asked.examples, subject.model.context_length - max(map(len, choices)))
+    scores = answer_log_probs(subject.model, [prompt for prompt in prompts for _ in choices], choices * len(prompts))
+    chosen = scores.view(len(prompts), len(choices)).argmax(1).tolist()
+    answers = [worded(asked.task.answer, {"label": asked.labels[index]}, "label") for index in chosen]
+    correct = [float(answer in example.answers) for answer, example in zip(answers, asked.examples, strict=True)]
+    return TaskResult(sum(correct) / len(correct), alike(correct), _samples(asked, answers))
 
 
-def chrf(answers: list[str], references: list[list[str]]) -> float:
-    """Corpus chrF, 0 to 100, of answers against the references of each."""
-    most = max(map(len, references))
-    columns = [[row[number] if number < len(row) else None for row in references] for number in range(most)]
-    return CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
+def _bits_per_byte(subject: Subject, asked: AskedTask) -> TaskResult:
+    """Bits that the model needs for the answers that people gave, by their UTF-8 bytes."""
+    answers = [subject.encode_answer(example.answer)[:subject.model.context_length // 2] for example in asked.examples]
+    prompts = [subject.prompts(asked.task, [example], subject.model.context_length - len(answer))[0]
+               for example, answer in zip(asked.examples, answers, strict=True)]
+    bits = (-answer_log_probs(subject.model, prompts, answers) / math.log(2)).tolist()
+    sizes = [float(len(subject.tokenizer.decode(answer).strip().encode()) or 1) for answer in answers]
+    return TaskResult(sum(bits) / sum(sizes), [[round(value, 3) for value in bits], sizes])
 
 
-def titles(subject: Subject, rows: list[Row]) -> TaskResult:
-    """chrF against the title that the authors of a text gave it: summarization at its shortest."""
-    questions = [title_prompt(row["text"]) for row in rows]
-    prompts = [subject.prompt(question, f"{_after_blank_line(question)}\nTitle:") for question in questions]
-    answers, cut = subject.complete(prompts, tokens=16)
-    samples = [{"task": "title", "asked": question, "expected": row["title"], "answered": answer}
-               for question, row, answer in zip(questions, rows, answers, strict=True)]
-    expected = [[row["title"]] for row in rows]
-    return TaskResult(chrf(answers, expected), samples, _sentence_chrf(answers, expected), cut)
+def exact_match(answers: list[str], examples: list[Example]) -> tuple[float, Outcomes]:
+    """Share of the answers whose letters and digits are those of one that counts as right."""
+    correct = [float(fingerprint(answer) in {fingerprint(known) for known in example.answers})
+               for answer, example in zip(answers, examples, strict=True)]
+    return sum(correct) / len(correct), alike(correct)
 
 
-def _sentence_chrf(answers: list[str], references: list[list[str]]) -> list[float]:
-    return [CHRF().sentence_score(answer, accepted).score
-            for answer, accepted in zip(answers, references, strict=True)]
+def chrf(answers: list[str], examples: list[Example]) -> tuple[float, Outcomes]:
+    """Corpus chrF (Popović 2015), 0 to 100, against every answer that counts as right; outcomes are by question."""
+    references = [example.answers for example in examples]
+    columns = [[row[number] if number < len(row) else None for row in references]
+               for number in range(max(map(len, references)))]
+    corpus = CHRF().corpus_score(answers, columns).score      # type: ignore[arg-type]
+    return corpus, alike([CHRF().sentence_score(answer, list(known)).score
+                          for answer, known in zip(answers, references, strict=True)])
 
 
-def _after_blank_line(question: str) -> str:
-    """The text that a question is about, which follows it after a blank line."""
-    return question.split("\n\n", 1)[1]
+JUDGES: dict[str, Callable[[list[str], list[Example]], tuple[float, Outcomes]]] = {
+    "exact_match": exact_match, "chrf": chrf}
 
 
-def trivia(subject: Subject, rows: list[Row]) -> TaskResult:
-    """Exact match: the share of answers whose letters and digits are those of an accepted one."""
-    questions = [row["messages"][0]["content"] for row in rows]
-    prompts = [subject.prompt(question, f"Question: {question}\nAnswer:") for question in questions]
-    answers, cut = subject.complete(prompts, tokens=16)
-    accepted = [{fingerprint(answer) for answer in row["accepted"]} for row in rows]
-    correct = [float(fingerprint(answer) in known) for answer, known in zip(answers, accepted, strict=True)]
-    samples = [{"task": "trivia", "asked": question, "expected": row["messages"][1]["content"], "answered": answer}
-               for question, row, answer in zip(questions, rows, answers, strict=True)]
-    return TaskResult(sum(correct) / len(rows), samples, correct, cut)
+def alike(values: list[float]) -> Outcomes:
+    """Outcomes that count alike."""
+    return [[round(value, 4) for value in values], [1.0] * len(values)]
 
 
-def continuations(subject: Subject, openings: list[str], tokens: int, temperature: float, seed: int = 0) -> list[str]:
-    """Continuations of openings of reviews, of `tokens` tokens at most; temperature 0 takes the likeliest words."""
+def _samples(asked: AskedTask, answers: list[str]) -> list[Sample]:
+    return [{"task": asked.name, "asked": example.asked[-1]["content"], "expected": " / ".join(example.answers),
+             "answered": answer} for example, answer in zip(asked.examples, answers, strict=True)]
+
+
+def continuations(subject: Subject, tasks: dict[str, Task], prompts: list[tuple[str, Example]], tokens: int,
+                  temperature: float, seed: int = 0) -> list[str]:
+    """Answers of `tokens` tokens at most to prompts, each with the name of its task; temperature 0 takes the likeliest
+    words."""
     torch.manual_seed(seed)
-    prompts = [subject.prompt(continuation_prompt(opening), opening) for opening in openings]
-    return subject.complete(prompts, tokens, Sampling(temperature))[0]
+    room = subject.model.context_length - tokens
+    encoded = [subject.prompts(tasks[name], [example], room)[0] for name, example in prompts]
+    return subject.complete(encoded, tokens, Sampling(temperature))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from genai_core.data.chat import END_OF_TEXT, TURN_END, token_id
-from genai_core.data.tokenizer import TOKENIZER_FILES, load_tokenizer
+from genai_core.data.tokens.tokenizer import TOKENIZER_FILES, load_tokenizer
 from genai_core.errors import InputError
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.opened import read_json

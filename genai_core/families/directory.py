@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from genai_core.data.tokenizer import TOKENIZER_FILES
+from genai_core.data.tokens.tokenizer import TOKENIZER_FILES
 from genai_core.errors import InputError
 from genai_core.export.model_directory import load_weights
 from genai_core.models.opened import read_json

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from genai_core.data.batches import pad
+from genai_core.data.tokens.batches import pad
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, position_ids_of
 

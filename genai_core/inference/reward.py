@@ -1,6 +1,7 @@
 """The directory of a reward model, in the layout of `Qwen3ForSequenceClassification`, and scoring with it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,14 +9,15 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.instruction.judgements import Subject
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_config, load_weights, save_config
 from genai_core.models.opened import Opened, read_json
-from genai_core.models.reward import RewardModel, score_texts
+from genai_core.models.reward import RewardModel, score_subjects
 
 
 class OpenedRewardModel(Opened):
-    """A reward model and its tokenizer: it scores text."""
+    """A reward model and its tokenizer: it scores texts and conversations."""
 
     produces = "scores"
     model: RewardModel
@@ -24,10 +26,10 @@ class OpenedRewardModel(Opened):
         super().__init__(directory, model, next(model.parameters()).device)
         self.tokenizer = tokenizer
         self.length = length
-        """Longest text, in tokens; of a longer one the end is scored."""
+        """Longest text or conversation, in tokens; of a longer one the end is scored."""
 
-    def score(self, texts: list[str]) -> Tensor:
-        return score_texts(self.model, self.tokenizer, texts, self.length)
+    def score(self, subjects: Sequence[Subject]) -> Tensor:
+        return score_subjects(self.model, self.tokenizer, subjects, self.length)
 
 
 def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 from genai_core.data.chat import END_OF_TEXT, token_id
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.inference.generate import Sampling, stream, text_pieces
 from genai_core.models.kinds import open_model

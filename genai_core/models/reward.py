@@ -1,16 +1,19 @@
 """The reward model: the decoder with a scalar head on the last token."""
 
+from collections.abc import Sequence
+
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from genai_core.data.batches import pad
-from genai_core.data.chat import TURN_END, plain, token_id
+from genai_core.data.chat import TURN_END, encode_chat, plain, token_id
+from genai_core.data.instruction.judgements import Subject
+from genai_core.data.tokens.batches import pad
 from genai_core.models.transformer import Decoder, Transformer, TransformerConfig
 
 
 class RewardModel(nn.Module):
-    """A score for a text: linear in the decoder's state at its last token (Ouyang et al. 2022, section 3.5)."""
+    """A score for a text or a conversation: linear in the decoder's state at the last token (Ouyang et al. 2022)."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -33,25 +36,35 @@ class RewardModel(nn.Module):
         return self.score(states[torch.arange(len(ids), device=ids.device), last])[:, 0].float()
 
 
-def encode_texts(tokenizer: Tokenizer, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-    """Ids (B, T ≤ length) of texts, each closed by the end-of-turn token, and the index of that token (B,).
+def encode_subjects(tokenizer: Tokenizer, subjects: Sequence[Subject], length: int) -> tuple[Tensor, Tensor]:
+    """Ids (B, T ≤ length) of texts and conversations, each closed by the end-of-turn token, and the index of that token
+    (B,).
 
-    A longer text keeps its end. The index comes from the lengths, never from the id of the padding.
+    A longer one keeps its end. The index comes from the lengths, never from the id of the padding.
     """
     end = token_id(tokenizer, TURN_END)
-    encodings = tokenizer.encode_batch_fast([plain(text) for text in texts], add_special_tokens=False)
-    rows = [[*encoding.ids[-(length - 1):], end] for encoding in encodings]
+    texts = [plain(subject) if isinstance(subject, str) else "" for subject in subjects]
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    rows = []
+    for subject, encoding in zip(subjects, encodings, strict=True):
+        row = encoding.ids if isinstance(subject, str) else _up_to_the_end(encode_chat(tokenizer, subject)[0], end)
+        rows.append([*row[-(length - 1):], end])
     ids, attention_mask = pad(rows, 0, "right")
     return ids, attention_mask.sum(dim=1) - 1
 
 
+def _up_to_the_end(ids: list[int], end: int) -> list[int]:
+    """The ids of a conversation before its last end of a turn."""
+    return ids[:len(ids) - 1 - ids[::-1].index(end)]
+
+
 @torch.no_grad()
-def score_texts(model: RewardModel, tokenizer: Tokenizer, texts: list[str], length: int, batch_size: int = 64
-                ) -> Tensor:
-    """Rewards (B,) of texts, on the CPU."""
+def score_subjects(model: RewardModel, tokenizer: Tokenizer, subjects: Sequence[Subject], length: int,
+                   batch_size: int = 64) -> Tensor:
+    """Rewards (B,) of texts and conversations, on the CPU."""
     device = next(model.parameters()).device
     scores = []
-    for first in range(0, len(texts), batch_size):
-        ids, last = encode_texts(tokenizer, texts[first:first + batch_size], length)
+    for first in range(0, len(subjects), batch_size):
+        ids, last = encode_subjects(tokenizer, subjects[first:first + batch_size], length)
         scores.append(model(ids.to(device), last.to(device)).cpu())
     return torch.cat(scores)

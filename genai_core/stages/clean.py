@@ -1,53 +1,30 @@
-"""The stage clean: every removed document has a reason, every kept one is repaired, masked and decontaminated."""
+"""The stage clean: every removed document has a reason, every kept one is repaired, masked and decontaminated.
+
+Three passes over the shards, with joins between them: repair; judge; write. Only figures and a sample of the removed
+come back from a shard, so that memory does not grow with the data, and no byte depends on how many processes did it.
+"""
 
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyarrow import feather
+
 from genai_core.config.data import CleanConfig
-from genai_core.context import Context, Reporter, Result
-from genai_core.data.clean.decontaminate import HeldOut
-from genai_core.data.clean.deduplicate import near_duplicates
-from genai_core.data.clean.normalize import detokenize_wikitext, normalize
-from genai_core.data.clean.privacy import mask_personal_data
-from genai_core.data.clean.quality import reason_to_remove
-from genai_core.data.splits import fingerprint
-from genai_core.data.tables import TEXT_COLUMNS, Rows, read_table, write_table
+from genai_core.context import Context, Result
+from genai_core.data.clean.card import SourceCard, write_card
+from genai_core.data.clean.joins import join_equal_rows, join_held_out_runs, join_near_duplicates
+from genai_core.data.clean.steps import ADDRESS, Cleaning, Finished, Shard, finish_shard, judge_shard, repair_shard
+from genai_core.data.shards.files import NO_SOURCE, shards_of, source_of
+from genai_core.data.shards.tables import Rows, complete_tables
 from genai_core.errors import InputError
 
-PAIRED = ("chats", "ratings", "translations", "titles")
-"""Tables whose rows are a text and what belongs to it."""
-
-
-class Removals:
-    """Counts of removed records by split, table and reason, and a sample of them for people."""
-
-    def __init__(self, sample_size: int):
-        self.counts: Counter[str] = Counter()
-        self.sample: list[dict[str, Any]] = []
-        self._sample_size = sample_size
-
-    def add(self, table: str, row: dict[str, Any], reason: str, detail: str = "") -> None:
-        name = f"{row['split']}/{table}/{reason}"
-        self.counts[name] += 1
-        if self.counts[name] <= self._sample_size:
-            text = _searchable(row)
-            self.sample.append({"split": row["split"], "table": table, "id": row["id"], "reason": reason,
-                                "detail": detail, "text": text[:500]})
-
-    @property
-    def held_out(self) -> int:
-        return sum(count for name, count in self.counts.items() if not name.startswith("train/"))
-
-    def __str__(self) -> str:
-        """Counts by reason, those of held-out records apart: every figure depends on what is held out."""
-        counts = [f"{name} {count:,}" for name, count in sorted(self.counts.items())]
-        training = [text.removeprefix("train/") for text in counts if text.startswith("train/")]
-        held_out = [text for text in counts if not text.startswith("train/")]
-        return (f"of training records {', '.join(training) or 'none'}; "
-                f"of held-out records {self.held_out:,}: {', '.join(held_out) or 'none'}")
+TABLES = ("documents", "chats", "preferences", "ratings", "problems", "pairs")
+LANGUAGES = 10
+"""Number of languages whose documents are counted in the metrics, the most frequent ones."""
 
 
 def run(config: CleanConfig, *, collected: Path, out_dir: Path, context: Context) -> Result:
@@ -55,153 +32,99 @@ def run(config: CleanConfig, *, collected: Path, out_dir: Path, context: Context
 
     Held-out text is normalised like the rest and not judged by the rules of quality, so that figures are of the text as
     it was published. What repeats other held-out text does go, so that no text counts twice in a figure; `removed.json`
-    tells how much, by split. Raises InputError when no training document is left.
+    tells how much, by split. Raises InputError when documents were collected and no training document is left.
     """
     reporter = context.reporter
-    removals = Removals(config.removed_sample)
-    tables = {name: read_table(collected, name) for name in ("documents", *PAIRED)}
-    masked = sum(_normalize_row(row, config) for row in _with_progress(tables, reporter))
-    held_out = HeldOut((_searchable(row) for row in _held_out_rows(tables)), config.decontamination_ngram)
-    reporter.note("text normalised; looking for low quality, duplicates and held-out text")
-    cleaned = {
-        "documents": _clean_documents(tables["documents"], tables["ratings"], held_out, config, removals),
-        **{name: _clean_pairs(tables[name], name, held_out, removals) for name in PAIRED},
-    }
-    if not any(row["split"] == "train" for row in cleaned["documents"]):
-        reasons = ", ".join(f"{name} {count:,}" for name, count in removals.counts.most_common(3)) or "no documents"
-        raise InputError(f"no training document is left after cleaning ({reasons}); add sources or loosen clean.*")
-    for name, rows in cleaned.items():
-        write_table(rows, name, out_dir)
-    _write_removals(removals, out_dir)
-    kept = {f"{name}_kept": len(rows) for name, rows in cleaned.items()}
-    removed = {f"{name}_removed": len(tables[name]) - len(rows) for name, rows in cleaned.items()}
-    characters = sum(len(row["text"]) for row in cleaned["documents"] if row["split"] == "train")
-    reporter.note(f"removed: {removals}")
-    return Result(kept | removed | _offers(cleaned)
-                  | {"held_out_removed": removals.held_out, "masked": masked, "train_characters": characters})
-
-
-def _offers(cleaned: dict[str, Rows]) -> dict[str, int]:
-    """How many records later stages will find for what they do, by split: so that a lack is known before training."""
-    counts: Counter[str] = Counter()
-    for row in cleaned["documents"]:
-        counts[f"{row['split']}/documents"] += 1
-        counts[f"{row['split']}/sentiment"] += row["label"] is not None
-    for row in cleaned["chats"]:
-        counts[f"{row['split']}/{'trivia' if row['accepted'] else 'dialogue'}"] += 1
-    for table, task in (("translations", "translation"), ("titles", "title")):
-        for row in cleaned[table]:
-            counts[f"{row['split']}/{task}"] += 1
-    for row in cleaned["ratings"]:
-        counts[f"{row['split']}/ratings/{row['source']}"] += 1
-    return dict(sorted(counts.items()))
-
-
-def _with_progress(tables: dict[str, Rows], reporter: Reporter) -> Iterator[dict[str, Any]]:
-    total = sum(map(len, tables.values()))
-    done = 0
-    for rows in tables.values():
-        for row in rows:
-            if done % 2000 == 0:
-                reporter.progress(done, total, "records")
-            yield row
+    paths = [(table, path) for table in TABLES for path in shards_of(collected, table)
+             if source_of(path) != NO_SOURCE]
+    shards = [Shard(number, table, path) for number, (table, path) in enumerate(paths)]
+    rows: Counter[str] = Counter()
+    totals = Totals(config.removed_sample)
+    masked = done = 0
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
+        cleaning = Cleaning(config, Path(scratch), out_dir)
+        for shard, repaired in zip(shards, context.map(partial(repair_shard, cleaning=cleaning), shards), strict=True):
+            rows[shard.table] += repaired.rows
+            masked += repaired.masked
             done += 1
-    reporter.progress(total, total, "records")
+            reporter.progress(done, 3 * len(shards), "shards")
+        reporter.note("text normalised; looking for low quality, duplicates and held-out text")
+        join_equal_rows(cleaning, context.map)
+        join_held_out_runs(cleaning, context.map)
+        for _ in context.map(partial(judge_shard, cleaning=cleaning), shards):
+            done += 1
+            reporter.progress(done, 3 * len(shards), "shards")
+        join_near_duplicates(cleaning, context.map)
+        for finished in context.map(partial(finish_shard, cleaning=cleaning), shards):
+            totals.add(finished)
+            done += 1
+            reporter.progress(done, 3 * len(shards), "shards")
+        sample = [_with_original(record, cleaning) for record in totals.sample]
+    if rows["documents"] and not totals.train_characters:
+        reasons = ", ".join(f"{name} {count:,}" for name, count in totals.removed.most_common(3))
+        raise InputError(f"no training document is left after cleaning ({reasons}); add sources or loosen clean.*")
+    complete_tables(out_dir, TABLES)
+    _write_removals(totals.removed, sample, out_dir)
+    write_card(totals.cards, out_dir)
+    held_out = sum(count for name, count in totals.removed.items() if not name.startswith("train/"))
+    reporter.note(f"removed: {_told(totals.removed, held_out)}")
+    return Result({f"{table}_kept": totals.kept[table] for table in TABLES}
+                  | {f"{table}_removed": rows[table] - totals.kept[table] for table in TABLES}
+                  | dict(sorted(totals.offers.items()))
+                  | {f"language/{name}": count for name, count in totals.languages.most_common(LANGUAGES)}
+                  | {"held_out_removed": held_out, "masked": masked, "train_characters": totals.train_characters})
 
 
-def _normalize_row(row: dict[str, Any], config: CleanConfig) -> int:
-    """Repair the texts of a row in place; the number of masked pieces of personal data."""
-    masked = 0
+class Totals:
+    """Sums and cards over the finished shards, and the first removed records of each reason for people to read."""
 
-    def repair(text: str) -> str:
-        nonlocal masked
-        if row["source"].startswith("wikitext"):
-            text = detokenize_wikitext(text)
-        text = normalize(text)
-        if config.mask_personal_data:
-            text, count = mask_personal_data(text)
-            masked += count
-        return text
+    def __init__(self, sample_size: int):
+        self.kept: Counter[str] = Counter()
+        self.removed: Counter[str] = Counter()
+        self.offers: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.cards: dict[tuple[str, str], SourceCard] = {}
+        self.train_characters = 0
+        self.sample: Rows = []
+        self._sample_size = sample_size
+        self._sampled: Counter[str] = Counter()
 
-    for column in TEXT_COLUMNS:
-        if column in row:
-            row[column] = repair(row[column])
-    for message in row.get("messages") or ():
-        message["content"] = repair(message["content"])
-    return masked
-
-
-def _searchable(row: dict[str, Any]) -> str:
-    """The text by which a row is compared with others: a chat is its question, a translation its source."""
-    if "messages" in row:
-        return row["messages"][0]["content"]
-    return row["text"] if "text" in row else row["source_text"]
-
-
-def _held_out_rows(tables: dict[str, Rows]) -> Iterator[dict[str, Any]]:
-    for rows in tables.values():
-        yield from (row for row in rows if row["split"] != "train")
+    def add(self, finished: Finished) -> None:
+        self.kept[finished.table] += finished.kept
+        self.removed.update(finished.removed)
+        self.offers.update(finished.offers)
+        self.languages.update(finished.languages)
+        self.train_characters += finished.train_characters
+        card = finished.card
+        self.cards.setdefault((card.source, card.table), SourceCard(card.source, card.table)).add(card)
+        for record in finished.sample:
+            name = f"{record['split']}/{record['table']}/{record['reason']}"
+            if self._sampled[name] < self._sample_size:
+                self._sampled[name] += 1
+                self.sample.append(record)
 
 
-def _clean_documents(documents: Rows, ratings: Rows, held_out: HeldOut, config: CleanConfig,
-                     removals: Removals) -> Rows:
-    """Rules from cheap to expensive; of two duplicates the held-out one stays, or else the earlier one.
-
-    The rules of quality and contamination are for training text. Held-out documents go when they repeat another one, or
-    a held-out rated text.
-    """
-    # Many rated texts are documents too. Equal texts fall on the same side of the split; should a source bring splits
-    # of its own, a document that equals a held-out rated text still goes, so that a reward model is never judged on
-    # text that its base was trained on.
-    seen: dict[str, str] = {fingerprint(row["text"]): row["id"] for row in ratings if row["split"] != "train"}
-    rated = set(seen.values())
-    kept = []
-    for row in sorted(documents, key=lambda row: row["split"] == "train"):
-        key = fingerprint(row["text"])
-        first = seen.setdefault(key, row["id"])
-        if first in rated:
-            removals.add("documents", row, "same_as_held_out_rating", first)
-        elif first != row["id"]:
-            removals.add("documents", row, "exact_duplicate", first)
-        elif row["split"] == "train" and (reason := reason_to_remove(row["text"], config)):
-            removals.add("documents", row, reason)
-        elif row["split"] == "train" and (shared := held_out.match(row["text"])):
-            removals.add("documents", row, "shared_with_held_out", shared)
-        else:
-            kept.append(row)
-    if config.near_duplicate_threshold < 1:
-        originals = near_duplicates((row["text"] for row in kept), config.near_duplicate_threshold,
-                                    config.minhash_permutations)
-        unique = []
-        for row, original in zip(kept, originals, strict=True):
-            if original is None:
-                unique.append(row)
-            else:
-                removals.add("documents", row, "near_duplicate", kept[original]["id"])
-        kept = unique
-    return sorted(kept, key=lambda row: row["id"])
+def _told(removed: Counter[str], held_out: int) -> str:
+    """Counts by reason, those of held-out records apart: every figure depends on what is held out."""
+    counts = [f"{name} {count:,}" for name, count in sorted(removed.items())]
+    training = [text.removeprefix("train/") for text in counts if text.startswith("train/")]
+    others = [text for text in counts if not text.startswith("train/")]
+    return (f"of training records {', '.join(training) or 'none'}; "
+            f"of held-out records {held_out:,}: {', '.join(others) or 'none'}")
 
 
-def _clean_pairs(rows: Rows, table: str, held_out: HeldOut, removals: Removals) -> Rows:
-    """Of a text and what belongs to it: empty rows, exact repeats, and training rows that quote held-out text go."""
-    seen = set()
-    kept = []
-    for row in sorted(rows, key=lambda row: row["split"] == "train"):
-        whole = json.dumps([row.get(column) for column in ("messages", *TEXT_COLUMNS)])
-        if not _searchable(row).strip():
-            removals.add(table, row, "empty")
-        elif (key := fingerprint(whole)) in seen:
-            removals.add(table, row, "exact_duplicate")
-        elif row["split"] == "train" and (shared := held_out.match(_searchable(row))):
-            removals.add(table, row, "shared_with_held_out", shared)
-        else:
-            seen.add(key)
-            kept.append(row)
-    return sorted(kept, key=lambda row: row["id"])
+def _with_original(record: dict[str, Any], cleaning: Cleaning) -> dict[str, Any]:
+    """A removed record that tells the id of what it repeats, in place of its rank."""
+    rank = record.pop("original")
+    if rank is None:
+        return record
+    address = rank & ADDRESS
+    repaired = feather.read_table(str(cleaning.file("repaired", address >> 32)), columns=["id"])
+    return record | {"detail": repaired["id"][address & 0xFFFFFFFF].as_py()}
 
 
-def _write_removals(removals: Removals, out_dir: Path) -> None:
-    counts = json.dumps(dict(sorted(removals.counts.items())), indent=1) + "\n"
+def _write_removals(removed: Counter[str], sample: Rows, out_dir: Path) -> None:
+    counts = json.dumps(dict(sorted(removed.items())), indent=1) + "\n"
     (out_dir / "removed.json").write_text(counts, encoding="utf-8")
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in removals.sample)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in sample)
     (out_dir / "removed_sample.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -2,10 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from genai_core.config.addresses import shown
 from genai_core.config.data import (
     AnySource,
     ArchiveSource,
@@ -16,14 +24,16 @@ from genai_core.config.data import (
     StandardLibrarySource,
 )
 from genai_core.context import Context, Result
+from genai_core.data.shards.files import ShardWriter
+from genai_core.data.shards.holding_out import HoldingOut, Record, Spool, evenly, plan_holding_out
+from genai_core.data.shards.tables import SCHEMAS, complete_tables, subject_of, texts_of
 from genai_core.data.sources.archives import fetch
+from genai_core.data.sources.bad_rows import MAX_WRITTEN, SetAsideFile
 from genai_core.data.sources.hub import read_hub
 from genai_core.data.sources.random_text import draw_text
 from genai_core.data.sources.readers import READERS
 from genai_core.data.sources.standard_library import VERSION, library_digest, read_standard_library
-from genai_core.data.sources.text_files import find_files, read_files
-from genai_core.data.splits import split_of
-from genai_core.data.tables import SCHEMAS, TEXT_COLUMNS, Rows, write_table
+from genai_core.data.sources.text_files import Note, file_digests_of, read_files
 from genai_core.errors import InputError
 
 
@@ -34,79 +44,150 @@ def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     unreadable, of the wrong schema or with another hash.
     """
     reporter = context.reporter
-    tables: dict[str, Rows] = {name: [] for name in SCHEMAS}
-    card = {}
-    enabled = {name: source for name, source in config.sources.items() if source.enabled}
-    for done, (name, source) in enumerate(enabled.items()):
-        reporter.progress(done, len(enabled), "sources")
-        rows = _rows_of(source, name, config, context.root)
-        if not any(rows.values()):
-            raise InputError(f"collect.sources.{name}: no record in the source; remove it or set enabled: false")
-        for table, added in rows.items():
-            tables[table].extend(added)
-        card[name] = _describe(source, rows)
-        reporter.note(f"{name}: {card[name]['rows']:,} records, {card[name]['characters']:,} characters, "
-                      f"licence: {source.licence}")
-    reporter.progress(len(enabled), len(enabled), "sources")
-    for table, rows_of_table in tables.items():
-        write_table(rows_of_table, table, out_dir)
+    enabled = [name for name, source in config.sources.items() if source.enabled]
+    collect = partial(collect_source, config=config, root=context.root.absolute(), out_dir=out_dir)
+    card: dict[str, dict[str, Any]] = {}
+    counts: Counter[str] = Counter()
+    too_little: list[str] = []
+    held_out = 0
+    reporter.progress(0, len(enabled), "sources")
+    for name, collected in zip(enabled, context.map(collect, enabled), strict=True):
+        card[name] = collected.card
+        counts.update(collected.tables)
+        too_little += [collected.too_little] if collected.too_little else []
+        held_out += collected.held_out
+        for note in collected.notes:
+            reporter.note(note)
+        reporter.progress(len(card), len(enabled), "sources")
+    if too_little and not held_out:
+        raise InputError(too_little[0])
+    complete_tables(out_dir, SCHEMAS)
+    _join_set_aside([_set_aside(out_dir, name) for name in enabled], out_dir / "set_aside.jsonl")
     (out_dir / "data_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out_dir / "DATA_CARD.md").write_text(_card_text(card), encoding="utf-8")
     characters = sum(entry["characters"] for entry in card.values())
-    counts = {name: len(rows) for name, rows in tables.items()}
-    return Result({"sources": len(card), "characters": characters} | counts)
+    return Result({"sources": len(card), "characters": characters} | {name: counts[name] for name in SCHEMAS})
+
+
+@dataclass
+class Collected:
+    """What is told of a source that was collected."""
+
+    card: dict[str, Any]
+    """The data card's entry: what there is, whose it is, and a digest of every record."""
+    tables: dict[str, int]
+    """Number of rows of each table."""
+    notes: list[str]
+    too_little: str
+    """Why no document of the source could be held out; empty where it could, or brings its own split."""
+    held_out: int
+    """Number of documents that are held out."""
+
+
+def collect_source(name: str, config: CollectConfig, root: Path, out_dir: Path) -> Collected:
+    """Write the shards of one source, holding one of each table in memory."""
+    source = config.sources[name]
+    notes: list[str] = []
+    aside = SetAsideFile(_set_aside(out_dir, name))
+    writers = {table: ShardWriter(out_dir, table, name, schema) for table, schema in SCHEMAS.items()}
+    digest = hashlib.sha256()
+    characters = held_out = 0
+    splits = {"train": 0, "validation": 0, "test": 0}
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
+        records = evenly(_records(source, name, root, notes.append, aside), source.limit, Path(scratch))
+        spool = Spool(Path(scratch))
+        plan = plan_holding_out(records, spool, name, config.validation_fraction, config.test_fraction)
+        for table, row in _rows(chain(spool, records), plan, source.licence):
+            size = len(row["text"]) if table == "documents" else sum(map(len, texts_of(row)))
+            writers[table].add(row, size)
+            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=bytes.hex)
+            digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+            characters += size
+            splits[row["split"]] += 1
+            held_out += table == "documents" and row["split"] != "train"
+    for writer in writers.values():
+        writer.close()
+    rows = sum(writer.rows for writer in writers.values())
+    if not rows:
+        raise InputError(f"collect.sources.{name}: no record in the source; remove it or set enabled: false")
+    card = {"licence": source.licence, "attribution": source.attribution, "kind": source.kind,
+            "origin": _origin(source), "rows": rows, "characters": characters, "splits": splits,
+            "sha256": digest.hexdigest()}
+    if plan.length:
+        notes.append(f"{name}: too few documents to hold any out whole; cut into pieces of some {plan.length:,} "
+                     "characters")
+    notes.append(f"{name}: {rows:,} records, {characters:,} characters, licence: {source.licence}")
+    if summary := aside.summary(name):
+        notes.append(summary)
+    return Collected(card, {table: writer.rows for table, writer in writers.items()}, notes, plan.too_little, held_out)
+
+
+def _rows(records: Iterable[Record], plan: HoldingOut, licence: str) -> Iterator[Record]:
+    """The rows of a source, each with its id and its split, and of one that has too few documents the pieces."""
+    name = plan.name
+    for number, (table, record) in enumerate(records):
+        part, split = record.pop("part", None), record.pop("split", None)
+        subject = record.pop("split_by", None) or subject_of(record)
+        common = {"source": f"{name}/{part}" if part else name, "licence": licence}
+        identifier = f"{name}/{number:07d}"
+        if table != "documents" or split:
+            yield table, {"id": identifier, **common, "split": split or plan.split(subject), **record}
+            continue
+        pieces = plan.pieces(record["text"])
+        for place, piece in enumerate(pieces):
+            if len(pieces) > 1:
+                identifier, subject = f"{name}/{number:07d}.{place:05d}", piece
+                if not piece.strip():
+                    continue
+            yield table, {"id": identifier, **common, "split": plan.split(subject), **record, "text": piece}
 
 
 def file_digests(config: CollectConfig, root: Path) -> dict[str, str]:
-    """SHA-256 of the files on this machine that sources read: what the tables depend on beside the config."""
+    """SHA-256 of the files that sources read, here or behind an address: what tables depend on beside the config."""
     digests = {}
     for name, source in config.sources.items():
         if isinstance(source, StandardLibrarySource) and source.enabled:
             digests[f"{name}/{VERSION}"] = library_digest()
         if isinstance(source, FileSource) and source.enabled:
-            for number, file in enumerate(find_files(source, name, root)):
-                with file.open("rb") as stream:
-                    digests[f"{name}/{number}/{file.name}"] = hashlib.file_digest(stream, "sha256").hexdigest()
+            digests.update(file_digests_of(source, name, root))
     return digests
 
 
-def _rows_of(source: AnySource, name: str, config: CollectConfig, root: Path) -> dict[str, Rows]:
-    records: list[tuple[str, dict[str, Any]]] = list(_records(source, name, root))
-    if source.limit and len(records) > source.limit:
-        records = [records[index * len(records) // source.limit] for index in range(source.limit)]
-    rows: dict[str, Rows] = {table: [] for table in SCHEMAS}
-    for number, (table, record) in enumerate(records):
-        part = record.pop("part", None)
-        split_by = record.pop("split_by", None) or record.get("text") or record["messages"][0]["content"]
-        split = record.pop("split", None) or split_of(split_by, config.validation_fraction, config.test_fraction)
-        rows[table].append({"id": f"{name}/{number:07d}", "source": f"{name}/{part}" if part else name,
-                            "split": split, "licence": source.licence, **record})
-    return rows
+def recognise_content(name: str, fields: dict[str, Any], root: Path) -> tuple[str, bool]:
+    """The kind of content that the first record of a source of files turns out to have, and whether it is a
+    conversation. Raises InputError where there is none that can be read."""
+    try:
+        source = FileSource.model_validate(fields)
+    except ValidationError:
+        return "documents", False      # what is wrong with it is said where the whole config is checked
+    for table, record in read_files(source, name, root):
+        labelled = table == "documents" and record.get("label") is not None
+        return "labelled" if labelled else table, bool(record.get("messages"))
+    raise InputError(f"collect.sources.{name}: no record in the source; remove it or set enabled: false")
 
 
-def _records(source: AnySource, name: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _set_aside(out_dir: Path, name: str) -> Path:
+    """Where the rows of one source that cannot be used are written until all sources have theirs."""
+    return out_dir / f"set_aside.{name}.jsonl"
+
+
+def _join_set_aside(parts: list[Path], whole: Path) -> None:
+    lines = [line for part in parts if part.is_file() for line in part.read_bytes().splitlines(keepends=True)]
+    if lines:
+        whole.write_bytes(b"".join(lines[:MAX_WRITTEN]))
+    for part in parts:
+        part.unlink(missing_ok=True)
+
+
+def _records(source: AnySource, name: str, root: Path, note: Note, aside: SetAsideFile
+             ) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(source, ArchiveSource):
         return READERS[source.reader](fetch(source, name))
     if isinstance(source, FileSource):
-        return read_files(source, name, root)
+        return read_files(source, name, root, note, aside)
     if isinstance(source, HubSource):
-        return read_hub(source, name)
+        return read_hub(source, name, note, aside)
     return draw_text(source) if isinstance(source, RandomTextSource) else read_standard_library()
-
-
-def _describe(source: AnySource, rows: dict[str, Rows]) -> dict[str, Any]:
-    """The data card's entry: what there is, whose it is, and a digest of every record."""
-    digest = hashlib.sha256()
-    characters = 0
-    for table in rows.values():
-        for row in table:
-            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=bytes.hex)
-            digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
-            characters += sum(len(row.get(column) or "") for column in TEXT_COLUMNS)
-            characters += sum(len(message["content"]) for message in row.get("messages") or ())
-    return {"licence": source.licence, "attribution": source.attribution, "kind": source.kind,
-            "origin": _origin(source), "rows": sum(len(table) for table in rows.values()), "characters": characters,
-            "splits": _count_splits(rows), "sha256": digest.hexdigest()}
 
 
 def _origin(source: AnySource) -> str:
@@ -116,15 +197,7 @@ def _origin(source: AnySource) -> str:
         return f"{source.dataset} at {source.revision}"
     if isinstance(source, RandomTextSource):
         return f"{len(source.alphabet)} letters at random, seed {source.seed}"
-    return ", ".join(source.paths) if isinstance(source, FileSource) else VERSION
-
-
-def _count_splits(rows: dict[str, Rows]) -> dict[str, int]:
-    counts = {"train": 0, "validation": 0, "test": 0}
-    for table in rows.values():
-        for row in table:
-            counts[row["split"]] += 1
-    return counts
+    return ", ".join(map(shown, source.paths)) if isinstance(source, FileSource) else VERSION
 
 
 def _card_text(card: dict[str, dict[str, Any]]) -> str:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from genai_core.config.tasks import Mixture
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context, Result
-from genai_core.data.fine_tuning import training_rows, validation_rows
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.instruction.fine_tuning import training_rows, validation_rows
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.hardware import choose_device
 from genai_core.training.curves import last_values, save_curves
@@ -13,15 +14,15 @@ from genai_core.training.loop import train
 from genai_core.training.objectives.assistant_tokens import AssistantTokens
 
 
-def run(config: InstructConfig, *, base: Path, cleaned: Path, tokens: Path, opening_words: int, out_dir: Path,
+def run(config: InstructConfig, *, base: Path, cleaned: Path, tokens: Path, mixture: Mixture, out_dir: Path,
         context: Context) -> Result:
     """Fine-tune the model directory `base` on chats from `cleaned` and text from `tokens`; write the new one to
     `out_dir`."""
     device, reporter = choose_device(context.device), context.reporter
     model = load_model(base, device)
     tokenizer = load_tokenizer(base)
-    rows = training_rows(config, tokenizer, cleaned, tokens, opening_words, reporter)
-    validation = validation_rows(config, tokenizer, cleaned, opening_words, reporter)
+    rows = training_rows(config, mixture, tokenizer, cleaned, tokens, reporter)
+    validation = validation_rows(config, mixture, tokenizer, cleaned, reporter)
     filled = float((rows.segments > 0).mean())
     reporter.note(f"{len(rows.ids):,} rows, {filled:.1%} of their tokens used; {config.text_fraction:.0%} are plain "
                   "text")

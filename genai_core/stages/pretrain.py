@@ -6,7 +6,7 @@ import torch
 
 from genai_core.config.training import PretrainConfig
 from genai_core.context import Context, Result
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.export.model_directory import save_model
 from genai_core.hardware import choose_device
 from genai_core.models.transformer import Transformer, transformer_config
@@ -23,4 +23,4 @@ def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, context: Context
     objective = NextToken(model, tokens, config, device)
     trained = train(model, objective, config, context)
     save_model(model, tokens, out_dir)
-    return trained.outcome(model, out_dir, "bits_per_byte/")
+    return trained.outcome(model, out_dir, "bits_per_byte")

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genai_core.config.release import EvaluateConfig, PromoteConfig
+from genai_core.config.release import GATED_STAGES, MODELS, EvaluateConfig, PromoteConfig
+from genai_core.config.tasks import Task
 from genai_core.context import Context, Reporter, Result
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.evaluation.gates import check_gates, figures_by_stage, judge
 from genai_core.evaluation.language_model import Evaluated, add_bits_per_byte, evaluate_language_model
 from genai_core.evaluation.questions import HeldOutText, choose_questions, encoded_again, held_out_text
@@ -19,35 +20,37 @@ from genai_core.hardware import choose_device
 from genai_core.inference.text import open_text_model
 
 
-def run(config: PromoteConfig, *, evaluate: Path, rlhf: Path, quantize: Path, tokens: Path, cleaned: Path,
-        questions: EvaluateConfig, opening_words: int, out_dir: Path, context: Context,
+def run(config: PromoteConfig, *, evaluate: Path, quantize: Path, tokens: Path, cleaned: Path,
+        questions: EvaluateConfig, tasks: dict[str, Task], out_dir: Path, context: Context, rlhf: Path | None = None,
         champion: Path | None = None, champion_base: Path | None = None) -> Result:
     """Write `gates.json` with the verdict of each gate, and `champion.json` with the figures of the release in service.
 
     `champion` is its quantized model and `champion_base` its base model; None where no release is in service yet.
     Raises InputError for a gate on a figure that does not exist.
     """
-    figures = figures_by_stage(evaluate, {"rlhf": rlhf, "quantize": quantize})
-    check_gates(config, figures)      # a gate that cannot be judged ends the stage before its long part
+    stages = {"rlhf": rlhf, "quantize": quantize}
+    figures = figures_by_stage(evaluate, {name: path for name, path in stages.items() if path})
     tables, outcomes = _read(evaluate / "evaluation.json"), _read(evaluate / "outcomes.json")
+    absent = {*MODELS, *GATED_STAGES} - {figure.partition("/")[0] for figure in figures}
+    check_gates(config, figures, absent)      # a gate that cannot be judged ends the stage before its long part
     if champion and champion_base:
-        columns = _evaluate_champion(questions, champion, champion_base, tokens, cleaned, opening_words,
+        columns = _evaluate_champion(questions, tasks, champion, champion_base, tokens, cleaned, "instruct" in tables,
                                      context.device, context.reporter)
         tables |= {name: column.figures for name, column in columns.items()}
         outcomes |= {name: column.outcomes for name, column in columns.items()}
         text = json.dumps({name: asdict(column) for name, column in columns.items()}) + "\n"
         (out_dir / "champion.json").write_text(text, encoding="utf-8")
-    return judge(config, figures, tables, outcomes, out_dir, context.reporter)
+    return judge(config, figures, tables, outcomes, out_dir, context.reporter, absent)
 
 
-def _evaluate_champion(config: EvaluateConfig, quantized: Path, base: Path, tokens: Path, cleaned: Path,
-                       opening_words: int, device_name: str, reporter: Reporter) -> dict[str, Evaluated]:
+def _evaluate_champion(config: EvaluateConfig, tasks: dict[str, Task], quantized: Path, base: Path, tokens: Path,
+                       cleaned: Path, chats: bool, device_name: str, reporter: Reporter) -> dict[str, Evaluated]:
     """Its eight-bit model, which serves, and the bits per byte of its base model."""
     device = choose_device(device_name)
-    questions = choose_questions(config, cleaned, opening_words)
+    questions = choose_questions(config, tasks, cleaned)
     model = quantized / "int8"
     columns = {"champion": evaluate_language_model(config, "champion", model, _text(config, model, tokens, cleaned),
-                                                   questions, chats=True, device=device, reporter=reporter),
+                                                   questions, chats=chats, device=device, reporter=reporter),
                "champion_base": Evaluated()}
     add_bits_per_byte(columns["champion_base"], config, open_text_model(base, device),
                       _text(config, base, tokens, cleaned))

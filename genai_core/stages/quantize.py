@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from genai_core.config.release import QuantizeConfig
+from genai_core.config.tasks import Mixture
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context, Result
 from genai_core.data.chat import render_prompt
-from genai_core.data.fine_tuning import calibration_rows
-from genai_core.data.instructions import translation_prompt, user_asks
-from genai_core.data.token_files import read_tokens, validation_names
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.instruction.examples import user_asks
+from genai_core.data.instruction.fine_tuning import calibration_rows
+from genai_core.data.tokens.token_files import read_tokens, validation_names
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.export.model_directory import load_config, load_model
@@ -25,12 +26,12 @@ from genai_core.quantization.weights import Bits
 FORMATS: dict[str, Bits] = {"int8": 8, "int4": 4}
 
 
-def run(config: QuantizeConfig, *, model: Path, tokens: Path, cleaned: Path, mixture: InstructConfig,
-        opening_words: int, out_dir: Path, context: Context) -> Result:
+def run(config: QuantizeConfig, *, model: Path, tokens: Path, cleaned: Path, mixture: Mixture,
+        fine_tuning: InstructConfig, out_dir: Path, context: Context) -> Result:
     """Write `int8/` and `int4/` model directories; sizes and bits per byte as metrics, speeds as measurements.
 
-    The four-bit weights are rounded for chats that the model was fine-tuned on. Everything is compared in float32 on
-    the CPU, where quantized models are meant to run.
+    The four-bit weights are rounded for chats that the model was fine-tuned on, of a base model for training text.
+    Everything is compared in float32 on the CPU, where quantized models are meant to run.
     """
     reporter = context.reporter
     cpu = torch.device("cpu")
@@ -51,7 +52,7 @@ def run(config: QuantizeConfig, *, model: Path, tokens: Path, cleaned: Path, mix
             | {f"{name}/bits_per_byte": sum(losses.values()) / len(losses)}
 
     metrics |= bits_per_byte(full, "float32")
-    rows = calibration_rows(mixture, load_tokenizer(model), cleaned, opening_words, config.calibration_tokens)
+    rows = calibration_rows(fine_tuning, mixture, load_tokenizer(model), cleaned, tokens, config.calibration_tokens)
     calibration = [rows.take(np.arange(first, min(first + 16, len(rows.ids))), cpu)
                    for first in range(0, len(rows.ids), 16)]
     for done, (name, bits) in enumerate(FORMATS.items(), start=1):
@@ -73,7 +74,7 @@ def decode_speed(model: LanguageModel, directory: Path, tokens: int) -> float:
     """Tokens per second of greedy decoding of one sequence: the best of three runs, nothing ends one early."""
     tokenizer = load_tokenizer(directory)
     tokens = min(tokens, model.context_length - 32)
-    prompt = tokenizer.encode(render_prompt(user_asks(translation_prompt("Good morning."))),
+    prompt = tokenizer.encode(render_prompt(user_asks("Good morning. What is the news?")),
                               add_special_tokens=False).ids[:32]
     best = float("inf")
     for _ in range(3):

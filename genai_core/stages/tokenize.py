@@ -1,89 +1,116 @@
-"""The stage tokenize: the tokenizer is trained on training text alone, then every split becomes token files."""
+"""The stage tokenize: the tokenizer is trained on training text alone, then every split becomes token files.
 
-from collections.abc import Iterable, Iterator
+Three passes over the shards: what there is; the sample that the tokenizer is trained on; the ids. Each writes or hands
+back what is of its shard, in as many processes as there are.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from genai_core.config.data import TokenizeConfig
 from genai_core.context import Context, Reporter, Result
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
-from genai_core.data.tables import Rows, read_table
-from genai_core.data.token_files import write_tokens
-from genai_core.data.tokenizer import encode_batches, save_tokenizer, train_tokenizer
+from genai_core.data.shards.files import iterate_batches, shards_of
+from genai_core.data.shards.tables import SCHEMAS
+from genai_core.data.tokens.encoding import Counted, Encoded, Encoding, count_shard, encode_shard, sample_shard
+from genai_core.data.tokens.token_files import write_header
+from genai_core.data.tokens.tokenizer import encodes_fast, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
 
-_TOLD = 1000
+_COMPARED = 1000
+"""Number of documents on which the two encoders must agree."""
 
 
 def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Context) -> Result:
-    """Write the tokenizer, `train.bin`, and one `validation.SOURCE.bin` and `test.SOURCE.bin` for each source.
+    """Write the tokenizer, `train.*`, and `validation.SOURCE.*` and `test.SOURCE.*` for each source.
 
-    Raises InputError when the vocabulary is larger than the text supports or no text is held out.
+    Raises InputError when the vocabulary is larger than the text supports, or no document is there to train on or held
+    out.
     """
     reporter = context.reporter
-    documents = read_table(cleaned, "documents")
-    train = [plain(row["text"]) for row in documents if row["split"] == "train"]
-    held_out = {(row["split"], _family(row)) for row in documents if row["split"] != "train"}
-    if not any(split == "validation" for split, _ in held_out):
-        raise InputError("no document is held out for validation; raise collect.validation_fraction or add documents")
-    total = len(documents)
+    documents = shards_of(cleaned, "documents")
+    extra = [path for table in config.extra_sources for path in shards_of(cleaned, table)]
+    counts = list(context.map(count_shard, [*documents, *extra]))
+    total = _check(counts[:len(documents)])
     reporter.progress(0, total, "documents")
-    tokenizer = train_tokenizer(_tokenizer_text(train, cleaned, config), config.vocab_size)
+    tokenizer = _train(config, counts, [*documents, *extra], context)
     save_tokenizer(tokenizer, out_dir)
     reporter.note(f"vocabulary of {tokenizer.get_vocab_size():,} entries trained; encoding {total:,} documents")
-    end = token_id(tokenizer, END_OF_TEXT)
-    size = sum(len(text.encode()) for text in train)
-    vocab_size = tokenizer.get_vocab_size()
-    encoded = _told(encode_batches(tokenizer, train), total, reporter)
-    tokens = write_tokens(out_dir, "train", encoded, end, vocab_size, size)
-    metrics = {"vocab_size": vocab_size, "train_tokens": tokens, "train_documents": len(train),
-               "bytes_per_token": size / (tokens - len(train))}
-    for split, source in sorted(held_out):
-        rows = [row for row in documents if (row["split"], _family(row)) == (split, source)]
-        metrics |= _write_held_out(tokenizer, rows, f"{split}.{source}", end, out_dir)
-    reporter.progress(total, total, "documents")
-    return Result(metrics)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
+        encoding = Encoding(out_dir, Path(scratch), token_id(tokenizer, END_OF_TEXT), tokenizer.get_vocab_size(),
+                            encodes_fast(tokenizer, _first_texts(documents)))
+        encoded = list(_told(context.map(partial(encode_shard, encoding=encoding), documents), total, reporter))
+        metrics = _write_whole(list(chain.from_iterable(encoded)), encoding)
+    return Result({"vocab_size": tokenizer.get_vocab_size()} | metrics,
+                  {"encode_seconds": time.perf_counter() - began})
 
 
-def _tokenizer_text(train: list[str], cleaned: Path, config: TokenizeConfig) -> Iterator[str]:
-    """Training text of the documents and of the extra tables, cut to `max_characters`."""
-    texts = [train]
-    for table in config.extra_sources:
-        rows = read_table(cleaned, table, split="train")
-        texts.append([plain(text) for row in rows for text in _texts(row)])
-    left = config.max_characters or float("inf")
-    share = left / len(texts)
-    for group in texts:
-        budget = share
-        for text in group:
-            if budget <= 0:
-                break
-            yield text
-            budget -= len(text)
+def _check(counts: list[Counted]) -> int:
+    """Number of documents, if there are some to train on and some held out."""
+    splits = [split for count in counts for split in count.documents]
+    if "train" not in splits:
+        raise InputError("no document to train on; the base model needs a source of documents")
+    if "validation" not in splits:
+        raise InputError("no document is held out for validation; raise collect.validation_fraction or add documents")
+    return sum(sum(count.documents.values()) for count in counts)
 
 
-def _family(row: dict) -> str:
-    """The source as the preset names it, without the part of it."""
-    return row["source"].split("/")[0]
+def _train(config: TokenizeConfig, counts: list[Counted], shards: list[Path], context: Context) -> Tokenizer:
+    """Train on all training text, or on as large a part of it as `max_characters` allows."""
+    characters = sum(count.train_characters for count in counts)
+    share = 1.0
+    if config.max_characters and characters > config.max_characters:
+        share = config.max_characters / characters
+        context.reporter.note(f"training the tokenizer on {share:.1%} of {characters:,} characters")
+    texts = context.map(partial(sample_shard, share=share), shards)
+    return train_tokenizer(chain.from_iterable(texts), config.vocab_size)
 
 
-def _texts(row: dict) -> Iterable[str]:
-    if "messages" in row:
-        return [message["content"] for message in row["messages"]]
-    return [row[column] for column in ("text", "source_text", "target_text") if column in row]
+def _first_texts(documents: list[Path]) -> list[str]:
+    batch = next(iterate_batches(documents, SCHEMAS["documents"], _COMPARED))
+    return [plain(text) for text in batch["text"].to_pylist()]
 
 
-def _told(documents: Iterator[list[int]], total: int, reporter: Reporter) -> Iterator[list[int]]:
-    for done, ids in enumerate(documents):
-        if done % _TOLD == 0:
-            reporter.progress(done, total, "documents")
-        yield ids
+def _told(answers: Iterator[list[Encoded]], total: int, reporter: Reporter) -> Iterator[list[Encoded]]:
+    done = 0
+    for answer in answers:
+        done += sum(part.documents for part in answer)
+        reporter.progress(done, total, "documents")
+        yield answer
 
 
-def _write_held_out(tokenizer: Tokenizer, rows: Rows, name: str, end: int, out_dir: Path) -> dict[str, float]:
-    texts = [plain(row["text"]) for row in rows]
-    size = sum(len(text.encode()) for text in texts)
-    tokens = write_tokens(out_dir, name, encode_batches(tokenizer, texts), end, tokenizer.get_vocab_size(), size,
-                          [row["raw_words"] or 0 for row in rows])
-    return {f"{name}/tokens": tokens, f"{name}/bytes_per_token": size / (tokens - len(rows))}
+def _write_whole(parts: list[Encoded], encoding: Encoding) -> dict[str, float]:
+    """The headers and the documents' first tokens of every file; of held-out files also the ids, whose parts are small.
+    """
+    metrics: dict[str, float] = {}
+    for name in sorted({part.name for part in parts}, key=lambda name: (name != "train", name)):
+        own = [part for part in parts if part.name == name]
+        tokens, documents, size = (sum(getattr(part, field) for part in own)
+                                   for field in ("tokens", "documents", "utf8_bytes"))
+        with (encoding.out_dir / f"{name}.starts").open("wb") as starts:
+            before = 0
+            for part in own:
+                starts.write((np.fromfile(encoding.scratch / f"{part.part}.starts", "<i8") + before).tobytes())
+                before += part.tokens
+        words = [count for part in own for count in part.raw_words]
+        named = {part.part: part.tokens for part in own} if name == "train" else None
+        write_header(encoding.out_dir, name, tokens, documents, size, encoding.vocab_size, words, named)
+        if name == "train":
+            metrics |= {"train_tokens": tokens, "train_documents": documents,
+                        "bytes_per_token": size / (tokens - documents)}
+            continue
+        with (encoding.out_dir / f"{name}.bin").open("wb") as whole:
+            for part in own:
+                with (encoding.scratch / f"{part.part}.bin").open("rb") as stream:
+                    shutil.copyfileobj(stream, whole)
+        metrics |= {f"{name}/tokens": tokens, f"{name}/bytes_per_token": size / (tokens - documents)}
+    return metrics

@@ -1,15 +1,21 @@
 """What a training stage will take, computed from its config before anything is spent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from genai_core.config.pipeline import PipelineConfig
-from genai_core.data.instructions import CONTINUATION_PROMPT_TOKENS
+from genai_core.config.tasks import Lesson
 from genai_core.models.transformer import parameter_count, training_flops_per_token, transformer_config
 
 TOKENS_OF_A_CHAT = 70
 """Mean length assumed for the chats of the mixture, before they can be counted."""
-RATED_TEXTS = 9_000
-"""Number of rated texts assumed before they are collected."""
+CHATS_OF_A_TASK = 5_000
+"""Number of chats assumed of a task that takes all there are, before they are collected."""
+JUDGEMENTS = 9_000
+"""Number of ratings and preferences assumed before they are collected."""
+PROMPT_TOKENS = 24
+"""Mean length assumed for the prompts of RLHF, before they can be counted."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,9 @@ class Estimate:
     """Peak memory, in bytes."""
 
 
-def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None) -> Estimate | None:
-    """What the training stage `stage` takes; None for a stage that trains nothing. `rated_texts` is their number, where
-    it is known."""
+def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = MappingProxyType({})) -> Estimate | None:
+    """What the training stage `stage` takes; None for a stage that trains nothing. `counts` are the metrics of `clean`,
+    where the data is there."""
     shape = transformer_config(config.pretrain, config.tokenize.vocab_size)
     parameters = parameter_count(shape)
     if stage == "pretrain":
@@ -36,12 +42,13 @@ def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None)
     elif stage == "instruct":
         mixture = config.instruct
         rows, length = mixture.batch_size, mixture.context_length
-        tokens, passes = int(mixture.chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
+        chats = sum(_examples(lesson, counts) for lesson in config.mixture.lessons.values())
+        tokens, passes = int(chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
     elif stage == "reward":
         rows, length = config.reward.batch_size, config.reward.context_length
-        tokens, passes = int((rated_texts or RATED_TEXTS) * config.reward.epochs * length / 2), 1.0
+        tokens, passes = int((_judgements(counts) or JUDGEMENTS) * config.reward.epochs * length / 2), 1.0
     elif stage == "rlhf":
-        rows, length = config.rlhf.batch_size, CONTINUATION_PROMPT_TOKENS + config.rlhf.completion_tokens
+        rows, length = config.rlhf.batch_size, PROMPT_TOKENS + config.rlhf.completion_tokens
         tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
     else:
         return None
@@ -53,3 +60,14 @@ def estimate(stage: str, config: PipelineConfig, rated_texts: int | None = None)
     micro_batch = rows // getattr(config, stage).accumulation_steps
     return Estimate(parameters, tokens, passes * tokens * training_flops_per_token(shape, length),
                     states + micro_batch * length * per_token)
+
+
+def _examples(lesson: Lesson, counts: Mapping[str, float]) -> float:
+    if lesson.examples is not None:
+        return lesson.examples
+    known = [counts.get(f"train/{lesson.content}/{source}", 0) for source in lesson.sources]
+    return sum(known) or CHATS_OF_A_TASK
+
+
+def _judgements(counts: Mapping[str, float]) -> float:
+    return counts.get("ratings_kept", 0) + 2 * counts.get("preferences_kept", 0)

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from genai_core.context import Context, Result
+from genai_core.mapping import processes
 from tasks.pipeline import StageRequest
 from tasks.registry.files import fetch_model
 from tasks.registry.model_card import write_model_card
@@ -59,12 +61,12 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
     started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), _cpu_seconds()
     require_space(workspace, stage.name)
     with (stage_run(request) as tracked, clear_error_when_full(workspace, stage.name),
-          store.new(directory, parts) as scratch):
+          store.new(directory, parts) as scratch, processes(request.runtime.workers) as workers):
         checkpoint_dir = workspace.checkpoints / stage.name / parts.key
         runtime = request.runtime
         context = Context(checkpoint_dir, tracked.reporter, workspace.root,
                           runtime.device if stage.resources.devices else "cpu", runtime.compile,
-                          runtime.checkpoint_seconds, request.stop_at)
+                          runtime.checkpoint_seconds, request.stop_at, workers)
         with _checkpoints_travel(stage, workspace, parts.key):
             result = compute(request, scratch, context)
         if stage.kind == "model":
@@ -104,8 +106,9 @@ def _checkpoints_travel(stage: Stage, workspace: Workspace, key: str) -> Iterato
 def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
     """Call the core's `run` with what the stage declares."""
     paths = {name: artifact.directory(Workspace(request.workspace)) for name, artifact in request.inputs.items()}
-    inputs = {argument: paths[given] if isinstance(given, str) else {name: paths[name] for name in given}
-              for argument, given in request.stage.inputs.items()}
+    inputs: dict[str, Any] = {
+        argument: {name: paths[name] for name in given} if isinstance(given, tuple) else paths[str(given)]
+        for argument, given in request.stage.inputs.items()}
     inputs |= {argument: request.in_service[name].directory(Workspace(request.workspace))
                for argument, name in request.stage.in_service.items() if name in request.in_service}
     arguments = request.arguments()

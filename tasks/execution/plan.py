@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genai_core.config.pipeline import PipelineConfig
+from genai_core.config.pipeline import STAGE_NAMES, PipelineConfig
 from genai_core.families.config import FamilyConfig
-from tasks.language_model import STAGES
+from tasks.catalog import stages_for
 from tasks.registry import versions
 from tasks.registry.opponent import all_here, opponent, opposing_models
 from tasks.stage import Stage
@@ -33,8 +33,8 @@ class PlannedStage:
 
     stage: str
     state: str
-    """`hit`, `fetch` where the registry or the remote has it, `miss`, or `unknown` where it depends on what an earlier
-    miss will make."""
+    """`hit`, `fetch` where the registry or the remote has it, `miss`, `unknown` where it depends on what an earlier
+    miss will make, or `left out` of a run whose data does not allow it."""
     why: str
     key: str = ""
     digest: str = ""
@@ -48,13 +48,14 @@ class PlannedStage:
 
 
 def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: frozenset[str] = frozenset(),
-         stages: Sequence[Stage] = STAGES) -> list[PlannedStage]:
-    """The plan of a run. Nothing is executed, fetched or taken away."""
+         stages: Sequence[Stage] | None = None) -> list[PlannedStage]:
+    """The plan of a run, or of some stages of it, with the stages that its data does not allow at the end. Nothing is
+    executed, fetched or taken away."""
     store, elsewhere = Store.of(workspace), _Elsewhere(workspace)
     known: dict[str, Artifact] = {}
     kinds: dict[str, set[str]] = {}      # by digest, of models that are not here
     lines = []
-    for stage in stages:
+    for stage in stages if stages is not None else stages_for(config):
         missing = [name for name in stage.input_stages if name not in known]
         if missing:
             lines.append(_costed(PlannedStage(stage.name, "unknown", f"depends on what {missing[0]} makes"), config,
@@ -81,7 +82,15 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
         else:
             why = explain_miss(stage, parts, directory.parent)
             lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key), config, workspace, known))
-    return lines
+    return lines + (_left_out(config) if stages is None else [])
+
+
+def _left_out(config: PipelineConfig | FamilyConfig) -> list[PlannedStage]:
+    """The stages that a run does not have, and why."""
+    if isinstance(config, FamilyConfig):
+        return []
+    return [PlannedStage(name, "left out", config.why_not(name) or "not among `stages` and not needed by them")
+            for name in STAGE_NAMES if name not in config.stage_names]
 
 
 class _Elsewhere:
@@ -158,10 +167,10 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
             ) -> PlannedStage:
     from genai_core.training.estimate import estimate
 
-    rated = None
+    counts: dict[str, float] = {}
     if "clean" in known and (known["clean"].directory(workspace) / MANIFEST).is_file():
-        rated = int(read_manifest(known["clean"].directory(workspace))["metrics"].get("ratings_kept", 0)) or None
-    cost = estimate(line.stage, config, rated) if isinstance(config, PipelineConfig) else None
+        counts = read_manifest(known["clean"].directory(workspace))["metrics"]
+    cost = estimate(line.stage, config, counts) if isinstance(config, PipelineConfig) else None
     earlier = _latest_record(workspace, line.stage)
     if cost is None:
         return PlannedStage(**{**asdict(line), "seconds": earlier.get("seconds")})

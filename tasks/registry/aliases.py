@@ -32,7 +32,8 @@ def behind(family: str) -> list[tuple[str, str, str, str]]:
     before = moves[-1].before if moves else ""
     former = next((earlier for earlier in releases(family) if earlier.version == before), None)
     wanted = {(release_stage(family), "previous"): before if former else ""}
-    for stage, version in release.versions.items():
+    for stage in dict.fromkeys((*model_stages_of(family), *release.versions)):
+        version = release.versions.get(stage, "")      # one without chats has no chat model
         if _leading_family(stage) != family:
             continue
         earlier = former.versions.get(stage, "") if former else _alias(stage, "previous")

@@ -12,20 +12,20 @@ from tasks.store.artifacts import MANIFEST
 from tasks.tracking import client as tracking
 
 
-def versions_beside(version: Any, stages: Sequence[str], reference: str) -> dict[str, str]:
-    """The versions of all `stages` that belong to the run of a version: those that were judged together, else those
-    that it was made from. Raises InputError where these are not all.
+def versions_beside(version: Any, stages: Sequence[str], needed: Sequence[str], reference: str) -> dict[str, str]:
+    """The versions of `stages` that belong to the run of a version: those that were judged together, else those that it
+    was made from. Raises InputError where one of the `needed` stages is not among them.
     """
     if judged := version.tags.get("gates.versions"):
         numbers: dict[str, str] = json.loads(judged)
     else:
         nodes = lineage(f"models:/{version.name}/{version.version}").all_nodes()
         numbers = {node.stage: node.version.rpartition("/")[2] for node in nodes if node.version}
-    missing = [stage for stage in stages if stage not in numbers]
+    missing = [stage for stage in needed if stage not in numbers]
     if missing:
-        raise InputError(f"{reference}: a release holds a model of every stage, and nothing tells which version of "
-                         f"{', '.join(missing)} belongs to it; promote the last model of its run")
-    return {stage: numbers[stage] for stage in stages}
+        raise InputError(f"{reference}: every release holds a model of {', '.join(needed)}, and nothing tells which "
+                         f"version of {', '.join(missing)} belongs to it; promote the last model of its run")
+    return {stage: numbers[stage] for stage in stages if stage in numbers}
 
 
 def require_files(release: Release) -> None:

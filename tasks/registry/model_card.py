@@ -18,9 +18,8 @@ def write_model_card(directory: Path, stage: Stage, parts: KeyParts, inputs: Map
     key_figures = {name: metrics[name] for name in stage.figures if name in metrics}
     lines += ["", "## Key figures", "", *_rows(key_figures), "", "## All figures", "", *_rows(metrics), "",
               "## Parameters", "", *_rows(flatten(parts.config)), "",
-              "## Limits", "", "Trained on a small public corpus; it makes things up and repeats the biases of film "
-              "reviews and encyclopedia articles. The licences of the data are in the data card of the collected "
-              "dataset.", ""]
+              "## Limits", "", "It makes things up and repeats the mistakes and biases of its data. The licences of "
+              "the data are in the data card of the collected dataset.", ""]
     lines += ["## Made with", "", *_rows(records.environment()), ""]
     text = "\n".join(lines)
     (directory / CARD).write_text(text, encoding="utf-8")

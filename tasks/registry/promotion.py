@@ -22,6 +22,7 @@ from tasks.registry.releases import (
     find,
     in_service,
     model_stages_of,
+    needed_stages_of,
     register,
     release_stage,
     releases,
@@ -77,6 +78,8 @@ def conclude(run: PipelineRun, approve: Approve | None = None, compared_with: st
     _refuse_withdrawn(draft)
     if compared_with is not None:
         _require_still(compared_with, champion)
+    if champion and (lacking := models_lacking(run, champion)):
+        raise GateFailed(lacking)
     if approve:
         draft = replace(draft, approved=approve(draft))
     with _lock(run.family):
@@ -109,7 +112,8 @@ def promote(reference: str, override: str = "", family: str = "") -> Move | None
     with _lock(family):
         with tracking.told("the release that this one replaces is not known"):      # a person may go on all the same
             champion = in_service(family)
-        draft = _draft_of(family, versions_beside(version, model_stages_of(family), reference))
+        draft = _draft_of(family, versions_beside(version, model_stages_of(family), needed_stages_of(family),
+                                                  reference))
         if champion and champion.versions == draft.versions:
             return None
         require_files(draft)
@@ -181,6 +185,15 @@ def repair_all() -> None:
         if model_name(release_stage(family)) in there:
             with tracking.told("the aliases of the stages stay as they are"):
                 repair(family)
+
+
+def models_lacking(run: PipelineRun, champion: Release) -> str:
+    """Why a run cannot replace a release that has models of stages that the run does not have; empty where it can."""
+    names = {stage.name for stage in run.stages}
+    missing = [stage for stage in champion.versions if stage not in names]
+    return "" if not missing else (
+        f"release {champion.name}, which is in service, has models of {', '.join(missing)}, and this run's data gives "
+        f"none, so it does not replace it; `genai promote MODEL --override REASON` does")
 
 
 def _refuse_withdrawn(draft: Release) -> None:

@@ -78,8 +78,13 @@ def release_stage(family: str) -> str:
 
 
 def model_stages_of(family: str) -> tuple[str, ...]:
-    """The stages of a family whose models make a release."""
+    """The stages of a family whose models make a release; of a language model, those that it may have."""
     return tuple(stage.name for stage in stages_of(family) if stage.kind == "model")
+
+
+def needed_stages_of(family: str) -> tuple[str, ...]:
+    """The stages whose models every release has: a language model that was given no chats has fewer than all."""
+    return model_stages_of(family) if family else ("pretrain", "quantize")
 
 
 def in_service(family: str = "") -> Release | None:

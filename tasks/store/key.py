@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from genai_core.config.base import Config
 from genai_core.models import kinds
 from genai_core.models.opened import kind_of
@@ -58,7 +60,7 @@ def resolve(dotted: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Config) else value
+    return to_jsonable_python(value)
 
 
 def _opened_kinds(artifacts: list[Artifact], workspace: Workspace, elsewhere: Mapping[str, set[str]]) -> set[str]:

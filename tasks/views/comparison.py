@@ -78,8 +78,10 @@ def compare(first: str, second: str) -> Comparison:
 
 def _asked_by(config: dict[str, Any]) -> dict[str, Any]:
     """What of the settings decides which questions are asked: how a model was trained does not."""
-    openings = {name: config.get("rlhf", {}).get(name) for name in ("prompt_words", "completion_tokens")}
-    return {"evaluate": config.get("evaluate"), **openings}
+    prompts = {name: config.get("rlhf", {}).get(name) for name in ("tasks", "completion_tokens")}
+    tasks = {task: {name: value for name, value in fields.items() if name not in ("examples", "loss")}
+             for task, fields in config.get("active_tasks", {}).items()}
+    return {"evaluate": config.get("evaluate"), "tasks": tasks, **prompts}
 
 
 def _evaluated(uri: str) -> _Evaluated:

@@ -19,7 +19,7 @@ import json
 
 from genai_core.config.pipeline import StatisticsConfig
 from genai_core.context import Result
-from genai_core.data.tables import read_table
+from genai_core.data.shards.tables import read_table
 
 
 def run(config: StatisticsConfig, *, cleaned, out_dir, context):

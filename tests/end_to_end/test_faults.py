@@ -44,6 +44,11 @@ def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copie
     (["run", "--set", "instruct.epoch=2"], "did you mean epochs?"),
     (["run", "--set", "pretrain.tokens=-1"], "pretrain.tokens"),
     (["run", "--preset", "smoke", "--force", "cook"], "force: unknown stage 'cook'"),
+    (["run", "--preset", "smoke", "--set", "collect.sources.trivia=null"],
+     "tasks.trivia.sources: there is no source 'trivia' among"),
+    (["run", "--preset", "smoke", "--text", "no.txt"], "collect.sources.no.paths: no file matches"),
+    (["run", "--preset", "smoke", "--set", "collect.sources.vader.enabled=false", "--until", "rlhf"],
+     "--until: this run has no stage rlhf: no source of ratings or preferences is switched on"),
     (["run", "--preset", "smoke", "--set", "collect.sources.mine={kind: files, paths: [no.txt], licence: x}"],
      "collect.sources.mine.paths: no file matches"),
     (["run", "--preset", "smoke", "--set", "collect.sources.chatterbot.sha256=" + "f" * 64],
@@ -60,10 +65,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (["tokenize.vocab_size=60000"], "tokenize.vocab_size: the text supports"),
     (["clean.min_words=100000"], "no training document is left after cleaning (train/documents/too_few_words"),
     (["quantize.int4_group_size=48"], "quantize.int4_group_size 48 does not divide pretrain.hidden_size 64"),
-    (["collect.sources.trivia=null"], "instruct.trivia: asks for 200 chats, but the cleaned data has none"),
+    (["tasks.trivia.sources=[trivia/none]"],
+     "tasks.trivia: the cleaned data has no problems to fine-tune on; set examples to 0 or switch a source for it on"),
+    (["reward.sources=[vader/none]"], "reward.sources: vader/none offer 0 ratings and preferences for train"),
 ])
 def test_what_only_the_data_can_tell_is_one_line_too(copied, settings, message):
     settings = [part for setting in settings for part in ("--set", setting)]

@@ -37,6 +37,15 @@ def test_no_field_is_a_switch_since_an_untouched_switch_says_off():
                for field in definitions[form]["properties"].values())
 
 
+def test_of_a_part_that_has_fields_of_its_own_only_what_is_filled_in_counts():
+    assert overrides_of(0, Fields(evaluate={"gold": {}}), {}) == {}
+    overrides = overrides_of(0, Fields(evaluate={"gold": {"label": "negative"}}), {})
+    gold = load_pipeline("smoke", overrides).evaluate.gold
+    assert (gold.task, gold.label) == ("sentiment", "negative")
+    with pytest.raises(ValidationError):
+        Fields(evaluate={"gold": {"fraction": 2}})
+
+
 @pytest.mark.parametrize("fields", [{"pretrain": {"tokens": 3}}, {"pretrain": {"token": 5000}}, {"cook": {}},
                                     {"rlhf": {"on_non_finite": "explode"}}])
 def test_a_bad_value_is_refused(fields):

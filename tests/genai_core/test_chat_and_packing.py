@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genai_core.config.tasks import Lesson, Mixture
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context
 from genai_core.data.chat import encode_chat, render_prompt
-from genai_core.data.packing import IGNORED, pack
-from genai_core.data.tables import SCHEMAS, write_table
+from genai_core.data.instruction.packing import IGNORED, pack
 from genai_core.export.model_directory import save_model
 from genai_core.models.masks import packed_mask
 from genai_core.stages import instruct
+from tests.genai_core.tables import row, write_tables
 
 CHATS = [
     [{"role": "user", "content": "What is a list?"}, {"role": "assistant", "content": "A mutable sequence."}],
@@ -89,24 +90,22 @@ def test_chats_that_lose_their_beginning_or_have_nothing_to_learn_are_counted(to
     assert (rows.chats_cut, rows.chats_left_out) == (2, 2)
 
 
-def test_the_stage_instruct_tells_how_many_chats_were_cut_or_left_out(tmp_path, tokenizer_dir, tiny_model, recorder):
+def test_the_stage_instruct_tells_how_many_chats_were_cut(tmp_path, tokenizer_dir, tiny_model, recorder):
     base, cleaned, out_dir = tmp_path / "base", tmp_path / "cleaned", tmp_path / "out"
     for directory in (base, cleaned, out_dir):
         directory.mkdir()
     save_model(tiny_model, tokenizer_dir, base)
     answer = {"role": "assistant", "content": "Yes."}
-    dialogues = [[{"role": "user", "content": "Is it so?"}, answer], [{"role": "user", "content": "so " * 99}, answer],
-                 [answer, {"role": "user", "content": "so " * 99}]]
-    chats = [{"id": f"{split}/{number}", "source": "mine", "split": split, "licence": "x", "messages": dialogue,
-              "accepted": []} for split in ("train", "validation") for number, dialogue in enumerate(dialogues)]
-    for name in SCHEMAS:
-        write_table(chats if name == "chats" else [], name, cleaned)
-    config = InstructConfig(dialogue=3, context_length=48, batch_size=1, learning_rate=1e-3, text_fraction=0)
-    result = instruct.run(config, base=base, cleaned=cleaned, tokens=cleaned, opening_words=5, out_dir=out_dir,
+    dialogues = [[{"role": "user", "content": "Is it so?"}, answer], [{"role": "user", "content": "so " * 99}, answer]]
+    write_tables(cleaned, chats=[row("mine", split, messages=dialogue) for split in ("train", "validation")
+                                 for dialogue in dialogues])
+    config = InstructConfig(context_length=48, batch_size=1, learning_rate=1e-3, text_fraction=0)
+    result = instruct.run(config, base=base, cleaned=cleaned, tokens=cleaned, out_dir=out_dir,
+                          mixture=Mixture(lessons={"dialogue": Lesson(content="chats")}),
                           context=Context(tmp_path / "checkpoints", recorder, device="cpu", compile="off"))
-    assert (result.metrics["chats_cut"], result.metrics["chats_left_out"]) == (1, 1)
+    assert (result.metrics["chats_cut"], result.metrics["chats_left_out"]) == (1, 0)
     for split in ("train", "validation"):
-        assert f"{split}: of 3 chats 1 lost their beginning to fit 48 tokens, and 1 are left out, since " \
+        assert f"{split}: of 2 chats 1 lost their beginning to fit 48 tokens, and 0 are left out, since " \
             "nothing of an answer fits" in recorder.notes
 
 

@@ -1,17 +1,26 @@
 """Cleaning: each rule gives its reason, repairs repair, and held-out text does not leak into training."""
 
 import json
+import re
+from itertools import pairwise
 
+import ftfy
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context
-from genai_core.data.clean.decontaminate import HeldOut
-from genai_core.data.clean.deduplicate import near_duplicates
-from genai_core.data.clean.normalize import detokenize_wikitext, normalize
+from genai_core.data.clean import privacy, words
+from genai_core.data.clean.decontaminate import shares_runs
+from genai_core.data.clean.deduplicate import jaccard, shingle_sets, signatures
+from genai_core.data.clean.language import language_of
+from genai_core.data.clean.normalize import detokenize_wikitext, normalize, repair_unicode
 from genai_core.data.clean.privacy import mask_personal_data
 from genai_core.data.clean.quality import reason_to_remove
-from genai_core.data.tables import read_table, write_table
+from genai_core.data.clean.words import hash_words
+from genai_core.data.shards.tables import complete_tables, read_table, write_table
 from genai_core.errors import InputError
 from genai_core.stages import clean
 
@@ -24,7 +33,7 @@ GOOD = "This is a film that I would watch again, and the cast of it is a joy to 
     ("the " + "x" * 40 + " and " + "y" * 40 + " of " + "z" * 60, "unusual_word_length"),
     ("this is the #first and the #second part of the #whole text", "too_many_symbols"),
     ("the 100 200 300 400 500 600 of 700 800 900", "too_few_letters"),
-    ("Palabras españolas sin ninguna palabra inglesa dentro", "no_stop_words"),
+    ("watch online free movie download best quality trailer", "no_stop_words"),
     ("function() { return the value of it to the caller }", "curly_brackets"),
     ("Please enable JavaScript to see the content of this page", "boilerplate"),
     ("the same line is here\n" * 6, "repeated_lines"),
@@ -60,16 +69,116 @@ def test_personal_data_is_masked_and_numbers_are_not():
                     "it cost 1,000,000 in 1999-2001, version 1.2.3.4.5, page 300-400.")
 
 
-def test_near_duplicates_point_to_the_first(prose):
-    page = prose[3]
-    changed = page.replace("the", "a", 1)
-    assert list(near_duplicates([page, prose[5], changed, page], 0.8, 128)) == [None, None, 0, 0]
+def test_shared_runs_are_found_whatever_the_punctuation():
+    held_out = ["One two three four five six seven eight nine ten eleven twelve thirteen fourteen."]
+    texts = ["x ONE, two; three four five six seven eight nine ten eleven twelve thirteen y",
+             "one two three four five six seven eight nine ten eleven twelve and thirteen", ""]
+    assert shares_runs(texts, held_out, 13) == [True, False, False]
+    short = ["seven words that stand held out here"]
+    assert shares_runs(["and seven words that stand held out here too"], short, 13) == [True]
+    assert shares_runs(["six words stand held out here", "it is six words stand held out here"],
+                       ["six words stand held out here"], 13) == [False, False]
 
 
-def test_shared_runs_of_words_are_found_whatever_the_punctuation():
-    held_out = HeldOut(["One two three four five six seven eight nine ten eleven twelve thirteen fourteen."], 13)
-    assert held_out.match("x ONE, two; three four five six seven eight nine ten eleven twelve thirteen y")
-    assert held_out.match("one two three four five six seven eight nine ten eleven twelve and thirteen") is None
+@given(st.lists(st.text("ab c.é\n", max_size=40), max_size=6), st.lists(st.text("ab c.é\n", max_size=40), max_size=4))
+def test_shared_runs_are_those_of_the_words(texts, held_out):
+    """Beside the plain way: sets of tuples of words."""
+    def runs(text, length):
+        words = re.findall(r"\w+", text.lower())
+        return {tuple(words[start:start + length]) for start in range(len(words) - length + 1)}
+
+    known = {length: set() for length in (3, 4, 5)}
+    for text in held_out:
+        length = min(5, len(re.findall(r"\w+", text)))
+        if length >= 3:
+            known[length] |= runs(text, length)
+    expected = [any(runs(text, length) & known[length] for length in known) for text in texts]
+    assert shares_runs(texts, held_out, 5) == expected
+
+
+@given(st.lists(st.text("ab _1é–\U0001f600日\ud800\n", max_size=30), max_size=8))
+def test_words_are_those_of_the_regular_expression(texts):
+    found = hash_words(texts)
+    expected = [re.findall(r"\w+", text.lower()) for text in texts]
+    assert np.diff(found.bounds).tolist() == list(map(len, expected))
+    flat = [word for row in expected for word in row]
+    assert len(set(zip(flat, found.hashes.tolist(), strict=True))) == len(set(flat)) == len(set(found.hashes.tolist()))
+
+
+def test_long_texts_are_hashed_in_pieces_to_the_same_words(prose, monkeypatch):
+    texts = [prose[3], "x" * 100, "", prose[5] + " ΑΣ.α ΑΣ", "word" * 50 + " end"]
+    whole = hash_words(texts)
+    monkeypatch.setattr(words, "BLOCK_CHARACTERS", 16)
+    in_pieces = hash_words(texts)
+    assert np.array_equal(whole.hashes, in_pieces.hashes) and np.array_equal(whole.bounds, in_pieces.bounds)
+
+
+def test_similarity_is_that_of_the_sets_of_shingles(prose):
+    def shingles(text):
+        words = re.findall(r"\w+", text.lower())
+        return {tuple(words[start:start + 5]) for start in range(max(1, len(words) - 4))}
+
+    texts = [prose[3], prose[3].replace("the", "a", 2), prose[5], "three words only", ""]
+    flat, bounds = shingle_sets(hash_words(texts))
+    sets = [flat[start:end] for start, end in pairwise(bounds)]
+    for one, own in zip(texts, sets, strict=True):
+        for other, others in zip(texts, sets, strict=True):
+            shared = len(shingles(one) & shingles(other)) / len(shingles(one) | shingles(other))
+            assert jaccard(own, others) == pytest.approx(shared)
+    signature = signatures(flat, bounds, 512)
+    assert (signature[:, 0] == signature[:, 1]).mean() == pytest.approx(jaccard(sets[0], sets[1]), abs=0.1)
+
+
+REPAIRED = st.lists(st.one_of(
+    st.sampled_from("aZ 1.,;:!?'\"()<>&#\n\r\t\f"),
+    st.sampled_from("éÃ©â€™Â“”’‘\x85\x96\u2028\x1b\x7f°ßœŒŽﬁＡ、　каВЂІёАقه日本ー"),
+    st.sampled_from(["&amp;", "&lt;", "<b>", "\x1b[0m", "e\u0301", "â€œ"])), max_size=40).map("".join)
+
+
+@settings(max_examples=1500)
+@given(REPAIRED)
+def test_the_fast_repair_is_ftfys(text):
+    assert repair_unicode(text) == ftfy.fix_text(text, normalization="NFC")
+
+
+def test_the_fast_repair_is_ftfys_on_pages(prose):
+    pages = [*prose, "\n".join(prose[:3]).replace(" is ", " â€œisâ€\x9d &amp; \x07"), "x" * 1_000_001 + "Ã©"]
+    assert [repair_unicode(page) for page in pages] == [ftfy.fix_text(page, normalization="NFC") for page in pages]
+
+
+@settings(max_examples=500)
+@given(st.text("0123 .-+()a@é٣", max_size=40))
+def test_masking_skips_only_what_it_would_not_find(text):
+    expected = text
+    for pattern, placeholder in ((privacy._EMAIL, "<email>"), (privacy._IP, "<ip>"), (privacy._PHONE, "<phone>")):
+        expected = pattern.sub(placeholder, expected)
+    assert mask_personal_data(text)[0] == expected
+
+
+@pytest.mark.parametrize(("text", "language"), [
+    (GOOD, "en"), ("Das ist ein Buch, das von der Liebe und dem Tod handelt, und es ist nicht kurz.", "de"),
+    ("Это не книга, а что-то, как он сказал, из жизни.", "ru"), ("他们在河边走了很久，谁也没有说话。", "zh"),
+    ("これは川のそばを歩いた二人の話です。", "ja"), ("كان الرجل يمشي على ضفة النهر ولا يتكلم.", "ar"),
+    ("C'est un livre qui parle de la mer et des hommes dans une ville.", "fr"), ("1234 + 5678", "und")])
+def test_the_language_is_told(text, language):
+    assert language_of(text) == language
+
+
+@pytest.mark.parametrize("text", [
+    "Der alte Mann ging langsam durch die Straßen der Stadt, und niemand wusste, woher er kam oder wohin er wollte. ",
+    "Старый человек медленно шёл по улицам города, и никто не знал, откуда он пришёл и куда он идёт. ",
+    "老人慢慢地走过城里的街道，没有人知道他从哪里来，也没有人知道他要到哪里去。河边的灯一盏一盏地亮了。",
+    "مشى الرجل العجوز ببطء في شوارع المدينة ولم يعرف أحد من أين جاء أو إلى أين يذهب في تلك الليلة. ",
+    "老人はゆっくりと町の通りを歩いていたが、どこから来たのか、どこへ行くのかを知る者はいなかった。"])
+def test_books_of_other_languages_are_kept(text):
+    assert reason_to_remove(normalize(text), CleanConfig()) is None
+
+
+def test_text_without_spaces_is_judged_by_its_characters():
+    assert reason_to_remove("好", CleanConfig()) == "too_few_words"
+    assert reason_to_remove("买东西请到这里来" * 40, CleanConfig()) == "repeated_phrase"
+    numbers = "一二三四五六七八九十，" + "1234567890" * 10
+    assert reason_to_remove(numbers, CleanConfig(max_top_ngram_ratio=1)) == "too_few_letters"
 
 
 def _document(number, text, split="train", source="a"):
@@ -80,9 +189,7 @@ def _document(number, text, split="train", source="a"):
 def _tables(tmp_path, documents, ratings=()):
     write_table(documents, "documents", tmp_path)
     write_table(list(ratings), "ratings", tmp_path)
-    write_table([], "chats", tmp_path)
-    write_table([], "translations", tmp_path)
-    write_table([], "titles", tmp_path)
+    complete_tables(tmp_path, clean.TABLES)
     return tmp_path
 
 
@@ -90,6 +197,7 @@ def test_every_removal_has_a_reason_and_the_leak_is_closed(tmp_path, prose, reco
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     rated = {"id": "r/0", "source": "r", "split": "test", "licence": "x", "rating": 2.0, "raters": 20,
+             "messages": None,
              "text": "An effective but too tepid film, if you ask me about it."}
     long = " ".join(prose[0].split()[3:63])
     documents = [_document(0, GOOD), _document(1, GOOD.upper()),
@@ -125,5 +233,15 @@ def test_removals_of_held_out_records_are_counted_by_split_and_told(tmp_path, pr
 
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path, recorder):
     with pytest.raises(InputError, match=r"no training document is left.*too_few_words 2"):
-        clean.run(CleanConfig(), collected=_tables(tmp_path, [_document(0, "a"), _document(1, "b")]), out_dir=tmp_path,
-                  context=Context(tmp_path, recorder))
+        collected = _tables(tmp_path / "in", [_document(0, "a"), _document(1, "b")])
+        clean.run(CleanConfig(), collected=collected, out_dir=tmp_path, context=Context(tmp_path, recorder))
+
+
+def test_data_without_documents_is_cleaned_too(tmp_path, recorder):
+    chat = {"id": "c/0", "source": "c", "split": "train", "licence": "x", "messages": [
+        {"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Fine &amp; well."}]}
+    write_table([chat], "chats", tmp_path / "in")
+    result = clean.run(CleanConfig(), collected=_tables(tmp_path / "in", []), out_dir=tmp_path,
+                       context=Context(tmp_path, recorder))
+    assert result.metrics["chats_kept"] == 1 and result.metrics["documents_kept"] == 0
+    assert read_table(tmp_path, "chats")[0]["messages"][1]["content"] == "Fine & well."

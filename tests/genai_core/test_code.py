@@ -8,9 +8,9 @@ import pytest
 from genai_core.config.data import ArchiveSource, CollectConfig, StandardLibrarySource, TokenizeConfig
 from genai_core.config.presets import PRESETS, read_yaml
 from genai_core.context import Context
+from genai_core.data.shards.tables import read_table, write_table
 from genai_core.data.sources.archives import fetch
 from genai_core.data.sources.readers import READERS
-from genai_core.data.tables import read_table, write_table
 from genai_core.errors import InputError
 from genai_core.families.code import evaluation as code
 from genai_core.families.code.completions import Question, body, functions, next_lines, parses
@@ -123,10 +123,11 @@ def test_each_character_has_a_kind():
 
 
 def test_the_standard_library_is_a_source_whose_files_are_part_of_the_key(tmp_path, recorder, monkeypatch):
-    config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=40)}, test_fraction=0.2)
+    config = CollectConfig(sources={"library": StandardLibrarySource(licence="PSF-2.0", limit=60)},
+                           validation_fraction=0.2, test_fraction=0.2)
     collect.run(config, out_dir=tmp_path, context=Context(tmp_path, recorder, tmp_path))
     rows = read_table(tmp_path, "documents")
-    assert len(rows) == 40 and all(isinstance(ast.parse(row["text"]), ast.Module) for row in rows)
+    assert len(rows) == 60 and all(isinstance(ast.parse(row["text"]), ast.Module) for row in rows)
     (name, digest), = collect.file_digests(config, tmp_path).items()
     assert name == f"library/python {sys.version.split()[0]}" and len(digest) == 64
     assert f"python {sys.version.split()[0]}" in (tmp_path / "DATA_CARD.md").read_text()

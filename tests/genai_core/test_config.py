@@ -48,6 +48,16 @@ def test_every_depth_is_a_valid_model(depth):
     ({"collect.sources.wikitext-2.sha256": "abc"}, "collect.sources.wikitext-2.sha256"),
     ({"collect.sources.mine": {"kind": "files", "paths": ["a"]}}, "collect.sources.mine.licence: Field required"),
     ({"depth.x": 1}, "depth.x: depth holds a value"),
+    ({"tasks.trivia.sources": ["trivai"]}, r"tasks.trivia.sources: there is no source 'trivai' among wikitext-2, "),
+    ({"tasks.trivia.sources": ["trivai/easy"]}, "tasks.trivia.sources: there is no source 'trivai/easy' among"),
+    ({"reward.sources": ["wader"]}, "reward.sources: there is no source 'wader' among"),
+    ({"rlhf.tasks": ["continuatoin"]}, "rlhf.tasks: there is no task 'continuatoin' among trivia, "),
+    ({"evaluate.gold.task": "sentimnet"}, "evaluate.gold.task: there is no task 'sentimnet' among"),
+    ({"evaluate.gold.label": ""}, "evaluate.gold: task and label belong together"),
+    ({"tasks.trivia.content": "quiz"}, "tasks.trivia.content: Input should be 'documents', "),
+    ({"tasks.trivia.question": 5}, r"tasks.trivia.question: no such field"),
+    ({"tasks.sentiment.prompt": "Good? {txt}"}, "tasks.sentiment: prompt: {txt} is not known of labelled"),
+    ({"promote.pairs.base-keeps.against": "parent"}, "promote.pairs.base-keeps.against: base is made from no model"),
 ])
 def test_a_mistake_is_one_line_that_names_the_field(overrides, message):
     with pytest.raises(InputError, match=message) as caught:
@@ -76,9 +86,15 @@ def test_values_on_the_command_line_are_yaml():
 
 def test_a_preset_file_extends_another_and_removes_with_null(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: smoke\ncollect: {sources: {trivia: null}}\ninstruct: {trivia: 0}\n")
+    path.write_text("extends: smoke\ncollect: {sources: {trivia: null}}\ntasks: {trivia: null}\n")
     config = load_pipeline(str(path))
     assert "trivia" not in config.collect.sources and config.depth == load_pipeline("smoke").depth
+    assert set(config.tasks) == set(load_pipeline("smoke").tasks) - {"trivia"}
+
+
+def test_a_source_that_a_task_names_cannot_be_removed_alone():
+    with pytest.raises(InputError, match=r"tasks\.trivia\.sources: there is no source 'trivia' among"):
+        load_pipeline("smoke", {"collect.sources.trivia": None})
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from genai_core.config.release import EvaluateConfig
-from genai_core.data.token_files import TokenFile
-from genai_core.evaluation import tasks
+from genai_core.data.tokens.token_files import TokenFile
 from genai_core.evaluation.baselines import ByteNgrams
 from genai_core.evaluation.bits_per_byte import STRETCH, held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.evaluation.language_model import evaluate_language_model
-from genai_core.evaluation.questions import HeldOutText, Questions
-from genai_core.evaluation.tasks import chrf
+from genai_core.evaluation.questions import HeldOutText
 from genai_core.export.model_directory import save_model
+from tests.genai_core.test_task_figures import LONG, SHORT, asked
 
 CPU = torch.device("cpu")
 
@@ -62,13 +61,6 @@ def test_stretches_are_those_of_the_text_whatever_the_tokenizer(tiny_model, toke
     assert all(abs(a - b) <= longest for a, b in zip(*sizes, strict=True))
 
 
-def test_sentiment_asked_in_batches_is_sentiment_asked_one_by_one(tiny_model, tokenizer):
-    subject = tasks.Subject(tiny_model, tokenizer, chats=True)
-    reviews = [{"text": f"{'so ' * count}good a film as any", "label": count % 2} for count in range(12)]
-    together = tasks.sentiment(subject, reviews).outcomes
-    assert together == [tasks.sentiment(subject, [review]).outcomes[0] for review in reviews]
-
-
 def test_one_window_equals_the_plain_loss(tiny_model, tokenizer, file):
     ids = torch.from_numpy(file.ids[:101].astype("int64"))[None]
     plain = F.cross_entropy(tiny_model(ids[:, :-1])[0], ids[0, 1:], reduction="sum").item()
@@ -110,34 +102,12 @@ def test_word_perplexity_is_of_the_words_that_were_scored(tiny_model, tokenizer,
     assert word_perplexity(loss, file) == pytest.approx(math.exp(loss.nats / words))
 
 
-SHORT, LONG = "A good film.", "A good film. " * 60
-
-
-def test_prompts_that_do_not_fit_are_cut_and_counted(tiny_model, tokenizer):
-    subject = tasks.Subject(tiny_model, tokenizer, chats=True)
-    reviews = [{"text": text, "label": 1} for text in (SHORT, LONG, SHORT)]
-    sentences = [{"source_text": text, "target_text": "x"} for text in (SHORT, LONG)]
-    sections = [{"text": LONG, "title": "x"}]
-    questions = [{"messages": [{"content": text}, {"content": "x"}], "accepted": ["x"]} for text in (LONG, LONG)]
-    assert tasks.sentiment(subject, reviews).cut_prompts == 1
-    assert tasks.translation(subject, sentences, {SHORT: ["x"], LONG: ["x"]}).cut_prompts == 1
-    assert tasks.titles(subject, sections).cut_prompts == 1
-    assert tasks.trivia(subject, questions).cut_prompts == 2
-
-
 def test_the_stage_tells_how_many_prompts_of_a_task_were_cut(tiny_model, tokenizer, tokenizer_dir, file, tmp_path,
                                                              recorder):
     save_model(tiny_model, tokenizer_dir, tmp_path)
     text = HeldOutText({"validation.prose": file}, token_byte_lengths(tokenizer))
-    questions = Questions(
-        reviews=[{"text": text, "label": 1} for text in (SHORT, LONG)], translations=[], references={},
-        titles=[{"text": SHORT, "title": "x"}], trivia=[], openings=[])
+    questions = [asked("sentiment", {SHORT: "good", LONG: "bad"}, content="labelled", labels=("good", "bad")),
+                 asked("title", {SHORT: "x"}, content="pairs")]
     evaluate_language_model(EvaluateConfig(), "instruct", tmp_path, text, questions, True, CPU, recorder)
     assert recorder.notes == [
-        "instruct: of 2 prompts for sentiment_accuracy 1 lost their beginning to fit the context of 128 tokens"]
-
-
-def test_chrf_takes_the_best_of_several_references():
-    assert chrf(["Hola a todos"], [["Adiós", "Hola a todos"]]) == pytest.approx(100)
-    assert chrf(["Hola", "Adiós"], [["Hola"], ["Hasta luego", "Adiós"]]) == pytest.approx(100)
-    assert chrf(["xyz"], [["Hola"]]) == 0
+        "instruct: of 2 prompts of sentiment 1 lost their beginning to fit the context of 128 tokens"]

@@ -3,11 +3,12 @@
 import pytest
 
 from genai_core.context import Context
-from genai_core.data.tables import SCHEMAS, write_table
+from genai_core.data.shards.tables import SCHEMAS, write_table
 from genai_core.families.classification import reviews
 from genai_core.families.classification.config import ReviewsConfig
 from genai_core.families.encoder_decoder import pairs
 from genai_core.families.encoder_decoder.config import PairsConfig
+from genai_core.families.labels import LABELS
 
 
 def words(text, first, count):
@@ -25,10 +26,10 @@ def collected(tmp_path, prose):
     common = [{"id": str(number), "source": "reviews/imdb", "split": split, "licence": "x"}
               for number, (_, split) in enumerate(texts)]
     tables = {
-        "documents": [{**row, "text": text, "label": number % 2, "raw_words": None}
+        "documents": [{**row, "text": text, "label": LABELS[number % 2], "raw_words": None}
                       for number, (row, (text, _)) in enumerate(zip(common, texts, strict=True))],
-        "translations": [{**row, "source_text": text, "target_text": "hola"}
-                         for row, (text, _) in zip(common, texts, strict=True)],
+        "pairs": [{**row, "source": "tatoeba", "source_text": text, "target_text": "hola"}
+                  for row, (text, _) in zip(common, texts, strict=True)],
     }
     for name in SCHEMAS:
         write_table(tables.get(name, []), name, tmp_path)

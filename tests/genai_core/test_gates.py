@@ -6,7 +6,7 @@ import pytest
 from genai_core.config.pipeline import load_pipeline
 from genai_core.config.release import Gate, Pair, PromoteConfig
 from genai_core.errors import InputError
-from genai_core.evaluation.gates import check_gates, check_pairs
+from genai_core.evaluation.gates import check_gates, check_pairs, judge, parent_of
 
 
 def gate(**values):
@@ -163,3 +163,63 @@ def test_a_figure_that_one_of_two_models_lacks_is_an_error_and_not_a_pass(record
 def test_a_pair_that_cannot_be_compared_is_an_error(recorder, pair, message):
     with pytest.raises(InputError, match=message):
         judged(recorder, pair, instruct={ACCURACY: answers(0.7)}, rlhf={ACCURACY: answers(0.7)})
+
+
+DIALOGUE = "dialogue_bits_per_byte"
+
+
+@pytest.mark.parametrize(("child", "passed"), [(2.0, True), (1.5, True), (2.04, True), (2.06, False), (3.0, False)])
+def test_of_the_bits_per_byte_of_answers_fewer_are_better(recorder, child, passed):
+    """Each question by its own bytes, so that a long answer counts for more; the margin is 0.05."""
+    verdict = judged(recorder, Pair(model="rlhf", against="instruct"), instruct={DIALOGUE: stretches(2.0)},
+                     rlhf={DIALOGUE: stretches(child)})[DIALOGUE]
+    assert verdict.passed == passed, str(verdict)
+    assert (verdict.comparison, verdict.bound) == ("<=", 0.05)
+    assert verdict.difference == pytest.approx(child - 2.0, rel=0.02, abs=1e-9)
+
+
+@pytest.mark.parametrize(("tables", "parents"), [
+    (["base", "int8", "int4"], {"int8": "base", "int4": "base"}),
+    (["base", "instruct", "int8"], {"instruct": "base", "int8": "instruct"}),
+    (["base", "instruct", "rlhf", "int8", "int4"],
+     {"instruct": "base", "rlhf": "instruct", "int8": "rlhf", "int4": "rlhf"}),
+])
+def test_the_parent_of_a_model_is_the_one_that_it_was_made_from_in_this_run(tables, parents):
+    assert {model: parent_of(model, tables) for model in parents} == parents
+
+
+def test_a_pair_against_the_parent_is_held_against_it_and_says_which_it_is(recorder):
+    models = {"base": {ACCURACY: answers(0.9)}, "instruct": {ACCURACY: answers(0.7)}, "int8": {ACCURACY: answers(0.7)}}
+    verdict = judged(recorder, Pair(model="int8", against="parent"), **models)[ACCURACY]
+    assert verdict.passed and verdict.figure == f"{ACCURACY} of int8 minus instruct"
+
+
+def test_what_is_asked_of_models_that_the_run_does_not_have_is_left_out_and_said_so(recorder, tmp_path):
+    gates = {"small": Gate(figure="quantize/size", comparison="<=", bound=0.5),
+             "kl": Gate(figure="rlhf/held_out_kl", comparison="<=", bound=9.0),
+             "gain": Gate(figure="quantize/size", comparison="<=", bound=9.0, reference="reward/accuracy")}
+    pairs = {"keeps": Pair(model="int8", against="base"), "rlhf-keeps": Pair(model="rlhf", against="instruct"),
+             "int8-keeps-instruct": Pair(model="int8", against="instruct")}
+    outcomes = {"base": {ACCURACY: answers(0.7)}, "int8": {ACCURACY: answers(0.7)}}
+    tables = {"base": {ACCURACY: 0.7}, "int8": {ACCURACY: 0.7}}
+    result = judge(PromoteConfig(gates=gates, pairs=pairs), {"quantize/size": 0.4}, tables, outcomes, tmp_path,
+                   recorder, absent={"instruct", "reward", "rlhf"})
+    assert result.metrics == {"gates": 2, "failed_gates": 0}
+    left_out = [note for note in recorder.notes if "left out" in note]
+    assert left_out == ["rlhf-keeps: left out, since this run has no rlhf",
+                        "int8-keeps-instruct: left out, since this run has no instruct",
+                        "kl: left out, since this run has no rlhf", "gain: left out, since this run has no reward"]
+
+
+@pytest.mark.parametrize(("gate_on", "pair", "message"), [
+    ("quantize/sise", None, "promote.gates.g: there is no figure 'quantize/sise'"),
+    ("qantize/size", None, "promote.gates.g: there is no figure 'qantize/size'"),
+    ("quantize/size", Pair(model="int9", against="base"), "promote.pairs.keeps: there is no model 'int9'"),
+])
+def test_a_typing_mistake_is_an_error_although_models_are_absent(recorder, tmp_path, gate_on, pair, message):
+    config = PromoteConfig(gates={"g": Gate(figure=gate_on, comparison="<=", bound=1.0)},
+                           pairs={"keeps": pair} if pair else {})
+    outcomes = {"base": {ACCURACY: answers(0.7)}, "int8": {ACCURACY: answers(0.7)}}
+    with pytest.raises(InputError, match=message):
+        judge(config, {"quantize/size": 0.4}, {"base": {}, "int8": {}}, outcomes, tmp_path, recorder,
+              absent={"instruct", "reward", "rlhf"})

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from genai_core.config.release import Gold
+from genai_core.config.tasks import Task
 from genai_core.config.training import RlhfConfig
-from genai_core.data.instructions import opening_and_continuation, review_openings
-from genai_core.data.tables import SCHEMAS, write_table
-from genai_core.evaluation.gold_reward import GoldReward, base_likelihood, distinct_pairs, gold_labels
+from genai_core.data.instruction.examples import prompts_of
+from genai_core.data.instruction.judgements import position
+from genai_core.errors import InputError
+from genai_core.evaluation.gold_reward import GoldReward, base_likelihood, distinct_pairs, gold_labels, gold_scorer
+from tests.genai_core.tables import document, preference, rating, turns, write_tables
 
 WORDS = {"the": -2.0, "film": -3.0, "is": -2.5, "and": -2.5, "was": -3.0, "a": -2.0, "story": -4.0, "actors": -4.5}
 GOOD, BAD = ["great", "wonderful", "moving", "superb"], ["dull", "boring", "awful", "bad"]
@@ -32,12 +36,25 @@ def likelihood(openings, answers):
     return np.array([mean(answer) for answer in answers])
 
 
+TASKS = {"sentiment": Task(content="labelled", last_words=5), "continuation": Task(content="documents",
+                                                                                   opening_words=3)}
+GOLD = Gold(task="sentiment", label="positive")
+
+
+def config(**fields) -> RlhfConfig:
+    return RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=5, **fields)
+
+
 @pytest.fixture(scope="module")
-def gold():
-    texts = [f"the {noun} is {word} and {other}" for noun in WORDS for group in (GOOD, BAD)
-             for word, other in pairwise(group)]
-    labels = [int(any(word in text.split() for word in GOOD)) for text in texts]
-    return GoldReward(texts, labels, likelihood)
+def gold(tmp_path_factory):
+    """Learned from labels of praise and of blame."""
+    texts = [(f"the {noun} is {word} and {other}", label) for noun in WORDS
+             for group, label in ((GOOD, "positive"), (BAD, "negative")) for word, other in pairwise(group)]
+    directory = write_tables(tmp_path_factory.mktemp("labels"), documents=[document(text, label=label)
+                                                                           for text, label in texts])
+    scorer, learned_from = gold_scorer(directory, GOLD, config(), TASKS, ())
+    assert learned_from == f"{len(texts)} labelled records of sentiment"
+    return GoldReward(scorer, likelihood)
 
 
 def gain(gold, answer: str) -> float:
@@ -69,7 +86,7 @@ def test_distinct_pairs():
 
 def test_the_likelihood_is_that_of_the_answers_tokens_alone(tiny_model, tokenizer):
     openings, answers = ["This film", "I"], ["is good.", "saw it and it was long, long, long."]
-    together = base_likelihood(tiny_model, tokenizer, torch.device("cpu"))(openings, answers)
+    together = base_likelihood(tiny_model, tokenizer)(openings, answers)
     for opening, answer, mean in zip(openings, answers, together, strict=True):
         head, tail = (tokenizer.encode(text, add_special_tokens=False).ids for text in (opening, f" {answer}"))
         log_probs = torch.log_softmax(tiny_model(torch.tensor([head + tail]))[0], dim=-1)
@@ -77,18 +94,47 @@ def test_the_likelihood_is_that_of_the_answers_tokens_alone(tiny_model, tokenize
         assert mean == pytest.approx(np.mean(expected), abs=1e-4)
 
 
+TEXTS = [f"Film number {number} is as good a film as any other one that I saw. It is long." for number in range(40)]
+
+
 def test_nothing_that_rlhf_used_teaches_the_gold_reward(tmp_path):
-    texts = [f"Film number {number} is as good a film as any other one that I saw. It is long." for number in range(40)]
-    rows = [{"id": str(number), "source": "mine", "split": "train", "licence": "x", "text": text, "label": number % 2,
-             "raw_words": None} for number, text in enumerate(texts)]
-    for name in SCHEMAS:
-        write_table(rows if name == "documents" else [], name, tmp_path)
-    rated = [{"id": "0", "source": "mine", "split": split, "licence": "x", "text": text, "rating": 1.0, "raters": 9}
-             for text, split in ((texts[0].upper(), "train"), (texts[1], "test"))]
-    write_table(rated, "ratings", tmp_path)
-    config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=5, prompt_words=3)
-    prompts = review_openings(tmp_path, "train", 3, config.seed)[:config.prompts]
-    kept, labels = gold_labels(tmp_path, config)
-    prompted = {text for text in texts if opening_and_continuation(text, 3)[0] in prompts}
-    assert len(prompts) == 10 and set(kept) == set(texts[2:]) - prompted and len(kept) == len(labels)
-    assert not {opening_and_continuation(text, 3)[0] for text in kept} & set(prompts)
+    documents = [document(text, label=("negative", "positive")[number % 2]) for number, text in enumerate(TEXTS)]
+    rated = [rating(TEXTS[0].upper(), 1.0), rating(TEXTS[1], 1.0, split="test")]
+    write_tables(tmp_path, documents=documents, ratings=rated)
+    setting = config(tasks=("continuation",))
+    prompts = prompts_of(TASKS, setting.tasks, tmp_path, "train", setting.seed)[:setting.prompts]
+    openings = {example.subject for _, example in prompts}
+    kept, labels = gold_labels(tmp_path, GOLD, setting, TASKS)
+    prompted = {text for text in TEXTS if " ".join(text.split()[:3]) in openings}
+    assert len(openings) == 10 and set(kept) == set(TEXTS[2:]) - prompted and len(kept) == len(labels)
+    assert labels == [TEXTS.index(text) % 2 == 1 for text in kept]
+
+
+def test_a_label_that_no_record_has_is_an_error(tmp_path):
+    write_tables(tmp_path, documents=[document(text, label="negative") for text in TEXTS])
+    with pytest.raises(InputError, match=r"evaluate\.gold: the training records of sentiment do not have both the "
+                                         "label 'positive' and another one"):
+        gold_labels(tmp_path, GOLD, config(), TASKS)
+
+
+@pytest.mark.parametrize("kind", ["ratings", "preferences"])
+def test_without_a_task_the_share_of_the_judgements_that_is_left_to_it_teaches_it(tmp_path, kind):
+    """What people rated high or preferred scores higher; the reward model's share says the opposite and is not read."""
+    praise, blame = (f"the film was {words}" for words in ("great and moving", "dull and awful"))
+    tables = {"preferences": [], "ratings": []}
+    for asked in (f"What do you say of the film {number}?" for number in range(60)):
+        good, bad = (praise, blame) if position(asked) < Gold().fraction else (blame, praise)
+        tables["preferences"].append(preference(asked, good, bad))
+        tables["ratings"] += [rating(turns(asked, good), 5.0), rating(turns(asked, bad), 1.0)]
+    write_tables(tmp_path, **{kind: tables[kind]})
+    scorer, learned_from = gold_scorer(tmp_path, Gold(), config(), {}, ())
+    good, bad = scorer([praise, blame])
+    assert good > bad
+    assert learned_from.endswith("judgements that the reward model was not given")
+    assert 0 < int(learned_from.split()[0]) < 120
+
+
+def test_without_any_judgement_left_there_is_no_gold_reward(tmp_path):
+    write_tables(tmp_path)
+    with pytest.raises(InputError, match=r"evaluate\.gold\.fraction: no rating or preference is left"):
+        gold_scorer(tmp_path, Gold(), config(), {}, ())

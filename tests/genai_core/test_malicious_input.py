@@ -12,7 +12,7 @@ import torch
 
 from genai_core.config.data import FileSource
 from genai_core.data.chat import encode_chat, end_ids
-from genai_core.data.sources import text_files
+from genai_core.data.sources import formats
 from genai_core.data.sources.archives import Archive
 from genai_core.data.sources.text_files import read_files
 from genai_core.errors import InputError
@@ -44,7 +44,7 @@ def test_a_compressed_bomb_in_ones_own_files_is_refused(tmp_path):
 
 
 def test_a_compressed_parquet_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "MAX_PARQUET_BYTES", MIB)
+    monkeypatch.setattr(formats, "MAX_PARQUET_BYTES", MIB)
     (tmp_path / "bomb.parquet.gz").write_bytes(gzip.compress(bytes(2 * MIB)))
     with pytest.raises(InputError, match="unpacks to more than"):
         read(tmp_path, "bomb.parquet.gz")

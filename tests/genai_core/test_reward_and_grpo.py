@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from genai_core.config.training import RewardConfig, RlhfConfig
 from genai_core.data.chat import encode_chat
-from genai_core.data.packing import pack
+from genai_core.data.instruction.examples import Example, user_asks
+from genai_core.data.instruction.judgements import Judged
+from genai_core.data.instruction.packing import pack
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
 from genai_core.models.masks import causal_mask
-from genai_core.models.reward import RewardModel, encode_texts, score_texts
+from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
 from genai_core.training.objectives.assistant_tokens import weighted_loss
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 from genai_core.training.objectives.grpo import Grpo, evaluate_policy, sample_rollout, token_log_probs
@@ -27,12 +30,13 @@ def reward_model(tiny_model):
     return model.eval()
 
 
+CHAT = [{"role": "user", "content": "What is a list?"}, {"role": "assistant", "content": "A mutable sequence."}]
 TEXTS = ["A good film.", "An unbearably long, dull and pointless film that I did not like at all.", "So-so"]
 
 
 def test_a_text_scores_the_same_alone_and_beside_longer_ones(reward_model, tokenizer):
-    together = score_texts(reward_model, tokenizer, TEXTS, 64)
-    alone = torch.cat([score_texts(reward_model, tokenizer, [text], 64) for text in TEXTS])
+    together = score_subjects(reward_model, tokenizer, TEXTS, 64)
+    alone = torch.cat([score_subjects(reward_model, tokenizer, [text], 64) for text in TEXTS])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -40,26 +44,85 @@ def test_transformers_gives_our_rewards(reward_model, tokenizer, tokenizer_dir, 
     transformers = pytest.importorskip("transformers")
     save_reward_model(reward_model, tokenizer_dir, 64, tmp_path)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    ids, _ = encode_texts(tokenizer, TEXTS[:1], 64)
+    ids, _ = encode_subjects(tokenizer, TEXTS[:1], 64)
     with torch.no_grad():
         assert theirs(ids).logits[0, 0].item() == pytest.approx(
-            score_texts(reward_model, tokenizer, TEXTS[:1], 64).item(), abs=1e-4)
+            score_subjects(reward_model, tokenizer, TEXTS[:1], 64).item(), abs=1e-4)
     opened = open_reward_model(tmp_path, CPU)
     assert opened.length == 64
-    assert torch.equal(opened.score(TEXTS), score_texts(reward_model, tokenizer, TEXTS, 64))
+    assert torch.equal(opened.score(TEXTS), score_subjects(reward_model, tokenizer, TEXTS, 64))
+
+
+def objective_of(reward_model, tokenizer, judged, **fields):
+    config = RewardConfig(learning_rate=1e-3, **{"batch_size": 4, "context_length": 64, "token_dropout": 0} | fields)
+    return BradleyTerry(reward_model, tokenizer, judged, [], config, CPU)
+
+
+def naive_loss(reward_model, tokenizer, pairs):
+    """Of (better, worse), one after the other."""
+    scores = [score_subjects(reward_model, tokenizer, list(pair), 64) for pair in pairs]
+    return sum(-torch.nn.functional.logsigmoid(better - worse) for better, worse in scores).item()
 
 
 def test_the_pair_loss_is_that_of_every_pair_by_itself(reward_model, tokenizer):
-    rows = [{"text": text, "rating": rating} for text, rating in zip(TEXTS, (2.0, -1.5, 1.8), strict=True)]
-    config = RewardConfig(learning_rate=1e-3, batch_size=3, min_rating_gap=0.5, context_length=64,
-                          token_dropout=0)
-    objective = BradleyTerry(reward_model, tokenizer, rows, [], config, CPU)
+    texts = [*TEXTS, "Good, if long."]
+    judged = [Judged(text, rating, "mine", "mine") for text, rating in zip(texts, (2.0, -1.5, 1.8, 0.0), strict=True)]
+    objective = objective_of(reward_model, tokenizer, judged, min_rating_gap=0.5)
     batch = objective.batch(0)
-    scores = score_texts(reward_model, tokenizer, TEXTS, 64)
-    pairs = [(0, 1), (2, 1)]      # 2.0 and 1.8 are too close to be a pair
-    naive = sum(-torch.nn.functional.logsigmoid(scores[better] - scores[worse]) for better, worse in pairs)
+    pairs = [(0, 1), (2, 1), (0, 3), (2, 3), (3, 1)]      # 2.0 and 1.8 are too close to be a pair
+    naive = naive_loss(reward_model, tokenizer, [(texts[better], texts[worse]) for better, worse in pairs])
     assert objective.targets(batch) == len(pairs)
-    assert objective.loss(batch)[0].item() == pytest.approx(naive.item(), rel=1e-4)
+    assert objective.loss(batch)[0].item() == pytest.approx(naive, rel=1e-4)
+
+
+def test_ratings_of_two_sources_and_answers_of_two_preferences_are_never_a_pair(reward_model, tokenizer):
+    judged = [Judged(TEXTS[0], 5.0, "stars", "stars"), Judged(TEXTS[1], 1.0, "stars", "stars"),
+              Judged(TEXTS[1], 0.9, "thumbs", "thumbs"), Judged(TEXTS[2], -0.9, "thumbs", "thumbs"),
+              Judged(TEXTS[2], 1.0, "mine/1", "mine"), Judged(TEXTS[0], 0.0, "mine/1", "mine"),
+              Judged(TEXTS[1], 1.0, "mine/2", "mine"), Judged(TEXTS[2], 0.0, "mine/2", "mine")]
+    objective = objective_of(reward_model, tokenizer, judged, batch_size=8)
+    batch = objective.batch(0)
+    naive = naive_loss(reward_model, tokenizer, [(judged[row].subject, judged[row + 1].subject)
+                                                 for row in range(0, 8, 2)])
+    assert objective.targets(batch) == 4
+    assert objective.loss(batch)[0].item() == pytest.approx(naive, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2, 4])
+def test_the_two_answers_of_a_preference_are_in_every_batch_and_micro_batch_together(reward_model, tokenizer,
+                                                                                     accumulation_steps):
+    judged = [Judged(TEXTS[number % 3], float(1 - side), f"mine/{number}", "mine") for number in range(8)
+              for side in (0, 1)]
+    objective = objective_of(reward_model, tokenizer, judged, batch_size=8, accumulation_steps=accumulation_steps)
+    for step in range(6):
+        batch = objective.batch(step)
+        for groups in batch["groups"].split(8 // accumulation_steps):
+            assert groups[0::2].tolist() == groups[1::2].tolist()
+        assert objective.targets(batch) == 4, "a preference is one pair"
+
+
+def test_a_micro_batch_that_would_part_a_preference_is_refused():
+    with pytest.raises(ValidationError, match="micro-batch of 3 is odd, and two answers of a preference belong"):
+        RewardConfig(learning_rate=1e-3, context_length=64, batch_size=6, accumulation_steps=2)
+
+
+def test_a_conversation_scores_as_its_rendered_chat_up_to_the_end_of_the_last_turn(reward_model, tokenizer):
+    conversation = [{"role": "system", "content": "Be brief."}, *CHAT]
+    ids, mask = encode_chat(tokenizer, conversation)
+    last = max(position for position, flag in enumerate(mask) if flag)      # the end of the assistant's turn
+    expected = reward_model(torch.tensor([ids[:last + 1]]), torch.tensor([last])).item()
+    together = score_subjects(reward_model, tokenizer, [TEXTS[1], conversation, "So-so"], 128)
+    assert together[1].item() == pytest.approx(expected, abs=1e-5)
+    assert together[0].item() == pytest.approx(score_subjects(reward_model, tokenizer, TEXTS[1:2], 128).item(),
+                                               abs=1e-5)
+
+
+def test_a_conversation_that_is_too_long_keeps_its_answer(reward_model, tokenizer):
+    long = [{"role": "user", "content": "word " * 200}, CHAT[1]]
+    ids, last = encode_subjects(tokenizer, [long], 32)
+    whole = encode_chat(tokenizer, long)[0]
+    end = len(whole) - 1 - whole[::-1].index(tokenizer.token_to_id("<|im_end|>"))
+    assert ids[0].tolist() == whole[end - 31:end + 1] and last.tolist() == [31]
 
 
 def test_pair_accuracy_and_calibration():
@@ -72,17 +135,22 @@ def test_pair_accuracy_and_calibration():
     assert calibration_error(-ratings * 50, ratings, 1.0) > 0.9
 
 
-CHAT = [{"role": "user", "content": "What is a list?"}, {"role": "assistant", "content": "A mutable sequence."}]
+def opening(text: str) -> Example:
+    """A prompt to go on from, which the reward model reads as one text with the answer."""
+    return Example(user_asks(f"Continue this film review: {text}"), "", (), text, continues=True)
+
+
+OPENINGS = [opening(text) for text in ("This film", "I saw", "One of")]
+QUESTION = Example(user_asks("What is a list?"), "", (), "What is a list?")
 
 
 @pytest.fixture
 def setting(tiny_model, reward_model, tokenizer):
-    config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10, prompt_words=2,
+    config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10,
                         replay_rows=2)
-    openings = ["This film", "I saw", "One of"]
     opened = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
     replay = pack([encode_chat(tokenizer, CHAT)] * 3, 64, pad_id=0)
-    return config, opened, Grpo(tiny_model, tiny_model, opened, tokenizer, openings, openings, replay, config, CPU)
+    return config, opened, Grpo(tiny_model, tiny_model, opened, tokenizer, OPENINGS, OPENINGS, replay, config, CPU)
 
 
 def test_sampler_and_trainer_agree_on_probabilities_so_the_first_ratio_is_one(setting, tiny_model):
@@ -163,8 +231,8 @@ def test_a_completion_that_is_cut_off_pays_the_penalty(setting):
     torch.manual_seed(0)
     batch = objective.batch(0)
     torch.manual_seed(0)
-    rollout = sample_rollout(objective.policy, objective.tokenizer, ["This film"] * 4 + ["I saw"] * 4, config)
-    expected = reward_model.score(rollout.texts) - config.truncation_penalty * (~rollout.finished).float()
+    rollout = sample_rollout(objective.policy, objective.tokenizer, OPENINGS[:1] * 4 + OPENINGS[1:2] * 4, config)
+    expected = reward_model.score(rollout.subjects) - config.truncation_penalty * (~rollout.finished).float()
     assert torch.allclose(batch["rewards"], expected, atol=1e-4)
     assert torch.equal(batch["truncated"].bool(), ~rollout.finished) and batch["truncated"].any()
 
@@ -203,11 +271,14 @@ def test_evaluation_leaves_the_random_state_of_every_gpu_alone(setting, monkeypa
 
 def test_a_model_compared_with_itself_has_no_kl(setting, tiny_model, tokenizer):
     config, reward_model, _ = setting
-    figures = evaluate_policy(tiny_model, tiny_model, reward_model, tokenizer, ["This film", "I"], config)
+    figures = evaluate_policy(tiny_model, tiny_model, reward_model, tokenizer, OPENINGS[:2], config)
     assert figures["held_out_kl"] == pytest.approx(0, abs=1e-5)
     assert 0 < figures["distinct_words"] <= 1
 
 
-def test_samples_begin_with_their_opening(setting, tiny_model, tokenizer):
-    texts = sample_rollout(tiny_model, tokenizer, ["This film", "I saw"], setting[0]).texts
-    assert [text.split()[0] for text in texts] == ["This", "I"]
+def test_what_goes_on_from_an_opening_is_judged_as_one_text_and_an_answer_as_a_conversation(setting, tiny_model,
+                                                                                          tokenizer):
+    rollout = sample_rollout(tiny_model, tokenizer, [OPENINGS[0], QUESTION], setting[0])
+    text, conversation = rollout.subjects
+    assert text == f"This film {rollout.answers[0]}"
+    assert conversation == [*QUESTION.asked, {"role": "assistant", "content": rollout.answers[1]}]

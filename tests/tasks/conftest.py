@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from genai_core.config.pipeline import PipelineConfig
+from genai_core.families.config import FamilyConfig
 from tasks.catalog import family_named
 from tasks.pipeline import PipelineRun
 from tasks.registry import releases, versions
@@ -27,14 +29,18 @@ class Registry:
     workspace: Workspace
     passed: bool = True
 
-    def run(self, content: str) -> PipelineRun:
-        """A run that made models of this content, registered and judged but not acted on."""
-        run = PipelineRun(family_named(FAMILY).load("smoke"), self.workspace, command="genai run", commit="c0ffee")
+    def run(self, content: str, config: PipelineConfig | FamilyConfig | None = None) -> PipelineRun:
+        """A run that made models of this content, registered and judged but not acted on; of a family where no config
+        says otherwise."""
+        run = PipelineRun(config or family_named(FAMILY).load("smoke"), self.workspace, command="genai run",
+                          commit="c0ffee")
         run.parent_run_id = tracking.start_parent_run(content, {}, {})
-        for stage in (*STAGES, "evaluate", "promote"):
-            report = stage in ("evaluate", "promote")
+        for declared in run.stages:
+            if declared.kind == "dataset":
+                continue
+            stage, report = declared.name, declared.kind == "report"
             parts = KeyParts(stage, {"content": content}, {}, {})
-            directory = run.store.directory(stage, "report" if report else "model", parts.key)
+            directory = run.store.directory(stage, declared.kind, parts.key)
             if not directory.exists():
                 with run.store.new(directory, parts) as scratch:
                     (scratch / "weights").write_text(content)
@@ -62,8 +68,8 @@ class Registry:
         tags = {"stage": stage, "cache.key": artifact.key, "artifact.digest": artifact.digest, "path": artifact.path}
         return str(client.create_model_version(name, folder.as_uri(), run.parent_run_id, tags=tags).version)
 
-    def aliases(self, alias: str = "champion") -> dict[str, str]:
-        return {stage: str(versions.registered_model(stage).aliases.get(alias, "")) for stage in STAGES}
+    def aliases(self, alias: str = "champion", stages: tuple[str, ...] = STAGES) -> dict[str, str]:
+        return {stage: str(versions.registered_model(stage).aliases.get(alias, "")) for stage in stages}
 
 
 def _home(root: Path, patch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,8 @@ from torch import nn
 from genai_core.config.base import Config
 from genai_core.config.data import TokenizeConfig
 from genai_core.context import Result
-from genai_core.data.token_files import read_tokens
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.token_files import read_tokens
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.families.config import FamilyConfig
 from genai_core.families.directory import load_into, read_shape, save_family_model
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ def open_bigram(directory, device):
 EVALUATION = '''
 import math
 import torch
-from genai_core.data.token_files import read_tokens
+from genai_core.data.tokens.token_files import read_tokens
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.models.kinds import open_model
 

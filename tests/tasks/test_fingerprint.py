@@ -35,18 +35,18 @@ def changed_stages(copy, file, before, after):
 @pytest.mark.parametrize(("before", "after"), [
     ("# one less leaves room", "# leaves room"),
     ('"""Windows of consecutive tokens', '"""Runs of consecutive tokens'),
-    ("epoch, position = divmod(number, self.windows)", "epoch, position = divmod(  number,  self.windows )"),
+    ("here = epochs == epoch", "here  =  (epochs == epoch)"),
 ])
 def test_comments_docstrings_and_spacing_change_nothing(copy, before, after):
-    assert changed_stages(copy, "data/batches.py", before, after) == set()
+    assert changed_stages(copy, "data/tokens/batches.py", before, after) == set()
 
 
 @pytest.mark.parametrize(("file", "before", "after", "stages"), [
     ("training/objectives/next_token.py", "targets\"].numel()", "targets\"].numel() + 1", {"pretrain"}),
-    ("data/batches.py", "self.seed, epoch", "self.seed, epoch + 1",
+    ("data/tokens/batches.py", "self.seed, epoch", "self.seed, epoch + 1",
      {"pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"}),
     ("data/clean/quality.py", "return \"too_few_words\"", "return \"too_short\"", {"clean"}),
-    ("data/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
+    ("data/instruction/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
      {"instruct", "rlhf", "quantize"}),
     ("quantization/weights.py", "/ 127", "/ 126", {"quantize"}),
     ("evaluation/gates.py", "value <= bound if", "value < bound if", {"promote"}),

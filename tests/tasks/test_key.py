@@ -11,7 +11,7 @@ import pytest
 from genai_core.config.pipeline import load_pipeline
 from genai_core.families.directory import save_family_model
 from genai_core.families.vae.model import Vae, VaeShape
-from tasks.catalog import FAMILIES, find_stage
+from tasks.catalog import FAMILIES, find_stage, stages_for
 from tasks.language_model import STAGES
 from tasks.pipeline import PipelineRun, StageRequest
 from tasks.store import fingerprint
@@ -63,6 +63,34 @@ def test_a_stage_that_opens_no_model_by_the_table_has_no_kind_in_its_key():
         assert not unopened & set(fingerprint.code_fingerprint(f"genai_core.stages.{stage}"))
 
 
+REACHED = {"instruct", "rlhf", "quantize", "evaluate", "promote"}
+
+
+@pytest.mark.parametrize(("field", "value", "changed"), [
+    ("tasks.sentiment.questions", 7, {"evaluate", "promote"}),
+    ("tasks.dialogue.metrics", ["chrf"], {"evaluate", "promote"}),
+    ("tasks.translation.plain_prompt", "{source} =", {"evaluate", "promote"}),
+    ("tasks.title.answer_tokens", 9, {"evaluate", "promote"}),
+    ("tasks.sentiment.labels", ["positive", "negative", "neutral"], {"evaluate", "promote"}),
+    ("tasks.trivia.examples", 7, REACHED), ("tasks.trivia.loss", "token", REACHED),
+    ("tasks.continuation.opening_words", 7, REACHED), ("tasks.sentiment.prompt", "Good?\n{text}", REACHED),
+    ("tasks.more", {"content": "chats", "examples": 0}, {"evaluate", "promote"}),
+    ("tasks.more", {"content": "chats"}, REACHED),
+    ("collect.sources.trivia.enabled", False, REACHED | {"collect"}),
+    ("rlhf.steps", 5, {"rlhf", "evaluate"}), ("rlhf.tasks", ["trivia"], {"rlhf", "evaluate"}),
+])
+def test_what_of_a_task_a_stage_depends_on_is_in_its_key_and_no_more(tmp_path, field, value, changed):
+    """With the same bytes of every input. Only whom it is learned from changes models; questions and metrics do not."""
+    workspace = Workspace(tmp_path)
+    made = {stage.name: pretend(workspace, stage, lambda path: (path / "x").write_text("x")) for stage in STAGES}
+
+    def keys(config):
+        return {stage.name: key_parts(stage, config, made, workspace).key for stage in stages_for(config)}
+
+    before, after = keys(load_pipeline("smoke")), keys(load_pipeline("smoke", {field: value}))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
 def test_which_name_is_imported_from_where_counts_and_the_order_does_not():
     one = fingerprint.module_digests("import os\nfrom torch.nn.functional import relu as act\n")
     assert one == fingerprint.module_digests("from torch.nn.functional import relu as act\nimport os\n")
@@ -107,8 +135,9 @@ def test_a_config_counts_by_what_its_functions_compute_and_not_by_its_words():
     assert before == digests("x: int = 5\n    '''How many.'''", 2)
     after = digests("x: int = 1", 3)
     assert before.keys() == after.keys() == {"A.scaled"} and before != after
-    instruct = fingerprint.code_fingerprint("genai_core.stages.instruct")
-    assert "InstructConfig.chats" in instruct["genai_core.config.training"]
+    rlhf = fingerprint.code_fingerprint("genai_core.stages.rlhf")
+    assert "RlhfConfig.prompts" in rlhf["genai_core.config.training"]
+    assert "worded" in rlhf["genai_core.config.tasks"] and "Task.judged_by" in rlhf["genai_core.config.tasks"]
 
 
 SAMPLE = '''
@@ -158,8 +187,7 @@ def test_a_request_executes_in_another_process_from_its_json(tmp_path, prose):
         (tmp_path / "texts" / f"{number}.txt").write_text(page)
     workspace = Workspace(tmp_path)
     source = {"kind": "files", "paths": ["texts/*.txt"], "licence": "PSF"}
-    config = load_pipeline("smoke", {"collect.sources": {"mine": source}} | {
-        f"collect.sources.{name}": None for name in load_pipeline("smoke").collect.sources})
+    config = load_pipeline("smoke", {"collect.replace_sources": True, "collect.sources.mine": source})
     run = PipelineRun(config, workspace)
     for stage in STAGES[:2]:
         request = run.request(stage)

@@ -3,9 +3,11 @@
 import inspect
 
 import pytest
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
+from genai_core.config.pipeline import DERIVED, load_pipeline
 from genai_core.config.pipeline import STAGE_NAMES as SECTIONS
-from genai_core.config.pipeline import load_pipeline
 from tasks.catalog import FAMILIES, lasting_stages, stages_of
 from tasks.language_model import STAGES
 from tasks.store.key import resolve, setting
@@ -36,7 +38,8 @@ def test_a_stage_reads_no_setting_that_is_not_in_its_key(declared):
     config = FAMILIES[family].load("smoke") if family else load_pipeline("smoke")
     for name in stage.settings.values():
         setting(config, name)      # raises for one that the config does not have
-    assert stage.settings["config"] == stage.name
+    section = getattr(config, stage.name)
+    assert type(setting(config, stage.settings["config"])) is type(section), "its own section, or what follows from it"
 
 
 @pytest.mark.parametrize("declared", EVERY, ids=named)
@@ -48,6 +51,12 @@ def test_inputs_are_earlier_stages(declared):
 
 def test_every_section_of_the_config_belongs_to_a_stage():
     assert tuple(stage.name for stage in STAGES) == SECTIONS
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_what_follows_from_the_config_comes_back_from_a_key_as_it_was(name):
+    value = setting(load_pipeline("smoke"), name)
+    assert TypeAdapter(DERIVED[name]).validate_python(to_jsonable_python(value)) == value
 
 
 def test_a_name_means_one_stage_wherever_it_is_used():

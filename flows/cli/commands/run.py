@@ -11,12 +11,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.commands.shared import AsJson, Family, Force, Preset, Settings, Until, console, opened_workspace
-from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from flows.cli.commands.shared import (
+    Also,
+    AsJson,
+    Chats,
+    Data,
+    Family,
+    Force,
+    Preferences,
+    Preset,
+    Problems,
+    Settings,
+    Text,
+    Until,
+    console,
+    opened_workspace,
+)
+from flows.cli.own_data import own_data
+from genai_core.config.own_data import ALL_BUT_TEXT, REPLACE
+from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.presets import parse_overrides
 from genai_core.errors import InputError
+from genai_core.families.config import FamilyConfig
 from genai_core.roots import allow_everything
-from tasks.catalog import family_named, stages_of
+from tasks.catalog import stages_for
+from tasks.config import load_config, require_stages
 from tasks.store.disk import require_space
 from tasks.store.workspace import Workspace
 
@@ -32,27 +51,30 @@ ApprovalHours = Annotated[float, typer.Option(min=0, metavar="HOURS", help="Wait
 Only = Annotated[str, typer.Option(metavar="STAGE", help="Run this stage alone; what comes before must be there.")]
 
 
-def run(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
-        from_stage: From = "", until: Until = "", only: Only = "", max_hours: MaxHours = 0.0,
-        max_cost: MaxCost = 0.0, approval_hours: ApprovalHours = 0.0) -> None:
+def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats: Chats = None,
+        preferences: Preferences = None, problems: Problems = None, data: Data = None, also: Also = False,
+        settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "", only: Only = "",
+        max_hours: MaxHours = 0.0, max_cost: MaxCost = 0.0, approval_hours: ApprovalHours = 0.0) -> None:
     """Run every stage that is not cached, and show it live.
 
-    Example: `genai run --set instruct.epochs=2` trains again from the instruct stage on; `genai run --family vae`
-    trains another generative family.
+    Example: `genai run --text book.txt` trains on a text of your own, `--chats mine.jsonl` fine-tunes on your chats;
+    `genai run --set instruct.epochs=2` trains again from the instruct stage on; `genai run --family vae` trains another
+    generative family.
     """
     allow_everything()
-    overrides = parse_overrides(settings or [])
-    names = _stage_names(preset, family, overrides)      # a typing mistake ends here, before anything starts
-    forced = _forced(force, from_stage, names)
+    overrides = overrides_of_options(family, settings, also, text=text, chats=chats, preferences=preferences,
+                                     problems=problems, data=data)
+    config = load_config(preset, family, overrides)      # a typing mistake ends here, before anything starts
+    forced = _forced(force, from_stage, config)
     for option, stages in (("--until", [until]), ("--only", [only])):
-        _require_stages(option, stages, names)
+        require_stages(option, stages, config)
     began = time.monotonic()
     require_space(Workspace.current(), "run")      # before Prefect, which has no words for it
     workspace = opened_workspace()
     if approval_hours and "PREFECT_API_URL" not in os.environ:
         raise InputError("--approval-hours: the server of a single run ends with it and shows no page to answer on; "
                          "start `genai up` first")
-    with _prefect_and_view(_shown_stages(family)) as view:
+    with _prefect_and_view(_shown_stages(config)) as view:
         from flows.parameters import preset_parameters
         from flows.train_family import train_family
         from flows.train_llm import train_llm
@@ -74,26 +96,30 @@ def run(preset: Preset = "laptop", family: Family = "", settings: Settings = Non
             release = in_service(family)
             console.print(f"release: {release.name if release else 'none'} in service", highlight=False)
         use = f"make:    genai generate {family}" if family else "talk:    genai chat"
+        if isinstance(config, PipelineConfig) and "instruct" not in config.stage_names:
+            use = 'write:   genai generate models:/genai-quantize@champion --prompt "Once upon a time"'
         console.print(f"report:  {newest}\n{use}\nmodels:  genai models", highlight=False, markup=False, soft_wrap=True)
 
 
-def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = None, force: Force = None,
-         from_stage: From = "", until: Until = "", as_json: AsJson = False) -> None:
-    """Show what a run would do: each stage hit or miss and why, and what it would take. Nothing is executed."""
+def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chats: Chats = None,
+         preferences: Preferences = None, problems: Problems = None, data: Data = None, also: Also = False,
+         settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "",
+         as_json: AsJson = False) -> None:
+    """Show what a run would do: each stage hit, miss or left out and why, and what it would take. Nothing is executed.
+    """
     allow_everything()
-    overrides = parse_overrides(settings or [])
-    names = _stage_names(preset, family, overrides)
-    _require_stages("--until", [until], names)
+    overrides = overrides_of_options(family, settings, also, text=text, chats=chats, preferences=preferences,
+                                     problems=problems, data=data)
+    config = load_config(preset, family, overrides)
+    require_stages("--until", [until], config)
     workspace = opened_workspace()
     from dataclasses import asdict
 
-    from flows.pipeline_run import Request
     from tasks.execution.plan import plan as make_plan
 
-    request = Request(preset, overrides, family=family)
-    lines = make_plan(request.config(), workspace, frozenset(_forced(force, from_stage, names)), request.stages)
+    lines = make_plan(config, workspace, frozenset(_forced(force, from_stage, config)))
     if until:
-        lines = lines[:names.index(until) + 1]
+        lines = lines[:[line.stage for line in lines].index(until) + 1]
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
         return
@@ -104,8 +130,9 @@ def plan(preset: Preset = "laptop", family: Family = "", settings: Settings = No
         colour = {"hit": "green", "fetch": "magenta", "miss": "yellow"}.get(line.state, "dim")
         table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why), *_costs(line))
     console.print(table)
-    known = [line.seconds for line in lines if line.state not in ("hit", "fetch") and line.seconds is not None]
-    unknown = [line.stage for line in lines if line.state not in ("hit", "fetch") and line.seconds is None]
+    to_do = [line for line in lines if line.state in ("miss", "unknown")]
+    known = [line.seconds for line in to_do if line.seconds is not None]
+    unknown = [line.stage for line in to_do if line.seconds is None]
     if known or unknown:
         note = f" (not counting {', '.join(unknown)}: nothing tells before their first run)" if unknown else ""
         console.print(f"estimated: {sum(known):,.0f} s{note}", highlight=False)
@@ -126,10 +153,10 @@ def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2â€
     combined = combinations(grid)
     overrides = parse_overrides(settings or [])
     for combination in combined:
-        load_pipeline(preset, overrides | combination)
-    _require_stages("--until", [until], STAGE_NAMES)
+        config = load_config(preset, "", overrides | combination)
+        require_stages("--until", [until], config)
     opened_workspace()
-    with _prefect_and_view(_shown_stages("")):
+    with _prefect_and_view(_shown_stages(config)):
         from flows.sweep import CombinationsFailed, columns
         from flows.sweep import sweep as sweep_flow
 
@@ -167,33 +194,31 @@ def _prefect_and_view(stages: Sequence[str]) -> Iterator["View"]:
             yield view
 
 
-def _stage_names(preset: str, family: str, overrides: dict[str, Any]) -> tuple[str, ...]:
-    """The stages of the language model or of a family. Raises InputError when the config is not right."""
-    if not family:
-        load_pipeline(preset, overrides)
-        return STAGE_NAMES
-    family_named(family).load(preset, overrides)
-    return tuple(stage.name for stage in stages_of(family))
+def overrides_of_options(family: str, settings: list[str] | None, also: bool, **given: list[str] | None
+                         ) -> dict[str, Any]:
+    """What differs from the preset: a user's own data by the names of the options, and fields that are set."""
+    own = own_data(given, also)
+    if own and family:
+        raise InputError(f"--family {family}: a family learns from its own data; set collect.sources in a YAML file")
+    if own and own.get(f"collect.{REPLACE}") == ALL_BUT_TEXT:
+        console.print("no text of your own: the preset's stays, which the base model learns the language from (--text "
+                      "gives yours)", highlight=False)
+    return own | parse_overrides(settings or [])
 
 
-def _shown_stages(family: str) -> list[str]:
+def _shown_stages(config: PipelineConfig | FamilyConfig) -> list[str]:
     """With the versioning of the data after the datasets, which come first."""
-    stages = stages_of(family)
+    stages = stages_for(config)
     datasets = [stage.name for stage in stages if stage.kind == "dataset"]
     return [*datasets, "version_data", *(stage.name for stage in stages if stage.kind != "dataset")]
 
 
-def _forced(force: list[str] | None, from_stage: str, names: Sequence[str]) -> list[str]:
-    _require_stages("--force", force or [], names)
-    _require_stages("--from", [from_stage], names)
+def _forced(force: list[str] | None, from_stage: str, config: PipelineConfig | FamilyConfig) -> list[str]:
+    require_stages("--force", force or [], config)
+    require_stages("--from", [from_stage], config)
+    names = [stage.name for stage in stages_for(config)]
     following = names[names.index(from_stage):] if from_stage else ()
     return list(dict.fromkeys([*(force or []), *following]))
-
-
-def _require_stages(option: str, stages: list[str], names: Sequence[str]) -> None:
-    for stage in stages:
-        if stage and stage not in names:
-            raise InputError(f"{option}: unknown stage {stage!r}; there are {', '.join(names)}")
 
 
 def _short(why: str) -> str:

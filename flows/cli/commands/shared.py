@@ -12,6 +12,8 @@ from genai_core.config.presets import preset_names
 from tasks.catalog import FAMILIES
 from tasks.store.workspace import Workspace
 
+OWN = "Your own data (each option may be given several times)"
+
 console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
 """Eighty columns, the usual width of what is no terminal, would cut the tables."""
 
@@ -23,6 +25,20 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.FIEL
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Execute this stage although its result is "
                                                                        "there; may be given several times.")]
 Until = Annotated[str, typer.Option(metavar="STAGE", help="End after this stage.")]
+Text = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
+                                                help="Text to pretrain on: a file, a folder, a pattern or an address.")]
+Chats = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
+                                                 help="Chats to fine-tune on: OpenAI messages, ShareGPT, Alpaca, or "
+                                                      "questions and answers.")]
+Preferences = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
+                                                       help="Pairs of answers, or single ones with a verdict, to align "
+                                                            "with.")]
+Problems = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
+                                                    help="Questions with the answers that count as right.")]
+Data = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
+                                                help="Files of any of these kinds: what they hold is recognised.")]
+Also = Annotated[bool, typer.Option("--also", rich_help_panel=OWN,
+                                    help="Keep the preset's own data beside yours, and its tasks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

@@ -1,15 +1,22 @@
-"""Datasets of the Hugging Face hub, read by pinned commit; `datasets` is imported only when a preset asks for one."""
+"""Datasets of the Hugging Face hub, streamed at a pinned commit; `datasets` is imported only when a source needs it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from genai_core.config.addresses import shown
 from genai_core.config.data import HubSource
-from genai_core.data.sources.text_files import check_messages
+from genai_core.data.sources.bad_rows import BadRow, SetAside
+from genai_core.data.sources.formats import name_classes
+from genai_core.data.sources.paths import HELD_OUT
+from genai_core.data.sources.shapes import Record
+from genai_core.data.sources.text_files import Note, RowReader
 from genai_core.errors import InputError
 
 
-def read_hub(source: HubSource, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_hub(source: HubSource, name: str, note: Note | None = None, set_aside: SetAside | None = None
+             ) -> Iterator[Record]:
+    """The table and the record of each row, as `read_files` gives them. Nothing is downloaded ahead of its reading."""
     try:
         from datasets import load_dataset
     except ImportError:
@@ -18,16 +25,26 @@ def read_hub(source: HubSource, name: str) -> Iterator[tuple[str, dict[str, Any]
     if Path(source.dataset).exists():      # the library would read a folder of that name in its place
         raise InputError(f"collect.sources.{name}: there is a file or folder {source.dataset} here; a dataset of the "
                          "hub is meant")
+    reader = RowReader(source, name, note, set_aside)
+    for number, row in enumerate(_stream(load_dataset, source, name), start=1):
+        try:
+            record = reader.record_of(row, source.dataset, HELD_OUT.get(source.split))
+        except BadRow as error:
+            reader.policy.refuse(f"{source.dataset}, row {number}", str(error), row)
+            continue
+        reader.policy.good += 1
+        yield record
+    reader.policy.check(source.dataset)
+
+
+def _stream(load_dataset: Any, source: HubSource, name: str) -> Iterator[Any]:
     try:
-        rows = load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision)
-    except Exception as error:
+        rows = load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision, streaming=True)
+        features = getattr(rows, "features", None) or {}
+        classes = {column: feature.names for column, feature in features.items() if getattr(feature, "names", None)}
+        for row in rows:
+            yield name_classes(row, classes)
+    except Exception as error:      # whatever its libraries raise; an address in it may hold a signature
+        reason = " ".join(shown(str(error)).split())[:300]
         raise InputError(f"collect.sources.{name}: {source.dataset} at {source.revision} cannot be loaded "
-                         f"({type(error).__name__}: {error})") from error
-    for number, row in enumerate(rows, start=1):
-        place = f"{source.dataset}, row {number}"
-        if source.content == "chats":
-            yield "chats", {"messages": check_messages(row.get("messages"), place), "accepted": []}
-        elif isinstance(row.get(source.text_column), str):
-            yield "documents", {"text": row[source.text_column]}
-        else:
-            raise InputError(f"{place}: no text in column {source.text_column!r}; set text_column")
+                         f"({type(error).__name__}: {reason})") from None

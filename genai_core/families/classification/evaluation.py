@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from genai_core.context import Context, Result
-from genai_core.data.instructions import LABELS
-from genai_core.evaluation.baselines import majority_accuracy, tfidf_sentiment_accuracy
+from genai_core.evaluation.baselines import majority_accuracy, tfidf_accuracy
 from genai_core.families.classification.config import ClassificationEvaluationConfig
 from genai_core.families.classification.generation import load_classifier
 from genai_core.families.classification.objective import accuracy, predict
 from genai_core.families.classification.reviews import Reviews, load_reviews
+from genai_core.families.labels import LABELS
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
@@ -52,7 +52,7 @@ def _by_labels(directory: Path) -> dict[str, float]:
 
 def _tfidf(train: Reviews, test: Reviews, count: int) -> float:
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))[:count].tolist()
-    return tfidf_sentiment_accuracy([train.texts[number] for number in order], train.labels[order].tolist(), test.texts,
+    return tfidf_accuracy([train.texts[number] for number in order], train.labels[order].tolist(), test.texts,
                                     test.labels.tolist())
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genai_core.data.batches import epoch_rows
+from genai_core.data.tokens.batches import epoch_rows
 from genai_core.families.classification.config import ReviewTrainConfig
 from genai_core.families.classification.reviews import Reviews
 from genai_core.training.objectives.objective import Batch, Objective, evenly_spaced

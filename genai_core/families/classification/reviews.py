@@ -11,15 +11,16 @@ from torch import Tensor
 
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context, Result
-from genai_core.data.batches import pad
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
-from genai_core.data.clean.decontaminate import HeldOut
+from genai_core.data.clean.decontaminate import shares_runs
 from genai_core.data.clean.normalize import normalize
-from genai_core.data.tables import read_table
-from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from genai_core.data.shards.tables import read_table
+from genai_core.data.tokens.batches import pad
+from genai_core.data.tokens.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
 from genai_core.families.classification.config import ReviewsConfig
 from genai_core.families.images.digits import SPLITS
+from genai_core.families.labels import LABELS
 
 
 class Reviews(NamedTuple):
@@ -50,10 +51,10 @@ def run(config: ReviewsConfig, *, collected: Path, out_dir: Path, context: Conte
     reporter = context.reporter
     metrics: dict[str, float] = {}
     by_split = {split: _labelled(collected, split, config) for split in SPLITS}
-    held_out = HeldOut((text for split in SPLITS if split != "train" for text, _ in by_split[split]),
-                       CleanConfig().decontamination_ngram)
+    held_out = [text for split in SPLITS if split != "train" for text, _ in by_split[split]]
     chosen = len(by_split["train"])
-    by_split["train"] = [review for review in by_split["train"] if not held_out.match(review[0])]
+    shared = shares_runs([text for text, _ in by_split["train"]], held_out, CleanConfig().decontamination_ngram)
+    by_split["train"] = [review for review, leaks in zip(by_split["train"], shared, strict=True) if not leaks]
     for split, labelled in by_split.items():
         if not labelled:
             raise InputError(f"no labelled review of {config.source} in the split {split}")
@@ -76,7 +77,7 @@ def _labelled(collected: Path, split: str, config: ReviewsConfig) -> list[tuple[
     most = config.train_reviews if split == "train" else config.held_out_reviews
     if most and len(rows) > most:
         rows = [rows[number * len(rows) // most] for number in range(most)]
-    return [(plain(normalize(row["text"])), row["label"]) for row in rows]
+    return [(plain(normalize(row["text"])), LABELS.index(row["label"])) for row in rows]
 
 
 def load_reviews(directory: Path, split: str) -> Reviews:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from genai_core.context import Context, Result
 from genai_core.data.chat import plain
-from genai_core.data.tables import read_table
+from genai_core.data.shards.tables import read_table
 from genai_core.errors import InputError
 from genai_core.families.characters import HeldOutCharacters
 from genai_core.families.code.completions import (

@@ -7,11 +7,11 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from genai_core.context import Context, Result
-from genai_core.data.instructions import LABELS
-from genai_core.evaluation.baselines import majority_accuracy, tfidf_sentiment_accuracy
+from genai_core.evaluation.baselines import majority_accuracy, tfidf_accuracy
 from genai_core.families.encoder_decoder.config import PairEvaluationConfig
 from genai_core.families.encoder_decoder.generation import PairModel, open_pair_model
 from genai_core.families.encoder_decoder.pairs import PREFIXES, Pair, read_pairs
+from genai_core.families.labels import LABELS
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.pictures import figure_and_axes, save_picture
@@ -91,7 +91,7 @@ def _baselines(pairs: dict[str, list[Pair]], train: list[Pair], config: PairEval
         if task == "sentiment":
             labels = [LABELS.index(pair.target) for pair in rows]
             known = [pair for pair in train if pair.task == task]
-            figures |= {"sentiment_accuracy": tfidf_sentiment_accuracy(
+            figures |= {"sentiment_accuracy": tfidf_accuracy(
                 [pair.source for pair in known], [LABELS.index(pair.target) for pair in known],
                 [pair.source for pair in rows], labels), "majority_accuracy": majority_accuracy(labels)}
         elif task == "title":      # the first words are the best guess that needs no model

@@ -11,18 +11,19 @@ from torch import Tensor
 
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context, Result
-from genai_core.data.batches import epoch_order, pad
 from genai_core.data.chat import END_OF_TEXT, TURN_END, TURN_START, plain, token_id
-from genai_core.data.clean.decontaminate import HeldOut
-from genai_core.data.instructions import LABELS
-from genai_core.data.tables import read_table
-from genai_core.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from genai_core.data.clean.decontaminate import shares_runs
+from genai_core.data.shards.tables import read_table
+from genai_core.data.tokens.batches import epoch_order, pad
+from genai_core.data.tokens.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
 from genai_core.families.encoder_decoder.config import PairsConfig, Task
 from genai_core.families.images.digits import SPLITS
 
 PREFIXES: dict[Task, str] = {"translate": "translate English to Spanish: ", "sentiment": "sentiment: ",
                              "title": "title: "}
+SOURCES: dict[Task, str] = {"translate": "tatoeba", "title": "headings"}
+"""Source of each task that is made of pairs."""
 SORTED_BATCHES = 16
 """Pairs of this many batches are sorted by length together, so that little of a batch is padding."""
 
@@ -66,12 +67,9 @@ def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list
     prefix = PREFIXES[task] if len(config.tasks) > 1 else ""
     if task == "sentiment":
         rows = [row for row in read_table(collected, "documents", split=split) if row["label"] is not None]
-        pairs = [Pair(task, prefix + plain(row["text"]), LABELS[row["label"]]) for row in rows]
-    elif task == "title":
-        rows = read_table(collected, "titles", split=split)
-        pairs = [Pair(task, prefix + plain(row["text"]), plain(row["title"])) for row in rows]
+        pairs = [Pair(task, prefix + plain(row["text"]), row["label"]) for row in rows]
     else:
-        rows = read_table(collected, "translations", split=split)
+        rows = read_table(collected, "pairs", split=split, source=SOURCES[task])
         pairs = [Pair(task, prefix + plain(row["source_text"]), plain(row["target_text"])) for row in rows]
     most = config.train_pairs if split == "train" else config.held_out_pairs
     return pairs if len(pairs) <= most else [pairs[number * len(pairs) // most] for number in range(most)]
@@ -79,9 +77,9 @@ def _pairs(collected: Path, task: Task, split: str, config: PairsConfig) -> list
 
 def _without_held_out(found: dict[str, list[Pair]]) -> list[Pair]:
     """Training pairs of one task whose source shares no long run of words with a held-out one."""
-    held_out = HeldOut((_unprefixed(pair) for split in SPLITS if split != "train" for pair in found[split]),
-                       CleanConfig().decontamination_ngram)
-    return [pair for pair in found["train"] if not held_out.match(_unprefixed(pair))]
+    held_out = [_unprefixed(pair) for split in SPLITS if split != "train" for pair in found[split]]
+    shared = shares_runs(list(map(_unprefixed, found["train"])), held_out, CleanConfig().decontamination_ngram)
+    return [pair for pair, leaks in zip(found["train"], shared, strict=True) if not leaks]
 
 
 def _unprefixed(pair: Pair) -> str:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genai_core.context import Context, Result
-from genai_core.data.tables import read_table
+from genai_core.data.shards.tables import read_table
 from genai_core.errors import InputError
 from genai_core.families.images.config import DigitsConfig
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from genai_core.data.batches import epoch_rows
+from genai_core.data.tokens.batches import epoch_rows
 from genai_core.families.images.config import ImageTrainConfig
 from genai_core.training.objectives.objective import Batch, Objective, evenly_spaced
 

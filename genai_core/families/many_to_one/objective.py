@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from genai_core.context import Context, Result
-from genai_core.data.instructions import LABELS
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.families.classification.objective import ReviewLabels, steps_of
 from genai_core.families.classification.reviews import load_reviews
+from genai_core.families.labels import LABELS
 from genai_core.families.many_to_one.config import ManyToOneConfig
 from genai_core.families.many_to_one.model import ManyToOne, ManyToOneShape
 from genai_core.families.training import train_family_model

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from genai_core.context import Context, Reporter, Result
-from genai_core.data.token_files import TokenFile
+from genai_core.data.tokens.token_files import TokenFile
 from genai_core.families.characters import HeldOutCharacters
 from genai_core.families.recurrent.config import CharacterEvaluationConfig
 from genai_core.families.recurrent.model import RecurrentLanguageModel

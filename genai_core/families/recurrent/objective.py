@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from genai_core.context import Context, Result
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.families.recurrent.config import RecurrentConfig
 from genai_core.families.recurrent.model import RecurrentLanguageModel, RecurrentShape
 from genai_core.families.training import train_family_model

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import InstructConfig
-from genai_core.data.batches import epoch_order, epoch_rows
-from genai_core.data.packing import IGNORED, PackedRows
+from genai_core.data.instruction.packing import IGNORED, PackedRows
+from genai_core.data.tokens.batches import epoch_order, epoch_rows
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import packed_mask
 from genai_core.training.objectives.objective import Batch, Objective

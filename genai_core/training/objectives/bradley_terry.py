@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import RewardConfig
-from genai_core.data.batches import epoch_rows
 from genai_core.data.chat import END_OF_TEXT, token_id
-from genai_core.data.tables import Rows
-from genai_core.evaluation.preferences import pair_accuracy
-from genai_core.models.reward import RewardModel, encode_texts, score_texts
+from genai_core.data.instruction.judgements import Judged
+from genai_core.data.tokens.batches import epoch_rows
+from genai_core.evaluation.preferences import judged_accuracy
+from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
 from genai_core.models.transformer import training_flops_per_token
 from genai_core.training.objectives.objective import Batch, Objective
 
@@ -20,39 +20,43 @@ from genai_core.training.objectives.objective import Batch, Objective
 class BradleyTerry(Objective):
     """−log σ(r_better − r_worse) summed over the pairs of a batch (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1).
 
-    A batch holds rated texts, of which every two whose ratings are far enough apart are a pair: B texts cost B forward
-    passes and give up to B (B − 1) / 2 pairs.
+    Of the judgements of a batch every two of one group whose ratings are far enough apart are a pair: B ratings of one
+    source cost B forward passes and give up to B (B − 1) / 2 pairs, two answers of a preference give one.
     """
 
     unit = "texts"
     fixed_shapes = False
 
-    def __init__(self, model: RewardModel, tokenizer: Any, rows: Rows, validation: Rows, config: RewardConfig,
-                 device: torch.device):
+    def __init__(self, model: RewardModel, tokenizer: Any, judged: list[Judged], validation: list[Judged],
+                 config: RewardConfig, device: torch.device):
+        """`judged` has an even number of judgements: the first two come into the same batches, the next two, and so on.
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
         self.device = device
-        self.ids, self.last = encode_texts(tokenizer, [row["text"] for row in rows], config.context_length)
-        self.ratings = torch.tensor([row["rating"] for row in rows], dtype=torch.float32)
+        self.ids, self.last = encode_subjects(tokenizer, [each.subject for each in judged], config.context_length)
+        self.ratings = torch.tensor([each.rating for each in judged], dtype=torch.float32)
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(each.group for each in judged))}
+        self.groups = torch.tensor([numbers[each.group] for each in judged])
         self.validation = validation
         self.blank_id = token_id(tokenizer, END_OF_TEXT)
-        self.steps = max(1, round(len(rows) * config.epochs / config.batch_size))
+        self.steps = max(1, round(len(judged) * config.epochs / config.batch_size))
         self.flops = self.steps * config.batch_size * self.ids.shape[1] \
             * training_flops_per_token(model.config, self.ids.shape[1])
         self.evaluation_steps = frozenset(self.steps * part // 4 for part in (1, 2, 3))
 
     def batch(self, step: int) -> Batch:
-        count = len(self.ratings)
-        rows = torch.from_numpy(epoch_rows(count, step, self.config.batch_size, self.config.seed))
+        pairs = epoch_rows(len(self.ratings) // 2, step, self.config.batch_size // 2, self.config.seed)
+        rows = torch.from_numpy((2 * pairs[:, None] + np.arange(2)).ravel())
         longest = int(self.last[rows].max()) + 1
         return {"ids": self.ids[rows, :longest].to(self.device), "last": self.last[rows].to(self.device),
-                "ratings": self.ratings[rows].to(self.device)}
+                "ratings": self.ratings[rows].to(self.device), "groups": self.groups[rows].to(self.device)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # L = −log σ(r_better − r_worse) = softplus(−margin)          Ouyang et al. 2022, eq. 1
         rewards = self.model(self._drop_tokens(batch["ids"], batch["last"]), batch["last"])      # (B,)
-        pairs = self._pairs(batch["ratings"])                                                    # (B, B)
+        pairs = self._pairs(batch["ratings"], batch["groups"])                                   # (B, B)
         margins = rewards[:, None] - rewards[None, :]
         correct = ((margins > 0) & pairs).sum()
         return (F.softplus(-margins) * pairs).sum(), {"accuracy": correct.detach()}
@@ -63,14 +67,16 @@ class BradleyTerry(Objective):
         blank &= torch.arange(ids.shape[1], device=ids.device)[None] < last[:, None]
         return ids.masked_fill(blank, self.blank_id)
 
-    def _pairs(self, ratings: Tensor) -> Tensor:
-        """(B, B): True where text i is rated higher than text j by enough."""
-        return ratings[:, None] - ratings[None, :] >= self.config.min_rating_gap
+    def _pairs(self, ratings: Tensor, groups: Tensor) -> Tensor:
+        """(B, B): True where judgement i is of the group of judgement j and higher by enough."""
+        higher = ratings[:, None] - ratings[None, :] >= self.config.min_rating_gap
+        return higher & (groups[:, None] == groups[None, :])
 
     def targets(self, batch: Batch) -> float:
         """Number of pairs within the micro-batches that the loop cuts."""
         size = len(batch["ratings"]) // self.config.accumulation_steps
-        return max(1, sum(int(self._pairs(ratings).sum()) for ratings in batch["ratings"].split(size)))
+        parts = zip(batch["ratings"].split(size), batch["groups"].split(size), strict=True)
+        return max(1, sum(int(self._pairs(ratings, groups).sum()) for ratings, groups in parts))
 
     def size(self, batch: Batch) -> int:
         return len(batch["ratings"])
@@ -78,7 +84,7 @@ class BradleyTerry(Objective):
     def evaluate(self, step: int) -> dict[str, float]:
         if len(self.validation) < 2:
             return {}
-        scores = score_texts(self.model, self.tokenizer, [row["text"] for row in self.validation],
-                             self.config.context_length).numpy()
-        ratings = np.array([row["rating"] for row in self.validation])
-        return {"validation_accuracy": pair_accuracy(scores, ratings, 1.0)}
+        scores = score_subjects(self.model, self.tokenizer, [each.subject for each in self.validation],
+                                self.config.context_length).double().numpy()
+        accuracy = judged_accuracy(scores, self.validation, 1.0)
+        return {} if np.isnan(accuracy) else {"validation_accuracy": accuracy}

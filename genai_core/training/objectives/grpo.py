@@ -1,4 +1,4 @@
-"""Group relative policy optimisation (Shao et al. 2024, eq. 3) on sampled continuations of film reviews.
+"""Group relative policy optimisation (Shao et al. 2024, eq. 3) on sampled answers to prompts.
 
 The objective samples a batch with the policy itself, scores it with the reward model and compares it with the
 reference; the loop does the rest. Each step makes one update, so the probability ratio starts at 1. Beside the
@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from genai_core.config.training import RlhfConfig
-from genai_core.data.batches import epoch_rows, pad
-from genai_core.data.chat import END_OF_TEXT, end_ids, render_prompt, token_id
-from genai_core.data.instructions import CONTINUATION_PROMPT_TOKENS, continuation_prompt, user_asks
-from genai_core.data.packing import PackedRows
+from genai_core.data.chat import END_OF_TEXT, end_ids, fit_prompt, token_id
+from genai_core.data.instruction.examples import Example
+from genai_core.data.instruction.judgements import Subject
+from genai_core.data.instruction.packing import PackedRows
+from genai_core.data.tokens.batches import epoch_rows, pad
 from genai_core.inference.generate import Sampling, generate
 from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
@@ -26,6 +27,8 @@ from genai_core.models.masks import left_padded_mask, position_ids_of
 from genai_core.training.objectives.assistant_tokens import weighted_loss
 from genai_core.training.objectives.objective import Batch, Objective
 
+LENGTHS_OF = 256
+"""Number of prompts whose length is taken for that of all, for the estimate of the work."""
 MAX_KL_FACTOR = 100.0
 """Largest factor of the KL penalty's weight, reached at 3.2 times the target: beyond, one batch of stray samples would
 drown the rewards of all others."""
@@ -45,8 +48,10 @@ class Rollout:
     """(B, 1, T, T): True where a token may attend to another."""
     log_probs: Tensor
     """Log-probabilities (B, T − 1) of the tokens from the second on, when they were sampled; 0 on prompts."""
-    texts: list[str]
-    """Opening and continuation, as the reward model reads them."""
+    answers: list[str]
+    """Text of the completions."""
+    subjects: list[Subject]
+    """What the reward model reads of each."""
     finished: Tensor
     """(B,): True for a completion that came to its end, False for one that was cut off."""
 
@@ -63,19 +68,20 @@ class Grpo(Objective):
     fixed_shapes = False
 
     def __init__(self, policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
-                 tokenizer: Tokenizer, openings: list[str], held_out: list[str], replay: PackedRows,
+                 tokenizer: Tokenizer, prompts: list[Example], held_out: list[Example], replay: PackedRows,
                  config: RlhfConfig, device: torch.device):
         self.policy = policy
         self.reference = reference
         self.reward_model = reward_model
         self.tokenizer = tokenizer
-        self.openings = openings
+        self.prompts = prompts
         self.held_out = held_out
         self.replay = replay
         self.config = config
         self.device = device
         self.steps = config.steps
-        length = CONTINUATION_PROMPT_TOKENS + config.completion_tokens
+        some = [fit_prompt(tokenizer, prompt.asked, policy.context_length)[0] for prompt in prompts[:LENGTHS_OF]]
+        length = sum(map(len, some)) // len(some) + config.completion_tokens
         tokens = config.steps * config.batch_size * length
         # twice: sampling and scoring take about as much as training
         self.flops = 2 * tokens * policy.training_flops_per_token(length)
@@ -84,11 +90,11 @@ class Grpo(Objective):
         self.evaluation_steps = frozenset({config.steps // 2})
 
     def batch(self, step: int) -> Batch:
-        prompts = self.config.batch_size // self.config.group_size
-        chosen = [self.openings[(step * prompts + number) % len(self.openings)] for number in range(prompts)]
-        repeated = [opening for opening in chosen for _ in range(self.config.group_size)]
+        count = self.config.batch_size // self.config.group_size
+        chosen = [self.prompts[(step * count + number) % len(self.prompts)] for number in range(count)]
+        repeated = [prompt for prompt in chosen for _ in range(self.config.group_size)]
         rollout = sample_rollout(self.policy, self.tokenizer, repeated, self.config)
-        rewards = self.reward_model.score(rollout.texts).to(self.device)
+        rewards = self.reward_model.score(rollout.subjects).to(self.device)
         rewards -= self.config.truncation_penalty * (~rollout.finished).float()
         with torch.no_grad():
             reference, _ = token_log_probs(self.reference, rollout.ids, rollout.position_ids, rollout.mask,
@@ -174,16 +180,17 @@ def group_advantages(rewards: Tensor, group_size: int) -> Tensor:
 
 
 @torch.no_grad()
-def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> Rollout:
-    """One continuation of each opening, sampled at the config's temperature from the whole vocabulary."""
-    rendered = [render_prompt(user_asks(continuation_prompt(opening))) for opening in openings]
-    prompts = [encoding.ids for encoding in tokenizer.encode_batch_fast(rendered, add_special_tokens=False)]
+def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, prompts: list[Example], config: RlhfConfig) -> Rollout:
+    """One answer to each prompt, sampled at the config's temperature from the whole vocabulary."""
+    room = policy.context_length - config.completion_tokens
+    encoded = [fit_prompt(tokenizer, prompt.asked, room)[0] for prompt in prompts]
     pad_id = token_id(tokenizer, END_OF_TEXT)
-    completions = generate(policy, prompts, config.completion_tokens, end_ids(tokenizer), pad_id=pad_id,
+    completions = generate(policy, encoded, config.completion_tokens, end_ids(tokenizer), pad_id=pad_id,
                            sampling=Sampling(config.temperature))
-    continuations = tokenizer.decode_batch(completions.unpadded(), skip_special_tokens=True)
+    decoded = tokenizer.decode_batch(completions.unpadded(), skip_special_tokens=True)
+    answers = [text.strip() for text in decoded]
     device, new_tokens = completions.ids.device, completions.ids.shape[1]
-    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, "left"))
+    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(encoded, pad_id, "left"))
     # what pads a completion on the right comes after all that counts, so it needs no mask
     attention_mask = F.pad(prompt_mask, (0, new_tokens), value=True)
     ends = torch.tensor(sorted(end_ids(tokenizer)), device=device)
@@ -193,7 +200,7 @@ def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, openings: list[s
         position_ids=position_ids_of(attention_mask),
         mask=left_padded_mask(attention_mask),
         log_probs=F.pad(completions.log_probs, (prompt_ids.shape[1] - 1, 0)),
-        texts=[f"{opening} {text.strip()}" for opening, text in zip(openings, continuations, strict=True)],
+        answers=answers, subjects=[prompt.answered(answer) for prompt, answer in zip(prompts, answers, strict=True)],
         finished=torch.isin(completions.ids, ends).any(1))
 
 
@@ -209,20 +216,20 @@ def token_log_probs(model: LanguageModel, ids: Tensor, position_ids: Tensor, mas
 
 @torch.no_grad()
 def evaluate_policy(policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
-                    tokenizer: Tokenizer, openings: list[str], config: RlhfConfig) -> dict[str, float]:
-    """Figures of the policy's samples on `openings`: their reward and its standard deviation, their length in tokens,
+                    tokenizer: Tokenizer, prompts: list[Example], config: RlhfConfig) -> dict[str, float]:
+    """Figures of the policy's answers to `prompts`: their reward and its standard deviation, their length in tokens,
     entropy a token, the share that was cut off, the share of distinct words, and the KL to the reference in nats a
     completion."""
-    rollout = sample_rollout(policy, tokenizer, openings, config)
-    rewards = reward_model.score(rollout.texts)
+    rollout = sample_rollout(policy, tokenizer, prompts, config)
+    rewards = reward_model.score(rollout.subjects)
     inputs = (rollout.ids, rollout.position_ids, rollout.mask, config.temperature)
     policy_log_probs, entropy = token_log_probs(policy, *inputs)
     reference_log_probs, _ = token_log_probs(reference, *inputs)
     mask = rollout.target_mask.float()
-    words = [word for text in rollout.texts for word in text.split()]
+    words = [word for text in rollout.answers for word in text.split()]
     return {"held_out_reward": rewards.mean().item(), "held_out_reward_deviation": rewards.std().item(),
-            "held_out_kl": ((policy_log_probs - reference_log_probs) * mask).sum().item() / len(openings),
+            "held_out_kl": ((policy_log_probs - reference_log_probs) * mask).sum().item() / len(prompts),
             "held_out_entropy": ((entropy * mask).sum() / mask.sum()).item(),
-            "held_out_length": mask.sum().item() / len(openings),
+            "held_out_length": mask.sum().item() / len(prompts),
             "held_out_truncated": (~rollout.finished).float().mean().item(),
             "distinct_words": len(set(words)) / max(1, len(words))}

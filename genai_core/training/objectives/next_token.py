@@ -1,5 +1,6 @@
 """Next-token prediction on token files."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,20 +8,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import LanguageModelConfig
-from genai_core.data.batches import Windows
-from genai_core.data.token_files import read_tokens, validation_names
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokens.batches import WeightedWindows, Windows
+from genai_core.data.tokens.token_files import read_tokens, validation_names
+from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.hardware import choose_precision
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.objectives.objective import Batch, Objective, evenly_spaced
 
+logger = logging.getLogger("genai_core")
+
+LEAST_CONTEXT = 16
+"""Tokens of a window below which nothing of a text is learned."""
+
 
 class NextToken(Objective):
     """Cross-entropy in nats of each token given those before it in its window.
 
-    Raises InputError when the training tokens are too few for windows of the context length.
+    Raises InputError when the training tokens are too few for any window.
     """
 
     unit = "tokens"
@@ -31,13 +37,22 @@ class NextToken(Objective):
         self.config = config
         self.device = device
         file = read_tokens(tokens_dir, "train")
-        if len(file.ids) < 3 * config.context_length:
-            raise InputError(f"pretrain.context_length: {len(file.ids):,} training tokens are too few for windows of "
-                             f"{config.context_length}; add text or shorten the context")
-        self.windows = Windows(file, config.context_length, config.batch_size, config.seed, device)
-        self.steps = max(1, config.tokens // (config.batch_size * config.context_length))
-        tokens = self.steps * config.batch_size * config.context_length
-        self.flops = tokens * model.training_flops_per_token(config.context_length)
+        self.length = min(config.context_length, len(file.ids) // 3)
+        if self.length < LEAST_CONTEXT:
+            raise InputError(f"{len(file.ids):,} training tokens are too few to learn from: it takes "
+                             f"{3 * LEAST_CONTEXT}; add text")
+        if self.length < config.context_length:
+            logger.warning("pretrain: %s training tokens are too few for windows of %s: these have %s", len(file.ids),
+                           config.context_length, self.length)
+        self.windows = Windows(file, self.length, config.batch_size, config.seed, device) if not config.weights else \
+            WeightedWindows(file, config.weights, self.length, config.batch_size, config.seed, device)
+        most = config.max_epochs * len(file.ids) if config.max_epochs else config.tokens
+        self.steps = max(1, int(min(config.tokens, most)) // (config.batch_size * self.length))
+        if most < config.tokens:
+            logger.warning("pretrain: %s passes over %s training tokens are fewer than pretrain.tokens %s",
+                           config.max_epochs, len(file.ids), config.tokens)
+        tokens = self.steps * config.batch_size * self.length
+        self.flops = tokens * model.training_flops_per_token(self.length)
         self.evaluation_steps = evenly_spaced(self.steps, config.evaluations)
         self.byte_lengths = token_byte_lengths(load_tokenizer(tokens_dir))
         self.validation = {name: read_tokens(tokens_dir, f"validation.{name}") for name in validation_names(tokens_dir)}
@@ -62,4 +77,4 @@ class NextToken(Objective):
                                  max_tokens=self.config.validation_tokens, device=self.device,
                                  precision=choose_precision(self.device))
             figures[f"bits_per_byte/{name}"] = loss.bits_per_byte
-        return figures
+        return figures | {"bits_per_byte": sum(figures.values()) / len(figures)}

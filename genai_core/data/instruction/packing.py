@@ -1,5 +1,6 @@
 """Packing chats into rows of equal length without letting one see another, and rows of plain text beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -51,18 +52,20 @@ class PackedRows:
         return PackedRows(**arrays, chats_cut=self.chats_cut, chats_left_out=self.chats_left_out)
 
 
-def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) -> PackedRows:
+def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int, powers: Sequence[float] | None = None
+         ) -> PackedRows:
     """Pack (ids, completion mask) chats into rows of `length` tokens, each into the fullest row with room for it, the
     longest first (best-fit decreasing).
 
-    The target of a position is the next token, where the completion mask is True for that one. A chat weighs as the
-    square root of its number n of targets, each of them 1 / √n: by the token, a chat whose answer is one word would
-    count for next to nothing beside one that tells a story. A chat longer than a row loses its beginning, chats without
-    a target are left out, and both are counted.
+    The target of a position is the next token, where the completion mask is True for that one. A chat of n targets
+    weighs n to its power, by default the square root, each target the n-th part of it: by the token, a chat whose
+    answer is one word would count for next to nothing beside one that tells a story. A chat longer than a row loses its
+    beginning, chats without a target are left out, and both are counted.
     """
     longest = length + 1      # the last token is a target alone
-    kept = [(ids, mask) for ids, mask in chats if any(mask[-longest:][1:])]
-    cut = [(ids[-longest:], mask[-longest:]) for ids, mask in kept]
+    given = powers if powers is not None else [0.5] * len(chats)
+    kept = [(ids, mask, power) for (ids, mask), power in zip(chats, given, strict=True) if any(mask[-longest:][1:])]
+    cut = [(ids[-longest:], mask[-longest:], power) for ids, mask, power in kept]
     order = sorted(range(len(cut)), key=lambda index: -len(cut[index][0]))
     rows: list[list[int]] = []
     room: list[int] = []
@@ -83,16 +86,16 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int) ->
     packed = PackedRows(ids=np.full(shape, pad_id, np.int32), targets=np.full(shape, IGNORED, np.int32),
                         segments=np.zeros(shape, np.int32), position_ids=np.zeros(shape, np.int32),
                         weights=np.zeros(shape, np.float32),
-                        chats_cut=sum(len(ids) > longest for ids, _ in kept), chats_left_out=len(chats) - len(kept))
+                        chats_cut=sum(len(ids) > longest for ids, _, _ in kept), chats_left_out=len(chats) - len(kept))
     for row, members in enumerate(rows):
         start = 0
         for segment, index in enumerate(members, start=1):
-            ids, completion_mask = cut[index]
+            ids, completion_mask, power = cut[index]
             place = slice(start, start + len(ids) - 1)
             packed.ids[row, place] = ids[:-1]
             packed.targets[row, place] = np.where(completion_mask[1:], ids[1:], IGNORED)
             packed.segments[row, place] = segment
             packed.position_ids[row, place] = np.arange(len(ids) - 1)
-            packed.weights[row, place] = np.array(completion_mask[1:]) / np.sqrt(sum(completion_mask[1:]))
+            packed.weights[row, place] = np.array(completion_mask[1:]) * sum(completion_mask[1:]) ** (power - 1)
             start += len(ids) - 1
     return packed

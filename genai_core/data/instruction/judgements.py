@@ -1,0 +1,86 @@
+"""What people judged: texts and conversations with a rating, and pairs of answers of which one was preferred."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genai_core.data.chat import Chat
+from genai_core.data.shards.splits import fingerprint
+from genai_core.data.shards.tables import is_of, read_table, subject_of
+
+Subject = str | Chat
+"""What is judged: a text, or a conversation up to the answer that the judgement is of."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Something that people judged."""
+
+    subject: Subject
+    rating: float
+    """Higher is better. Of a preference, the chosen one has 1 and the rejected one 0."""
+    group: str
+    """Two are compared only within a group: a source of ratings, or the two answers of a preference."""
+    source: str
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The judgements of a split."""
+
+    rated: list[Judged]
+    preferred: list[Judged]
+    """The chosen and the rejected answer of each preference, one after the other."""
+
+    @property
+    def all(self) -> list[Judged]:
+        return self.rated + self.preferred
+
+    def in_pairs(self, seed: int) -> list[Judged]:
+        """All of them such that the first two belong together, the next two, and so on: what was rated in random order,
+        and of an odd number one left out."""
+        order = np.random.default_rng(seed).permutation(len(self.rated))
+        return [self.rated[index] for index in order[:len(order) // 2 * 2]] + self.preferred
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.source for each in self.all))
+
+    def of(self, source: str) -> list[Judged]:
+        return [each for each in self.all if each.source == source]
+
+
+def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), *, gold: bool = False,
+               gold_fraction: float = 0.0) -> Judgements:
+    """The judgements of a split from some sources, or from all.
+
+    Of the training split a share of `gold_fraction` is kept for the gold reward, by a hash of what was asked: with
+    `gold` these alone are returned, without it the others.
+    """
+    def wanted(row: dict) -> bool:
+        kept = split == "train" and position(subject_of(row)) < gold_fraction
+        return is_of(row, sources) and (kept == gold or split != "train")
+
+    rated = [Judged(row["text"] or row["messages"], row["rating"], row["source"], row["source"])
+             for row in read_table(cleaned, "ratings", split=split) if wanted(row)]
+    both = {each.source for each in rated}      # whose preferences are a source of their own: 0 and 1 are no ratings
+    preferred = [Judged([*row["prompt"], *row[side]], rating, row["id"],
+                        f"{row['source']}/preferences" if row["source"] in both else row["source"])
+                 for row in read_table(cleaned, "preferences", split=split) if wanted(row)
+                 for side, rating in (("chosen", 1.0), ("rejected", 0.0))]
+    return Judgements(rated, preferred)
+
+
+def position(text: str) -> float:
+    """A number in [0, 1) that depends on the letters and digits of a text alone, and not on its split."""
+    digest = hashlib.sha256(b"gold\0" + fingerprint(text).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def text_of(subject: Subject) -> str:
+    """The text, or what the assistant says in a conversation."""
+    if isinstance(subject, str):
+        return subject
+    return "\n".join(message["content"] for message in subject if message["role"] == "assistant")

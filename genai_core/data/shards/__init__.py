@@ -1,0 +1,1 @@
+"""Tables on the disk: their columns, the shards that they are cut into, and which rows are held out."""

@@ -1,0 +1,91 @@
+"""The options of `genai run` for one's own data: what they replace, and what files turn out to hold."""
+
+import json
+
+import pytest
+
+from flows.cli.commands.run import overrides_of_options
+from flows.cli.own_data import own_data
+from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from genai_core.errors import InputError
+from genai_core.stages.collect import file_digests
+from tasks.config import load_config
+
+FILES = {
+    "chats": [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}],
+    "preferences": [{"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}],
+    "verdicts": [{"prompt": "Hi", "completion": "Hello", "label": True},
+                 {"prompt": "Hi", "completion": "Go away", "label": False}],
+    "problems": [{"prompt": "What is 6 × 7?", "answers": ["42"]}],
+    "rated": [{"text": "A fine film.", "rating": 4.5}],
+}
+TEXT_OF_SMOKE = ("wikitext-2", "reviews")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENAI_HOME", str(tmp_path))
+    (tmp_path / "book.txt").write_text("Once upon a time.\n")
+    for name, rows in FILES.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(also=False, **given):
+    return load_config("smoke", "", own_data({name: list(paths) for name, paths in given.items()}, also))
+
+
+def test_ones_own_text_replaces_every_source(files):
+    taken = config(text=["book.txt"])
+    assert tuple(taken.collect.sources) == ("book",) and not taken.tasks
+    assert taken.collect.sources["book"].paths == (str(files / "book.txt"),), "where the user is counts"
+    assert "instruct" not in taken.stage_names
+
+
+@pytest.mark.parametrize(("option", "file", "content", "stages"), [
+    ("chats", "chats", "chats", 8), ("preferences", "preferences", "preferences", 10),
+    ("preferences", "verdicts", "ratings", 10), ("problems", "problems", "problems", 8),
+    ("data", "chats", "chats", 8), ("data", "preferences", "preferences", 10), ("data", "verdicts", "ratings", 10),
+    ("data", "problems", "problems", 8), ("data", "rated", "ratings", 7)])
+def test_what_is_no_text_leaves_the_text_of_the_preset(files, option, file, content, stages):
+    taken = config(**{option: [f"{file}.jsonl"]})
+    assert tuple(taken.collect.sources) == (*TEXT_OF_SMOKE, file)
+    assert taken.collect.sources[file].content == content
+    assert set(taken.tasks) == ({file} if stages > 7 else set())
+    assert len(taken.stage_names) == stages
+
+
+def test_text_that_is_recognised_replaces_text(files):
+    assert tuple(config(data=["book.txt", "chats.jsonl"]).collect.sources) == ("book", "chats")
+
+
+def test_also_keeps_the_data_of_the_preset_its_tasks_and_its_gates(files):
+    smoke, taken = load_pipeline("smoke"), config(also=True, text=["book.txt"], chats=["chats.jsonl"])
+    assert set(taken.collect.sources) == {*smoke.collect.sources, "book", "chats"}
+    assert set(taken.tasks) == {*smoke.tasks, "chats"} and taken.promote == smoke.promote
+    assert taken.stage_names == STAGE_NAMES and taken.reward == smoke.reward and taken.rlhf == smoke.rlhf
+
+
+def test_also_without_data_and_data_of_a_family_are_refused(files):
+    with pytest.raises(InputError, match="--also: keeps the preset's data beside your own; give some"):
+        own_data({"text": None}, also=True)
+    with pytest.raises(InputError, match="--family vae: a family learns from its own data"):
+        overrides_of_options("vae", None, False, text=["book.txt"])
+    assert own_data({"text": None, "chats": []}, also=False) == {}
+
+
+def test_sources_are_called_after_their_files_and_never_alike(files):
+    (files / "My book.v2.TXT.gz").touch()
+    taken = own_data({"text": ["book.txt", "./book.txt", "My book.v2.TXT.gz", "https://example.org/...jsonl"],
+                      "chats": ["book.jsonl"]}, also=False)
+    assert [name.removeprefix("collect.sources.") for name in taken if "replace" not in name] == [
+        "book", "book-2", "my-book", "documents", "book-3"]
+    assert taken["collect.sources.documents"]["paths"] == ["https://example.org/...jsonl"]
+
+
+@pytest.mark.parametrize("option", ["text", "chats", "preferences", "data"])
+def test_a_file_that_is_not_there_is_one_line_before_anything_starts(files, option):
+    with pytest.raises(InputError, match=r"collect\.sources\.no\.paths: no file matches .*no\.jsonl") as caught:
+        file_digests(load_config("smoke", "", own_data({option: ["no.jsonl"]}, also=False)).collect, files)
+    assert "\n" not in str(caught.value)
