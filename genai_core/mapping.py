@@ -1,8 +1,9 @@
 """Worker processes that the data stages map a function over shards in; the mapper of one process is in context.py.
 
 A mapper is called as `map` is and gives results in the order of the items, so that what a stage writes never depends on
-the number of workers. A cluster (Dask, Ray) needs one more function of this shape and nothing else. No stage imports
-this module: how it is done is no part of a key.
+the number of workers. `tasks/execution/cluster.py` is one more, over the workers of many machines. An item may be done
+twice, if a worker dies in between: a function that writes, writes the same files again. No stage imports this module:
+how it is done is no part of a key.
 
 Workers are plain interpreters that are handed pickled calls through a pipe. `multiprocessing` was tried: each of its
 spawned children imports the parent's main module again, here Prefect and MLflow, 300 MB and some seconds apiece; and

@@ -1,9 +1,10 @@
 """The config of a whole run, and how a preset becomes one."""
 
+import re
 from functools import partial
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from genai_core.config.base import Config
 from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig, contents_of
@@ -30,6 +31,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "reward": ("instruct",), "rlhf": ("reward",), "quantize": ("pretrain",), "evaluate": ("quantize",),
     "promote": ("evaluate",)}
 """Which stages each of them cannot do without."""
+_SCHEDULER = re.compile(r"(tcp|tls)://([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
 
 class Runtime(Config):
@@ -41,6 +43,9 @@ class Runtime(Config):
     """Whether to use torch.compile; `auto` does for runs long enough to earn the compilation back."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Processes of the data stages, for each some 0.3 GB of memory; 0 for one a core. What they write is the same."""
+    data_cluster: str = ""
+    """Address of a Dask scheduler, e.g. `tcp://scheduler:8786`, whose workers run the data stages; empty for processes
+    of this machine. What they write is the same (docs/scaling.md)."""
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     """Time between two checkpoints of a training stage, in seconds."""
     stall_steps: int = Field(default=500, ge=0)
@@ -51,6 +56,16 @@ class Runtime(Config):
     """Price of an hour of the machine."""
     currency: str = "EUR"
     """Currency of the price."""
+
+    @field_validator("data_cluster")
+    @classmethod
+    def names_a_scheduler(cls, address: str) -> str:
+        if "@" in address:
+            raise ValueError("an address with a user or a password is kept in records; Dask knows its peers by TLS "
+                             "certificates, see docs/scaling.md")
+        if address and not _SCHEDULER.fullmatch(address):
+            raise ValueError("not the address of a Dask scheduler; write it as tcp://HOST:PORT or tls://HOST:PORT")
+        return address
 
 
 class PipelineConfig(Config):

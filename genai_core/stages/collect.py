@@ -45,20 +45,22 @@ def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     """
     reporter = context.reporter
     enabled = [name for name, source in config.sources.items() if source.enabled]
-    collect = partial(collect_source, config=config, root=context.root.absolute(), out_dir=out_dir)
     card: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
     too_little: list[str] = []
     held_out = 0
     reporter.progress(0, len(enabled), "sources")
-    for name, collected in zip(enabled, context.map(collect, enabled), strict=True):
-        card[name] = collected.card
-        counts.update(collected.tables)
-        too_little += [collected.too_little] if collected.too_little else []
-        held_out += collected.held_out
-        for note in collected.notes:
-            reporter.note(note)
-        reporter.progress(len(card), len(enabled), "sources")
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
+        collect = partial(collect_source, config=config, root=context.root.absolute(), out_dir=out_dir,
+                          scratch=Path(scratch))
+        for name, collected in zip(enabled, context.map(collect, enabled), strict=True):
+            card[name] = collected.card
+            counts.update(collected.tables)
+            too_little += [collected.too_little] if collected.too_little else []
+            held_out += collected.held_out
+            for note in collected.notes:
+                reporter.note(note)
+            reporter.progress(len(card), len(enabled), "sources")
     if too_little and not held_out:
         raise InputError(too_little[0])
     complete_tables(out_dir, SCHEMAS)
@@ -84,18 +86,20 @@ class Collected:
     """Number of documents that are held out."""
 
 
-def collect_source(name: str, config: CollectConfig, root: Path, out_dir: Path) -> Collected:
-    """Write the shards of one source, holding one of each table in memory."""
+def collect_source(name: str, config: CollectConfig, root: Path, out_dir: Path, scratch: Path) -> Collected:
+    """Write the shards of one source, holding one of each table in memory. Called again after a worker died of it, it
+    writes the same files again."""
     source = config.sources[name]
     notes: list[str] = []
+    _set_aside(out_dir, name).unlink(missing_ok=True)
     aside = SetAsideFile(_set_aside(out_dir, name))
     writers = {table: ShardWriter(out_dir, table, name, schema) for table, schema in SCHEMAS.items()}
     digest = hashlib.sha256()
     characters = held_out = 0
     splits = {"train": 0, "validation": 0, "test": 0}
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
-        records = evenly(_records(source, name, root, notes.append, aside), source.limit, Path(scratch))
-        spool = Spool(Path(scratch))
+    with tempfile.TemporaryDirectory(dir=scratch) as own:
+        records = evenly(_records(source, name, root, notes.append, aside), source.limit, Path(own))
+        spool = Spool(Path(own))
         plan = plan_holding_out(records, spool, name, config.validation_fraction, config.test_fraction)
         for table, row in _rows(chain(spool, records), plan, source.licence):
             size = len(row["text"]) if table == "documents" else sum(map(len, texts_of(row)))

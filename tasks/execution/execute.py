@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genai_core.context import Context, Result
-from genai_core.mapping import processes
+from tasks.execution.cluster import mapper_for
 from tasks.pipeline import StageRequest
 from tasks.registry.files import fetch_model
 from tasks.registry.model_card import write_model_card
@@ -61,12 +61,12 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
     started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), _cpu_seconds()
     require_space(workspace, stage.name)
     with (stage_run(request) as tracked, clear_error_when_full(workspace, stage.name),
-          store.new(directory, parts) as scratch, processes(request.runtime.workers) as workers):
+          store.new(directory, parts) as scratch, mapper_for(request.runtime, stage.core, scratch) as mapper):
         checkpoint_dir = workspace.checkpoints / stage.name / parts.key
         runtime = request.runtime
         context = Context(checkpoint_dir, tracked.reporter, workspace.root,
                           runtime.device if stage.resources.devices else "cpu", runtime.compile,
-                          runtime.checkpoint_seconds, request.stop_at, workers)
+                          runtime.checkpoint_seconds, request.stop_at, mapper)
         with _checkpoints_travel(stage, workspace, parts.key):
             result = compute(request, scratch, context)
         if stage.kind == "model":

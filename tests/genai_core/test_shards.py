@@ -95,6 +95,22 @@ def test_another_source_leaves_the_shards_of_the_first_as_they_are(tmp_path, cor
         assert shard.read_bytes() == (tmp_path / "more/documents" / shard.name).read_bytes()
 
 
+def test_a_source_that_is_collected_again_writes_the_same_files(tmp_path):
+    """As after a worker has died of it: nothing is appended to what the first attempt wrote."""
+    rows = [{"text": f"A page with number {number}."} for number in range(50)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": 7}, {"text": 8}]))
+    config = CollectConfig(sources={"a": FileSource(paths=("a.jsonl",), licence="own", on_bad_row="skip")})
+    for folder in ("out", "scratch"):
+        (tmp_path / folder).mkdir()
+    attempts = []
+    for _ in range(2):
+        collect.collect_source("a", config, tmp_path, tmp_path / "out", tmp_path / "scratch")
+        attempts.append({path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()})
+    assert attempts[0]["set_aside.a.jsonl"].count(b"\n") == 2
+    assert attempts[1] == attempts[0]
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 def test_a_document_that_stays_repeats_none_that_stays(tmp_path, corpus):
     run_all(corpus, tmp_path, "all", serial)
     texts = [row["text"] for row in read_table(tmp_path / "all/clean", "documents")]
