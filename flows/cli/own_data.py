@@ -1,5 +1,7 @@
 """The options by which a run takes a user's own data, as overrides of a preset: YAML can ask for the same run."""
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ CONTENTS = {"text": "documents", "chats": "chats", "preferences": "preferences",
 """Option to the kind of content of its paths; `auto` is recognised."""
 
 
-def own_data(given: dict[str, list[str] | None], also: bool) -> dict[str, Any]:
-    """Overrides for the paths that a user gives, by option.
+def own_data(given: dict[str, list[str] | None], also: bool, taken: Collection[str] = ()) -> dict[str, Any]:
+    """Overrides for the paths that a user gives, by option; `taken` are names that the preset has given.
 
     They replace the preset's sources unless `also`; where none of them is text, the preset's text stays, since a chat
     model learns the language from text first. Raises InputError for a path that is not there.
@@ -27,7 +29,7 @@ def own_data(given: dict[str, list[str] | None], also: bool) -> dict[str, Any]:
         content = CONTENTS[option]
         for path in paths or ():
             source = {"kind": "files", "paths": [_absolute(path)], "content": content, "licence": LICENCE}
-            name = _free_name(path, content, sources)
+            name = _free_name(path, content, {*sources, *taken})
             if content == "preferences" and _content(name, {**source, "content": "auto"}) == "ratings":
                 source["content"] = "ratings"      # single answers with a verdict
             sources[name] = source
@@ -55,9 +57,9 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _free_name(path: str, content: str, taken: dict[str, Any]) -> str:
+def _free_name(path: str, content: str, taken: Collection[str]) -> str:
     """A name for the source after its file, since figures and tasks will be called by it."""
-    stem = "".join(letter if letter.isalnum() else "-" for letter in Path(path).name.split(".")[0]).strip("-").lower()
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(path).name.split(".")[0].lower()).strip("-")
     name = stem or content
     number = 1
     while name in taken:

@@ -146,11 +146,14 @@ def contents_of(source: "AnySource") -> set[str]:
     return {"documents"}
 
 
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
 class CollectConfig(Config):
     """Bring the declared sources into one set of Parquet tables."""
 
-    sources: dict[str, AnySource] = Field(min_length=1)
-    """Each source by its name."""
+    sources: dict[SourceName, AnySource] = Field(min_length=1)
+    """Each source by its name, which its files are called by: letters, digits, dots, hyphens and underscores."""
     validation_fraction: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of the records held out for validation, where a source has no split of its own; of a small source of
     questions more, up to 0.15, for a hundred of them."""

@@ -17,6 +17,7 @@ from genai_core.config.release import (
     OPPONENTS,
     PARENT,
     EvaluateConfig,
+    Gold,
     PromoteConfig,
     QuantizeConfig,
 )
@@ -178,7 +179,8 @@ class PipelineConfig(Config):
     @property
     def mixture(self) -> Mixture:
         """What the chat model is fine-tuned on."""
-        return Mixture(lessons={name: task.lesson for name, task in self.active_tasks.items() if task.examples != 0})
+        lessons = {name: task.lesson for name, task in sorted(self.active_tasks.items()) if task.examples != 0}
+        return Mixture(lessons=lessons)      # in the order of names, as keys are: chats are drawn in it
 
     @property
     def questions(self) -> Mixture:
@@ -260,4 +262,7 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognis
         config = PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, preset, PipelineConfig)) from None
-    return config.model_copy(update={"rlhf": config.rlhf.model_copy(update={"tasks": config.alignment_tasks})})
+    rlhf = config.rlhf.model_copy(update={"tasks": config.alignment_tasks})
+    lost = config.evaluate.gold.task and config.evaluate.gold.task not in config.active_tasks
+    evaluate = config.evaluate.model_copy(update={"gold": Gold()} if lost else {})      # the judgements teach it then
+    return config.model_copy(update={"rlhf": rlhf, "evaluate": evaluate})

@@ -82,7 +82,12 @@ def tfidf_accuracy(train_texts: list[str], train_labels: Sequence[Any], texts: l
 
     least = 5 if len(train_texts) >= RARE_WORDS_FROM else 1
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, max_features=100_000)
-    model = LogisticRegression(C=10, max_iter=200).fit(vectorizer.fit_transform(train_texts), train_labels)
+    try:
+        weights = vectorizer.fit_transform(train_texts)
+    except ValueError:      # no word that is left, as in a language without spaces: pairs of letters are counted
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
+        weights = vectorizer.fit_transform(train_texts)
+    model = LogisticRegression(C=10, max_iter=200).fit(weights, train_labels)
     return float(np.mean(model.predict(vectorizer.transform(texts)) == np.array(labels)))
 
 

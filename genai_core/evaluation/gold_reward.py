@@ -117,7 +117,8 @@ def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[st
     if gold.task:
         texts, labels = gold_labels(cleaned, gold, alignment, tasks)
         classifier = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=100_000),
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2 if len(texts) > 100 else 1,
+                            max_features=100_000),
             LogisticRegression(C=10, max_iter=200))
         classifier.fit(texts, labels)
         return classifier.decision_function, f"{len(texts):,} labelled records of {gold.task}"

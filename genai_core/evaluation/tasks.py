@@ -104,7 +104,7 @@ def ask(subject: Subject, asked: AskedTask) -> dict[str, TaskResult]:
     results: dict[str, TaskResult] = {}
     if "accuracy" in metrics:
         results["accuracy"] = _accuracy(subject, asked)
-    if judged := [metric for metric in ("exact_match", "chrf") if metric in metrics]:
+    if judged := [metric for metric in metrics if metric in JUDGES]:
         room = subject.model.context_length - asked.task.answer_tokens
         prompts = subject.prompts(asked.task, asked.examples, room)
         answers = subject.complete(prompts, asked.task.answer_tokens)

@@ -1,4 +1,4 @@
-"""Adding a stage, a source and an evaluation task takes the places that docs/architecture.md names, and no other."""
+"""Adding a stage, a source and a metric takes the places that docs/architecture.md names, and no other."""
 
 import json
 import subprocess
@@ -35,7 +35,9 @@ EDITS = {
          'class StatisticsConfig(Config):\n    """Count words."""\n\n    unit: int = 1\n'
          '    """Words that count as one."""\n\n\nclass PipelineConfig(Config):'),
         ("    tokenize: TokenizeConfig",
-         "    statistics: StatisticsConfig = StatisticsConfig()\n    tokenize: TokenizeConfig")],
+         "    statistics: StatisticsConfig = StatisticsConfig()\n    tokenize: TokenizeConfig"),
+        ('Literal["collect", "clean", ', 'Literal["collect", "clean", "statistics", '),
+        ('    "collect": (), ', '    "collect": (), "statistics": ("clean",), ')],
     "tasks/language_model.py": [
         ("tokenize = Stage(", 'statistics = Stage("statistics", "genai_core.stages.statistics", "report", '
                              'settings={"config": "statistics"},\n                   inputs={"cleaned": "clean"}, '
@@ -48,17 +50,17 @@ EDITS = {
          '    for name in archive.names():\n        yield "documents", {"text": f"This is the file {name} of it all."}'
          '\n\n\nREADERS: dict'),
         ('    "wikitext": read_wikitext,', '    "wikitext": read_wikitext,\n    "names": read_names,')],
-    "genai_core/config/data.py": [('Literal["wikitext", ', 'Literal["wikitext", "names", ')],
-    # an evaluation task: its question and figure, a line of the table
+    "genai_core/config/data.py": [('Literal["wikitext", ', 'Literal["wikitext", "names", '),
+                                  ('    "wikitext": ("documents",), ',
+                                   '    "names": ("documents",), "wikitext": ("documents",), ')],
+    # a metric: its name, how answers are judged by it; a task of the preset asks for it
+    "genai_core/config/tasks.py": [('"chrf", "bits_per_byte"]', '"chrf", "bits_per_byte", "wordiness"]')],
     "genai_core/evaluation/tasks.py": [
-        ("def continuations(", 'def wordiness(subject: Subject, rows: list[Row]) -> TaskResult:\n'
-                          '    """Mean number of words of the answers."""\n    answers, cut = subject.complete('
-                          '[subject.prompt("Go on.", "Go on:") for _ in rows], tokens=8)\n'
-                          '    words = [float(len(answer.split())) for answer in answers]\n'
-                          '    return TaskResult(sum(words) / len(words), [], words, cut)\n\n\ndef continuations(')],
-    "genai_core/evaluation/language_model.py": [
-        ('        "trivia_exact_match": (', '        "wordiness": (questions.trivia, lambda: tasks.wordiness(subject, '
-                                           'questions.trivia)),\n        "trivia_exact_match": (')],
+        ("JUDGES: dict", 'def wordiness(answers: list[str], examples: list[Example]) -> tuple[float, Outcomes]:\n'
+                         '    """Mean number of words of the answers."""\n'
+                         '    words = [float(len(answer.split())) for answer in answers]\n'
+                         '    return sum(words) / len(words), alike(words)\n\n\nJUDGES: dict'),
+        ('"chrf": chrf}', '"chrf": chrf, "wordiness": wordiness}')],
 }
 
 
@@ -80,7 +82,8 @@ def extended(tmp_path_factory):
         path.write_text(text)
     (folder / "mine.yaml").write_text(
         "extends: smoke\ncollect: {sources: {file-names: {kind: archive, package: chatterbot-corpus==1.3.3, "
-        "sha256: 86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154, reader: names, licence: none}}}\n")
+        "sha256: 86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154, reader: names, licence: none}}}\n"
+        "tasks: {trivia: {metrics: [exact_match, wordiness]}}\n")
     home = folder / "home"
     home.mkdir()
 
@@ -104,6 +107,6 @@ def test_what_was_added_runs_is_cached_and_shows(extended):
     card = json.loads(next(home.glob("data/collect/*/data_card.json")).read_text())
     assert card["file-names"]["rows"] > 10
     table = json.loads(next(home.glob("reports/evaluate/*/evaluation.json")).read_text())
-    assert all("wordiness" in table[column] for column in ("base", "instruct", "int8"))
+    assert all("trivia_wordiness" in table[column] for column in ("base", "instruct", "int8"))
     report = max(home.glob("reports/*/report.md"), key=lambda path: path.stat().st_mtime).read_text()
-    assert "| statistics |" in report and "| wordiness |" in report
+    assert "| statistics |" in report and "| trivia_wordiness |" in report

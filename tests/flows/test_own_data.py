@@ -71,7 +71,7 @@ def test_also_without_data_and_data_of_a_family_are_refused(files):
     with pytest.raises(InputError, match="--also: keeps the preset's data beside your own; give some"):
         own_data({"text": None}, also=True)
     with pytest.raises(InputError, match="--family vae: a family learns from its own data"):
-        overrides_of_options("vae", None, False, text=["book.txt"])
+        overrides_of_options("laptop", "vae", None, False, text=["book.txt"])
     assert own_data({"text": None, "chats": []}, also=False) == {}
 
 

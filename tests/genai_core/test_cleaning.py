@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context
 from genai_core.data.clean import privacy, words
-from genai_core.data.clean.decontaminate import shares_runs
+from genai_core.data.clean.decontaminate import KnownRuns, held_out_runs, shared_runs, shares_runs
 from genai_core.data.clean.deduplicate import jaccard, shingle_sets, signatures
 from genai_core.data.clean.language import language_of
 from genai_core.data.clean.normalize import detokenize_wikitext, normalize, repair_unicode
@@ -245,3 +245,14 @@ def test_data_without_documents_is_cleaned_too(tmp_path, recorder):
                        context=Context(tmp_path, recorder))
     assert result.metrics["chats_kept"] == 1 and result.metrics["documents_kept"] == 0
     assert read_table(tmp_path, "chats")[0]["messages"][1]["content"] == "Fine & well."
+
+
+def test_the_wording_that_questions_share_gives_none_of_them_away():
+    wording = "Solve the following problem step by step and put the final answer after the word Answer"
+    held_out = [f"{wording}: what is {number} plus {number + 1}?" for number in range(9)]
+    training = [f"{wording}: what is {number} times {number + 2}?" for number in range(100, 140)]
+    known = KnownRuns(held_out_runs(held_out, 13, templates=True))
+    assert not shared_runs(hash_words(training), known, 13)
+    assert set(shared_runs(hash_words([*training, held_out[3]]), known, 13)) == {40}
+    few = KnownRuns(held_out_runs(held_out[:1], 13, templates=True))
+    assert len(shared_runs(hash_words(training), few, 13)) == 40      # one question's words may be a quotation

@@ -20,6 +20,7 @@ from flows.cli.commands.shared import (
     opened_workspace,
 )
 from genai_core.errors import InputError
+from genai_core.roots import allow_everything
 from tasks.config import load_config
 
 Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]…", help="Sources to show; all by default.")]
@@ -27,15 +28,16 @@ Page = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as an 
 
 
 def data(sources: Sources = None, preset: Preset = "laptop", text: Text = None, chats: Chats = None,
-         preferences: Preferences = None, problems: Problems = None, files: Data = None, also: Also = False,
+         preferences: Preferences = None, problems: Problems = None, own: Data = None, also: Also = False,
          settings: Settings = None, page: Page = None) -> None:
     """Show what the data is: how much of each source, how long, in which languages, with which labels, what was removed
     and why, samples, and what to think about. It is collected and cleaned first, if it is not yet.
 
     Example: `genai data --text book.txt`, before `genai run --text book.txt`.
     """
-    overrides = overrides_of_options("", settings, also, text=text, chats=chats, preferences=preferences,
-                                     problems=problems, data=files)
+    allow_everything()
+    overrides = overrides_of_options(preset, "", settings, also, text=text, chats=chats, preferences=preferences,
+                                     problems=problems, data=own)
     config = load_config(preset, "", overrides)
     workspace = opened_workspace()
     from genai_core.config.pipeline import PipelineConfig
@@ -48,7 +50,7 @@ def data(sources: Sources = None, preset: Preset = "laptop", text: Text = None, 
     stages = [stage for stage in stages_for(config) if stage.name in ("collect", "clean")]
     lines = plan(config, workspace, stages=stages)
     if any(line.state != "hit" for line in lines):
-        run(preset=preset, text=text, chats=chats, preferences=preferences, problems=problems, data=files, also=also,
+        run(preset=preset, text=text, chats=chats, preferences=preferences, problems=problems, data=own, also=also,
             settings=settings, until="clean")
         lines = plan(config, workspace, stages=stages)
     collected, cleaned = (Store.of(workspace).directory(line.stage, "dataset", line.key) for line in lines)

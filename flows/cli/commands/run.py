@@ -62,7 +62,7 @@ def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats
     generative family.
     """
     allow_everything()
-    overrides = overrides_of_options(family, settings, also, text=text, chats=chats, preferences=preferences,
+    overrides = overrides_of_options(preset, family, settings, also, text=text, chats=chats, preferences=preferences,
                                      problems=problems, data=data)
     config = load_config(preset, family, overrides)      # a typing mistake ends here, before anything starts
     forced = _forced(force, from_stage, config)
@@ -108,7 +108,7 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
     """Show what a run would do: each stage hit, miss or left out and why, and what it would take. Nothing is executed.
     """
     allow_everything()
-    overrides = overrides_of_options(family, settings, also, text=text, chats=chats, preferences=preferences,
+    overrides = overrides_of_options(preset, family, settings, also, text=text, chats=chats, preferences=preferences,
                                      problems=problems, data=data)
     config = load_config(preset, family, overrides)
     require_stages("--until", [until], config)
@@ -194,10 +194,13 @@ def _prefect_and_view(stages: Sequence[str]) -> Iterator["View"]:
             yield view
 
 
-def overrides_of_options(family: str, settings: list[str] | None, also: bool, **given: list[str] | None
+def overrides_of_options(preset: str, family: str, settings: list[str] | None, also: bool, **given: list[str] | None
                          ) -> dict[str, Any]:
     """What differs from the preset: a user's own data by the names of the options, and fields that are set."""
-    own = own_data(given, also)
+    own = {}
+    if also or any(given.values()):
+        known = load_config(preset, "", {})
+        own = own_data(given, also, {*known.collect.sources, *known.tasks} if isinstance(known, PipelineConfig) else ())
     if own and family:
         raise InputError(f"--family {family}: a family learns from its own data; set collect.sources in a YAML file")
     if own and own.get(f"collect.{REPLACE}") == ALL_BUT_TEXT:

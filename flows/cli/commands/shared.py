@@ -35,7 +35,7 @@ Preferences = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help
                                                             "with.")]
 Problems = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
                                                     help="Questions with the answers that count as right.")]
-Data = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_panel=OWN,
+Data = Annotated[list[str] | None, typer.Option("--data", metavar="PATH", rich_help_panel=OWN,
                                                 help="Files of any of these kinds: what they hold is recognised.")]
 Also = Annotated[bool, typer.Option("--also", rich_help_panel=OWN,
                                     help="Keep the preset's own data beside yours, and its tasks.")]

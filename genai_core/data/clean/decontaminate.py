@@ -19,20 +19,45 @@ _MOST_BITS = 28
 _PIECE = 2**20
 
 
-def held_out_runs(texts: Sequence[str], ngram: int) -> np.ndarray:
+TEMPLATE_TEXTS = 3
+"""Held-out texts that may share a run before it counts as the wording of questions, which gives none of them away."""
+
+
+def held_out_runs(texts: Sequence[str], ngram: int, templates: bool = False) -> np.ndarray:
     """Sorted, different hashes of the runs of `ngram` words of texts; of a shorter text the whole, from half of `ngram`
-    words on. A shorter sentence may be written twice by chance."""
+    words on. A shorter sentence may be written twice by chance.
+
+    With `templates`, runs that more than TEMPLATE_TEXTS of the texts have are left out: questions begin alike.
+    """
     words = hash_words(texts)
     left = words_left(words)
     whole = np.zeros(len(left), bool)      # at the first word of each text
     whole[words.bounds[:-1][np.diff(words.bounds) > 0]] = True
-    found = [np.empty(0, np.uint64)]
+    found, places = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for length, hashes in hash_runs(words, ngram):
         if length == ngram:
-            found.append(hashes[left[:len(hashes)] >= ngram])
+            at = np.flatnonzero(left[:len(hashes)] >= ngram)
         elif length in _lengths(ngram):
-            found.append(hashes[whole[:len(hashes)] & (left[:len(hashes)] == length)])
-    return different(np.concatenate(found))
+            at = np.flatnonzero(whole[:len(hashes)] & (left[:len(hashes)] == length))
+        else:
+            continue
+        found.append(hashes[at])
+        places.append(at)
+    runs = np.concatenate(found)
+    if templates:
+        runs = _rare(runs, np.searchsorted(words.bounds, np.concatenate(places), side="right"))
+    return different(runs)
+
+
+def _rare(runs: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """The runs that at most TEMPLATE_TEXTS different texts have."""
+    order = np.lexsort((texts, runs))
+    runs, texts = runs[order], texts[order]
+    once = np.ones(len(runs), bool)      # of a text that repeats a run
+    once[1:] = (runs[1:] != runs[:-1]) | (texts[1:] != texts[:-1])
+    runs = runs[once]
+    values, counts = np.unique(runs, return_counts=True)
+    return values[counts <= TEMPLATE_TEXTS]
 
 
 def shared_runs(words: Words, known: "KnownRuns", ngram: int) -> dict[int, tuple[int, int]]:

@@ -128,7 +128,8 @@ def repair_shard(shard: Shard, cleaning: Cleaning) -> Repaired:
                                         | np.uint64(shard.number << 32))])
     write_run(cleaning.file("keys", shard.number), np.array(keys, np.uint64), ranks)
     held_out = [subject for subject, trains in zip(subjects, train, strict=True) if not trains]
-    write_run(cleaning.file("held-out", shard.number), held_out_runs(held_out, config.decontamination_ngram))
+    write_run(cleaning.file("held-out", shard.number), held_out_runs(held_out, config.decontamination_ngram,
+                                                                        templates=shard.table != "documents"))
     return Repaired(len(table), masked)
 
 

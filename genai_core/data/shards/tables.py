@@ -70,11 +70,11 @@ def texts_of(row: dict[str, Any]) -> list[str]:
 
 def subject_of(row: dict[str, Any]) -> str:
     """The text by which a row is compared with others, and which its split follows: of a conversation what the user
-    says first, of a pair its source."""
+    says, of a pair its source."""
     for column in ("messages", "prompt"):
         if isinstance(row.get(column), list):
             asked = [message["content"] for message in row[column] if message["role"] == "user"]
-            return str(asked[0] if asked else row[column][0]["content"])
+            return "\n".join(asked) if asked else str(row[column][0]["content"])
     return str(next((row[column] for column in ("text", "prompt", "source_text") if row.get(column)), ""))
 
 

@@ -52,6 +52,8 @@ class AssistantTokens(Objective):
     def evaluate(self, step: int) -> dict[str, float]:
         loss, targets = 0.0, 0.0
         count = len(self.validation.ids)
+        if not count:      # a handful of chats may all be for training
+            return {}
         rows = epoch_order(count, 0, self.config.seed)[:VALIDATION_ROWS]      # packing sorts rows by length
         for first in range(0, len(rows), 16):
             batch = self.validation.take(rows[first:first + 16], self.device)
