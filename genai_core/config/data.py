@@ -183,7 +183,7 @@ class CleanConfig(Config):
     min_alphabetic_ratio: float = Field(default=0.6, ge=0, le=1)
     """Least share of words with at least one letter."""
     min_stop_words: int = Field(default=1, ge=0)
-    """Least number of different English stop words in a document; 0 for text in other languages."""
+    """Least number of different stop words of its language in a document, where that has a list; 0 for no such rule."""
     max_duplicate_line_ratio: float = Field(default=0.3, ge=0, le=1)
     """Largest share of lines that repeat an earlier line of the document."""
     max_top_ngram_ratio: float = Field(default=0.25, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""What any model must beat: compressors and n-grams on bits per byte, counting words on sentiment."""
+"""What any model must beat: compressors and n-grams on bits per byte, counting words on labels."""
 
 import lzma
 from collections import Counter
