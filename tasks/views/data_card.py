@@ -81,7 +81,7 @@ class DataCard:
 
 def data_card(config: PipelineConfig, collected: Path, cleaned: Path) -> DataCard:
     """The card from the artifacts of collect and clean."""
-    origins = _json(collected / CARD)
+    origins = _json(collected / "data_card.json")
     entries = []
     for fields in _json(cleaned / CARD):
         origin = origins.get(fields["source"], {})

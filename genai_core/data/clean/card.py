@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from genai_core.data.shards.tables import texts_of
 
-CARD = "data_card.json"
+CARD = "cleaned_card.json"
 SAMPLES = 3
 SAMPLE_CHARACTERS = 300
 LABELS = 50
@@ -71,7 +71,7 @@ def _sample(row: dict[str, Any]) -> str:
 
 
 def write_card(cards: Mapping[tuple[str, str], SourceCard], out_dir: Path) -> None:
-    """Write `data_card.json`: one entry for each source and table that had a record."""
+    """Write `cleaned_card.json`: one entry for each source and table that had a record."""
     entries = []
     for _, card in sorted(cards.items()):
         entry = dict(vars(card))
