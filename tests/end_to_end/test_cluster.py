@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from genai_core.config.data import CleanConfig, CollectConfig, StandardLibrarySource
-from genai_core.context import Context, LogReporter
+from genai_core.context import Context, LogReporter, Mapper, serial
 from genai_core.data import shards
 from genai_core.data.shards.files import shards_of
 from genai_core.errors import InputError
-from genai_core.mapping import Mapper, serial
 from genai_core.stages import clean, collect
 from tasks.execution import cluster
 from tasks.execution.cluster import DaskCluster
