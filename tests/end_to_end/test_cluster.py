@@ -15,7 +15,7 @@ import pytest
 
 from genai_core.config.data import CleanConfig, CollectConfig, StandardLibrarySource
 from genai_core.context import Context, LogReporter, Mapper, serial
-from genai_core.data import shards
+from genai_core.data.shards import files as shard_files
 from genai_core.data.shards.files import shards_of
 from genai_core.errors import InputError
 from genai_core.stages import clean, collect
@@ -127,7 +127,7 @@ def test_two_workers_write_what_one_process_writes_and_leave_nothing_behind(dask
 
 
 def test_a_worker_killed_in_mid_clean_changes_no_byte(dask, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_CHARACTERS", 100_000)
+    monkeypatch.setattr(shard_files, "SHARD_CHARACTERS", 100_000)
     collect_library(tmp_path / "collected", serial)
     assert len(shards_of(tmp_path / "collected", "documents")) > 8
     expected = clean_collected(tmp_path / "collected", tmp_path / "serial", serial, lambda: None)
