@@ -34,7 +34,7 @@ reward = Stage(
     describe="learn to order texts and answers as people did", title="Reward model",
     use="A reward model: it scores a text or an answer as those people would whose ratings and preferences it was "
         "trained on.",
-    figures=("accuracy", "baseline_accuracy"), curves=("accuracy", "validation_accuracy"),
+    figures=("accuracy", "baseline_accuracy", "accuracy_margin_1"), curves=("accuracy", "validation_accuracy"),
     resources=ONE_DEVICE)
 
 rlhf = Stage(
