@@ -29,7 +29,7 @@ instruct = Stage(
     figures=("validation_loss",), curves=("loss", "validation_loss"), resources=ONE_DEVICE)
 
 reward = Stage(
-    "reward", "genai_core.stages.reward", "model", settings={"config": "reward", "gold_fraction": "gold_fraction"},
+    "reward", "genai_core.stages.reward", "model", settings={"config": "reward", "gold": "evaluate.gold"},
     inputs={"instruct": "instruct", "cleaned": "clean"},
     describe="learn to order texts and answers as people did", title="Reward model",
     use="A reward model: it scores a text or an answer as those people would whose ratings and preferences it was "

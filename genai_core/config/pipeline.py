@@ -188,11 +188,6 @@ class PipelineConfig(Config):
         return Mixture(lessons={name: self.tasks[name].lesson for name in self.alignment_tasks})
 
     @property
-    def gold_fraction(self) -> float:
-        """Share of the judgements that the reward model leaves to the gold reward."""
-        return 0.0 if self.evaluate.gold.task else self.evaluate.gold.fraction
-
-    @property
     def alignment_tasks(self) -> tuple[str, ...]:
         """The tasks whose questions are the prompts of rlhf: those named, else those that the data gives."""
         tasks = self.active_tasks
@@ -231,8 +226,7 @@ class PipelineConfig(Config):
         return ""
 
 
-DERIVED: dict[str, Any] = {"mixture": Mixture, "questions": Mixture, "active_tasks": dict[str, Task],
-                           "gold_fraction": float}
+DERIVED: dict[str, Any] = {"mixture": Mixture, "questions": Mixture, "active_tasks": dict[str, Task]}
 """Parts of the config that follow from others, by the names of their properties, with their types."""
 STAGE_NAMES: tuple[str, ...] = get_args(StageName)
 """The stages, each with a section of its own, in the order in which they run."""

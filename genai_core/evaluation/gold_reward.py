@@ -115,14 +115,14 @@ def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[st
     preferences that the reward model was not given. Raises InputError when these are too few.
     """
     if gold.task:
-        texts, labels = gold_labels(cleaned, gold, alignment, tasks)
+        texts, labels = gold_labels(cleaned, gold, alignment, tasks, reward_sources)
         classifier = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2 if len(texts) > 100 else 1,
                             max_features=100_000),
             LogisticRegression(C=10, max_iter=200))
         classifier.fit(texts, labels)
         return classifier.decision_function, f"{len(texts):,} labelled records of {gold.task}"
-    kept = judgements(cleaned, "train", reward_sources, gold=True, gold_fraction=gold.fraction)
+    kept = judgements(cleaned, "train", reward_sources, gold, kept=True)
     scorers = [_judged_scorer(kept, source) for source in kept.sources]
     if not scorers:
         raise InputError("evaluate.gold.fraction: no rating or preference is left for the gold reward; raise it, or "
@@ -147,11 +147,13 @@ def _judged_scorer(kept: Judgements, source: str) -> Scorer:
     return score
 
 
-def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task]
-                ) -> tuple[list[str], list[bool]]:
+def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task],
+                reward_sources: tuple[str, ...]) -> tuple[list[str], list[bool]]:
     """Labelled training records, and whether they have the label that counts as good, of which RLHF has nothing: no
-    text that people rated for the reward model, and none whose opening is a prompt."""
-    rated = {fingerprint(row["text"]) for row in read_table(cleaned, "ratings") if row["text"]}
+    text that people rated, none that the reward model was given, and none whose opening is a prompt."""
+    known = {fingerprint(row["text"]) for row in read_table(cleaned, "ratings") if row["text"]}
+    known |= {fingerprint(each.subject) for each in judgements(cleaned, "train", reward_sources, gold).rated
+              if isinstance(each.subject, str)}
     prompts = prompts_of(tasks, alignment.tasks, cleaned, "train", alignment.seed)[:alignment.prompts]
     openings = {example.subject for name, example in prompts if tasks[name].content == "documents"}
     lengths = {tasks[name].opening_words for name in alignment.tasks if tasks[name].content == "documents"}
@@ -160,7 +162,7 @@ def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[st
     for example in examples_of(whole, cleaned, "train"):
         words = example.subject.split()
         begins = any(" ".join(words[:length]) in openings for length in lengths)
-        if not begins and fingerprint(example.subject) not in rated:
+        if not begins and fingerprint(example.subject) not in known:
             kept.append(example)
     labels = [example.answer == gold.label for example in kept]
     if len(set(labels)) < 2:

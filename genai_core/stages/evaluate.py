@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from genai_core.config.release import EvaluateConfig
+from genai_core.config.release import EvaluateConfig, Gold
 from genai_core.config.tasks import Mixture, Task
 from genai_core.config.training import RewardConfig, RlhfConfig
 from genai_core.context import Context, Reporter, Result
@@ -47,7 +47,7 @@ def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cl
     order: dict[str, float] = {}
     if reward and judging and alignment:
         reward_model = open_reward_model(reward, device)
-        order = _judgement_figures(reward_model, cleaned, judging)
+        order = _judgement_figures(reward_model, cleaned, judging, config.gold)
         judge = _Judge(config, models, knows_chats, tasks, alignment, judging, cleaned, device, reporter)
         judge.add_to(table, reward_model)
     reporter.progress(len(models) + 1, len(models) + 2, "models")
@@ -59,14 +59,15 @@ def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cl
                   | {f"reward/{figure}": value for figure, value in order.items()})
 
 
-def _judgement_figures(reward_model: OpenedRewardModel, cleaned: Path, judging: RewardConfig) -> dict[str, float]:
-    """How well the reward model orders the judgements of the test split; TF-IDF learns from all of the training split.
-    """
-    judged = judgements(cleaned, "test", judging.sources)
+def _judgement_figures(reward_model: OpenedRewardModel, cleaned: Path, judging: RewardConfig, gold: Gold
+                       ) -> dict[str, float]:
+    """How well the reward model orders the judgements of the test split; TF-IDF learns from the same ones as it did."""
+    judged = judgements(cleaned, "test", judging.sources, gold)
     if len(judged.all) < 2:
         return {}
     scores = reward_model.score([each.subject for each in judged.all]).double().cpu().numpy()
-    return judgement_figures(scores, judged, judgements(cleaned, "train", judging.sources), judging.min_rating_gap)
+    return judgement_figures(scores, judged, judgements(cleaned, "train", judging.sources, gold),
+                             judging.min_rating_gap)
 
 
 class _Judge:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from genai_core.config.release import Gold
 from genai_core.config.training import RewardConfig
 from genai_core.context import Context, Result
 from genai_core.data.instruction.judgements import judgements
@@ -19,15 +20,14 @@ from genai_core.training.loop import train
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 
 
-def run(config: RewardConfig, *, instruct: Path, cleaned: Path, gold_fraction: float, out_dir: Path, context: Context
-        ) -> Result:
+def run(config: RewardConfig, *, instruct: Path, cleaned: Path, gold: Gold, out_dir: Path, context: Context) -> Result:
     """Train a reward model from the model directory `instruct` on the ratings and preferences in `cleaned`.
 
-    A share of `gold_fraction` of them is left to the gold reward. The figures are of judgements that no training pair
-    contains. Raises InputError when there are too few.
+    A share is left to the gold reward. The figures are of judgements that no training pair contains. Raises InputError
+    when there are too few.
     """
-    known = judgements(cleaned, "train", config.sources, gold_fraction=gold_fraction)
-    held_out = judgements(cleaned, "validation", config.sources)
+    known = judgements(cleaned, "train", config.sources, gold)
+    held_out = judgements(cleaned, "validation", config.sources, gold)
     pairs = known.in_pairs(config.seed)
     if len(pairs) < 2 or len(held_out.all) < 2:
         raise InputError(f"reward.sources: {len(known.all)} judgements to train on from "

@@ -46,7 +46,7 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         tokens, passes = int(chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
     elif stage == "reward":
         rows, length = config.reward.batch_size, config.reward.context_length
-        tokens, passes = int((_judgements(counts) or JUDGEMENTS) * config.reward.epochs * length / 2), 1.0
+        tokens, passes = int((_judgements(config, counts) or JUDGEMENTS) * config.reward.epochs * length / 2), 1.0
     elif stage == "rlhf":
         rows, length = config.rlhf.batch_size, PROMPT_TOKENS + config.rlhf.completion_tokens
         tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
@@ -69,5 +69,11 @@ def _examples(lesson: Lesson, counts: Mapping[str, float]) -> float:
     return sum(known) or CHATS_OF_A_TASK
 
 
-def _judgements(counts: Mapping[str, float]) -> float:
-    return counts.get("ratings_kept", 0) + 2 * counts.get("preferences_kept", 0)
+def _judgements(config: PipelineConfig, counts: Mapping[str, float]) -> float:
+    """Ratings, answers of preferences, and labelled texts of sources that are named."""
+    sources = config.reward.sources
+    if not sources:
+        return counts.get("ratings_kept", 0) + 2 * counts.get("preferences_kept", 0)
+    labelled = 1 - config.evaluate.gold.fraction if config.evaluate.gold.label else 0.0
+    return sum(share * counts.get(f"train/{table}/{source}", 0) for source in sources
+               for table, share in (("ratings", 1.0), ("preferences", 2.0), ("labelled", labelled)))

@@ -10,7 +10,7 @@ from genai_core.config.release import Gold
 from genai_core.config.tasks import Task
 from genai_core.config.training import RlhfConfig
 from genai_core.data.instruction.examples import prompts_of
-from genai_core.data.instruction.judgements import position
+from genai_core.data.instruction.judgements import judgements, position
 from genai_core.errors import InputError
 from genai_core.evaluation.gold_reward import GoldReward, base_likelihood, distinct_pairs, gold_labels, gold_scorer
 from tests.genai_core.tables import document, preference, rating, turns, write_tables
@@ -104,17 +104,28 @@ def test_nothing_that_rlhf_used_teaches_the_gold_reward(tmp_path):
     setting = config(tasks=("continuation",))
     prompts = prompts_of(TASKS, setting.tasks, tmp_path, "train", setting.seed)[:setting.prompts]
     openings = {example.subject for _, example in prompts}
-    kept, labels = gold_labels(tmp_path, GOLD, setting, TASKS)
+    kept, labels = gold_labels(tmp_path, GOLD, setting, TASKS, ())
     prompted = {text for text in TEXTS if " ".join(text.split()[:3]) in openings}
     assert len(openings) == 10 and set(kept) == set(TEXTS[2:]) - prompted and len(kept) == len(labels)
     assert labels == [TEXTS.index(text) % 2 == 1 for text in kept]
+
+
+def test_the_gold_reward_learns_nothing_that_the_reward_model_was_given(tmp_path):
+    write_tables(tmp_path, ratings=[], preferences=[], documents=[
+        document(f"a {word} film, number {number}", label=label, source="mine/films")
+        for number in range(40) for word, label in (("good", "positive"), ("bad", "negative"))])
+    setting = GOLD.model_copy(update={"fraction": 0.5})
+    kept, _ = gold_labels(tmp_path, setting, config(), TASKS, ("mine/films",))
+    given = {each.subject for each in judgements(tmp_path, "train", ("mine/films",), setting).rated}
+    assert kept and given and not given & set(kept) and len(given) + len(kept) == 80
+    assert len(gold_labels(tmp_path, setting, config(), TASKS, ())[0]) == 80, "of sources that are not named it has all"
 
 
 def test_a_label_that_no_record_has_is_an_error(tmp_path):
     write_tables(tmp_path, documents=[document(text, label="negative") for text in TEXTS])
     with pytest.raises(InputError, match=r"evaluate\.gold: the training records of sentiment do not have both the "
                                          "label 'positive' and another one"):
-        gold_labels(tmp_path, GOLD, config(), TASKS)
+        gold_labels(tmp_path, GOLD, config(), TASKS, ())
 
 
 @pytest.mark.parametrize("kind", ["ratings", "preferences"])

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from genai_core.config.release import Gold
 from genai_core.data.instruction.judgements import Judged, Judgements, judgements, position, text_of
 from genai_core.evaluation.preferences import judged_accuracy, judgement_figures
-from tests.genai_core.tables import preference, rating, turns, write_tables
+from tests.genai_core.tables import document, preference, rating, turns, write_tables
 
 
 def subjects(judged):
@@ -33,20 +34,20 @@ def cleaned(tmp_path):
 
 def test_the_share_of_the_gold_reward_and_that_of_the_reward_model_are_disjoint_and_together_all(cleaned):
     every = judgements(cleaned, "train")
-    kept = judgements(cleaned, "train", gold=True, gold_fraction=0.25)
-    left = judgements(cleaned, "train", gold_fraction=0.25)
+    kept = judgements(cleaned, "train", gold=Gold(), kept=True)
+    left = judgements(cleaned, "train", gold=Gold())
     assert len(every.all) == 200
     assert not subjects(kept.all) & subjects(left.all)
     assert subjects(kept.all) | subjects(left.all) == subjects(every.all)
     assert len(kept.all) + len(left.all) == len(every.all)
     assert 0.15 < len(kept.all) / len(every.all) < 0.35, "about a quarter"
-    assert not judgements(cleaned, "train", gold=True).all and judgements(cleaned, "train").all
+    assert not judgements(cleaned, "train", kept=True).all and judgements(cleaned, "train").all
 
 
 def test_both_answers_of_a_preference_and_all_judgements_of_a_question_are_on_the_same_side(tmp_path):
     write_tables(tmp_path, preferences=[preference(f"q {number}", "a", "b") for number in range(40)],
                  ratings=[rating(turns(f"Q {number}!", answer), 1.0) for number in range(40) for answer in "ab"])
-    kept = judgements(tmp_path, "train", gold=True, gold_fraction=0.5)
+    kept = judgements(tmp_path, "train", gold=Gold(fraction=0.5), kept=True)
     asked = {name: [each.subject[0]["content"] for each in judged]
              for name, judged in (("rated", kept.rated), ("preferred", kept.preferred))}
     assert 0 < len(asked["preferred"]) < 80
@@ -54,10 +55,30 @@ def test_both_answers_of_a_preference_and_all_judgements_of_a_question_are_on_th
     assert all(position(text) < 0.5 for text in asked["rated"])
 
 
+def test_labelled_texts_of_named_sources_are_judged_and_a_share_of_them_is_left_to_the_gold_reward(tmp_path):
+    labelled = [document(f"text {number} of {split}", label=("bad", "good")[number % 2], source="mine/films", split=split)
+                for split in ("train", "test") for number in range(60)]
+    write_tables(tmp_path, documents=[*labelled, document("no label", source="mine/films")],
+                 ratings=[rating(f"rated {number}", 3.0, source="stars") for number in range(20)], preferences=[])
+    gold = Gold(task="films", label="good", fraction=0.5)
+    sources = ("stars", "mine/films")
+    given, left = (judgements(tmp_path, "train", sources, gold, kept=kept) for kept in (False, True))
+    assert [each.group for each in given.rated[:20]] == ["stars"] * 20, "what a task teaches takes no rating away"
+    assert {each.group for each in given.rated[20:]} == {"mine/films"} == {each.group for each in left.rated}
+    assert len(given.rated) - 20 + len(left.rated) == 60 and 15 < len(left.rated) < 45
+    assert not subjects(given.rated) & subjects(left.rated)
+    for each in given.rated[20:]:
+        number = int(str(each.subject).split()[1])
+        assert each.rating == number % 2, each
+    assert len(judgements(tmp_path, "test", sources, gold).rated) == 60, "held-out ones are measured whole"
+    assert {each.group for each in judgements(tmp_path, "train", (), gold).rated} == {"stars"}, "none is named"
+    assert {each.group for each in judgements(tmp_path, "train", sources, Gold()).rated} == {"stars"}, "no label is good"
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
-@pytest.mark.parametrize("gold", [True, False])
-def test_held_out_judgements_are_measured_whole(cleaned, split, gold):
-    held_out = judgements(cleaned, split, gold=gold, gold_fraction=0.25)
+@pytest.mark.parametrize("kept", [True, False])
+def test_held_out_judgements_are_measured_whole(cleaned, split, kept):
+    held_out = judgements(cleaned, split, gold=Gold(), kept=kept)
     assert len(held_out.rated) == 100 and len(held_out.preferred) == 100
 
 

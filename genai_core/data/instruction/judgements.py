@@ -1,4 +1,5 @@
-"""What people judged: texts and conversations with a rating, and pairs of answers of which one was preferred."""
+"""What people judged: texts and conversations with a rating, pairs of answers of which one was preferred, and texts with
+a label that is better than the others."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genai_core.config.release import Gold
 from genai_core.data.chat import Chat
 from genai_core.data.shards.splits import fingerprint
 from genai_core.data.shards.tables import is_of, read_table, subject_of
@@ -22,7 +24,7 @@ class Judged:
     rating: float
     """Higher is better. Of a preference, the chosen one has 1 and the rejected one 0."""
     group: str
-    """Two are compared only within a group: a source of ratings, or the two answers of a preference."""
+    """Two are compared only within a group: a source of ratings or labels, or the two answers of a preference."""
     source: str
 
 
@@ -52,24 +54,31 @@ class Judgements:
         return [each for each in self.all if each.source == source]
 
 
-def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), *, gold: bool = False,
-               gold_fraction: float = 0.0) -> Judgements:
+def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), gold: Gold | None = None, *,
+               kept: bool = False) -> Judgements:
     """The judgements of a split from some sources, or from all.
 
-    Of the training split a share of `gold_fraction` is kept for the gold reward, by a hash of what was asked: with
-    `gold` these alone are returned, without it the others.
+    Where `gold` names a label that counts as good, labelled texts of sources that are named count as judged too: those
+    with that label have 1, the others 0. Of the training split a share is kept for the gold reward, by a hash of what
+    was asked: with `kept` these alone are returned, without it the others. Where a task of labelled texts teaches the
+    gold reward, the share is one of labelled texts alone; without `gold` there is none.
     """
-    def wanted(row: dict) -> bool:
-        kept = split == "train" and position(subject_of(row)) < gold_fraction
-        return is_of(row, sources) and (kept == gold or split != "train")
+    def wanted(row: dict, share: float) -> bool:
+        is_kept = split == "train" and position(subject_of(row)) < share
+        return is_of(row, sources) and (is_kept == kept or split != "train")
 
+    share = gold.fraction if gold and not gold.task else 0.0
     rated = [Judged(row["text"] or row["messages"], row["rating"], row["source"], row["source"])
-             for row in read_table(cleaned, "ratings", split=split) if wanted(row)]
+             for row in read_table(cleaned, "ratings", split=split) if wanted(row, share)]
     both = {each.source for each in rated}      # whose preferences are a source of their own: 0 and 1 are no ratings
     preferred = [Judged([*row["prompt"], *row[side]], rating, row["id"],
                         f"{row['source']}/preferences" if row["source"] in both else row["source"])
-                 for row in read_table(cleaned, "preferences", split=split) if wanted(row)
+                 for row in read_table(cleaned, "preferences", split=split) if wanted(row, share)
                  for side, rating in (("chosen", 1.0), ("rejected", 0.0))]
+    if gold and gold.label and sources:
+        rated += [Judged(row["text"], float(row["label"] == gold.label), row["source"], row["source"])
+                  for row in read_table(cleaned, "documents", split=split)
+                  if row["label"] is not None and wanted(row, gold.fraction)]
     return Judgements(rated, preferred)
 
 
