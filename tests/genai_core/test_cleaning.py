@@ -49,9 +49,16 @@ def test_each_rule_gives_its_reason(text, reason):
     ("a  b \n\n\n\n c", "a b\n\n c"),
     ("3 < 4 and 5 > 2", "3 < 4 and 5 > 2"),
     ("<script>alert(1)</script><p>text</p>", "text"),
+    ("def f(x):  # x\n    if x:\n\treturn  1", "def f(x): # x\n    if x:\n\treturn 1"),
+    ("a List<String> of <stdio.h>, Vec<T>", "a List<String> of <stdio.h>, Vec<T>"),
 ])
 def test_normalisation(before, after):
     assert normalize(before) == after
+
+
+def test_chats_keep_the_markup_that_they_speak_of():
+    asked = "How do I centre a <div>?\n    <p>text</p>"
+    assert normalize(asked, markup=True) == asked
 
 
 def test_wikitext_reads_as_it_was_written():

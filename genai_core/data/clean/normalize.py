@@ -6,10 +6,17 @@ import warnings
 import ftfy
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
 
-_TAG = re.compile(r"<(?:/?[a-zA-Z][a-zA-Z0-9]*)(?:\s[^<>]*)?/?>")
+_ELEMENTS = ("a abbr address article aside b base big blockquote body br button caption center cite code col colgroup dd del "
+             "details dfn div dl dt em fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 head "
+             "header hr html i iframe img input ins kbd label legend li link main map mark meta nav noscript ol optgroup "
+             "option p param picture pre q s samp script section select small source span strike strong style sub summary "
+             "sup svg table tbody td textarea tfoot th thead time title tr tt u ul var video")
+_TAG = re.compile(rf"</?(?:{'|'.join(_ELEMENTS.split())})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+"""A tag of HTML, and not `List<String>` or `<stdio.h>`, which look like one."""
 _BREAK = re.compile(r"\s*<\s*(?:br|p|/p|div|/div|li|/li|tr|/tr|h[1-6]|/h[1-6])\b[^<>]*>\s*", re.IGNORECASE)
 _TRAILING_SPACE = re.compile(r"[ \t\u00a0]+(?=\n|$)")
-_SPACES = re.compile(r"[ \t\u00a0]{2,}")
+_SPACES = re.compile(r"(?<=[^\n \t\u00a0])[ \t\u00a0]{2,}")
+"""Not those that a line begins with: they are the structure of code, lists and verse."""
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 _LONGEST = 1_000_000
@@ -30,9 +37,10 @@ _SINGLE_QUOTED = re.compile(r"(?<= )' ([^'\n]*?) '(?= |$|[,.;:!?])", re.MULTILIN
 _SPACED_SLASH = re.compile(r" (/|–) (?=\d)")
 
 
-def normalize(text: str) -> str:
-    """Repaired Unicode (ftfy, NFC), no HTML markup, single spaces, at most one blank line in a row."""
-    if "<" in text and _TAG.search(text):
+def normalize(text: str, markup: bool = False) -> str:
+    """Repaired Unicode (ftfy, NFC), single spaces but for indentation, at most one blank line in a row, and no HTML
+    unless `markup` says that tags may be what the text is about."""
+    if not markup and "<" in text and _TAG.search(text):
         text = strip_markup(text)
     text = repair_unicode(text)
     odd_space = "\t" in text or "\u00a0" in text

@@ -33,6 +33,8 @@ from genai_core.data.shards.files import shard_path, source_of, write_shard
 from genai_core.data.shards.splits import fingerprint
 from genai_core.data.shards.tables import SCHEMAS, Rows, edit_texts, family_of, subject_of, texts_of
 
+SPEAK_OF_MARKUP = ("chats", "preferences", "problems")
+"""Tables in which a tag is more likely what is talked about than what a web page left behind."""
 TRAIN = 1 << 63
 NOT_RATED = 1 << 62
 """Part of a rank: all but the held-out rated texts, which documents are compared with and which come before all."""
@@ -96,7 +98,7 @@ def repair_shard(shard: Shard, cleaning: Cleaning) -> Repaired:
 
     def repair(text: str) -> str:
         nonlocal masked
-        text = normalize(text)
+        text = normalize(text, markup=shard.table in SPEAK_OF_MARKUP)
         if config.mask_personal_data:
             text, count = mask_personal_data(text)
             masked += count
