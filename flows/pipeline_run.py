@@ -23,6 +23,7 @@ from genai_core.families.config import FamilyConfig
 from tasks.catalog import stages_for
 from tasks.config import load_config, require_stages
 from tasks.data_checks import check_data
+from tasks.drift import check_drift
 from tasks.execution import live_runs
 from tasks.execution.plan import plan
 from tasks.execution.task import LastStageDone, make
@@ -175,6 +176,7 @@ def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
         _make_within_budget(run, stage)
         if not run.family and stage.name == "clean":
             check_data(run)
+            check_drift(run)
         if stage.name == last_dataset:
             version_data(run)
         _stop_when_spent(run, stage, stages[-1])

@@ -1,5 +1,7 @@
 """The base of every config model."""
 
+from typing import Any, ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -8,3 +10,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False,
                               use_attribute_docstrings=True)
+    beside_the_key: ClassVar[frozenset[str]] = frozenset()
+    """Fields that what is made does not depend on."""
+
+    def for_key(self) -> dict[str, Any]:
+        """The fields that what is made depends on, as a key holds them."""
+        return self.model_dump(mode="json", exclude=set(self.beside_the_key))

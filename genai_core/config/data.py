@@ -1,6 +1,6 @@
 """Configs of the data stages: collect, clean, tokenize."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -167,8 +167,34 @@ class CollectConfig(Config):
         return self
 
 
+class DriftGate(Config):
+    """How far the cleaned data may move from that of the release in service."""
+
+    of: Literal["rows", "characters", "sources", "languages", "lengths", "labels"]
+    """An amount, of which the relative change counts, or how records are spread over sources, languages, lengths or
+    labels, of which the share counts that lies elsewhere now."""
+    table: Literal["documents", "chats", "preferences", "ratings", "problems", "pairs"] = "documents"
+    """The table whose records are meant; languages and labels are of documents."""
+    source: str = ""
+    """One source; empty for all."""
+    most: float = Field(ge=0)
+    """Most change: 0.2 is a fifth, up or down, or a fifth of the records elsewhere."""
+
+    @model_validator(mode="after")
+    def is_counted(self) -> "DriftGate":
+        if self.of in ("languages", "labels") and self.table != "documents":
+            raise ValueError(f"{self.of} are counted of documents alone, not of {self.table}")
+        return self
+
+
 class CleanConfig(Config):
     """Repair, filter, deduplicate, mask and decontaminate the documents."""
+
+    beside_the_key: ClassVar[frozenset[str]] = frozenset({"gates"})
+
+    gates: dict[str, DriftGate] = Field(default_factory=dict)
+    """Conditions on how far the data may move from that of the release in service, each by its name; the run stops
+    where one does not hold. What is cleaned, and its key, do not depend on them."""
 
     min_words: int = Field(default=5, ge=0)
     """Least words of a document (Gopher asks for 50; here short reviews are kept)."""

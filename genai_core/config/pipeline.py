@@ -146,6 +146,14 @@ class PipelineConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def drift_is_of_what_there_is(self) -> "PipelineConfig":
+        for name, gate in self.clean.gates.items():
+            if gate.source and gate.source not in self.collect.sources:
+                raise ValueError(f"clean.gates.{name}: there is no source {gate.source!r} among "
+                                 f"{', '.join(self.collect.sources)}")
+        return self
+
+    @model_validator(mode="after")
     def stages_have_data(self) -> "PipelineConfig":
         for stage in self.stages:
             if reason := self.why_not(stage):

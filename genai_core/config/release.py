@@ -23,7 +23,7 @@ class QuantizeConfig(Config):
 
     int4_group_size: int = Field(default=16, ge=8)
     """Number of weights that share a scale and an offset in the four-bit model."""
-    calibration_tokens: int = Field(default=32_768, ge=0)
+    calibration_tokens: int = Field(default=262_144, ge=0)
     """Tokens of training chats on which rounding to four bits keeps what the layers compute; 0 rounds each weight by
     itself."""
     decode_tokens: int = Field(default=128, ge=8)

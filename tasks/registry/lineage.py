@@ -78,7 +78,7 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     if version is not None:
         node.version = f"{version.name}/{version.version}"
         node.aliases = versions.aliases_of(version)
-    directory = _directory(stage, digest, workspace)
+    directory = directory_of_digest(stage, digest, workspace)
     entry = _entry(workspace, stage, digest) if directory is None and version is None else None
     if directory:
         manifest = read_manifest(directory)
@@ -109,7 +109,7 @@ def _node(stage: str, digest: str, workspace: Workspace, known: dict[tuple[str, 
     return node
 
 
-def _directory(stage: str, digest: str, workspace: Workspace) -> Path | None:
+def directory_of_digest(stage: str, digest: str, workspace: Workspace) -> Path | None:
     """Where the artifact lies here; None where it does not."""
     folder = workspace.root / lasting_stages()[stage].folder / stage
     for manifest in folder.glob(f"*/{MANIFEST}"):

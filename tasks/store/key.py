@@ -60,7 +60,7 @@ def resolve(dotted: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return to_jsonable_python(value)
+    return to_jsonable_python(value.for_key() if isinstance(value, Config) else value)
 
 
 def _opened_kinds(artifacts: list[Artifact], workspace: Workspace, elsewhere: Mapping[str, set[str]]) -> set[str]:
