@@ -75,6 +75,9 @@ class Context:
     """When training is to save a checkpoint and stop, in seconds since the epoch."""
     map: Mapper = serial
     """Calls a function on each shard of the data, in this process or in several; what is written is the same."""
+    earlier: tuple[Path, ...] = ()
+    """Artifacts that the same code of the stage made before, the newest first: what of them depends on the same bytes
+    may be taken over, since it would be made again as it is."""
 
 
 class Result(NamedTuple):

@@ -5,15 +5,18 @@ from tasks.stage import ONE_DEVICE, FirstOf, Stage
 collect = Stage(
     "collect", "genai_core.stages.collect", "dataset", settings={"config": "collect"}, inputs={},
     describe="bring the declared sources into one set of tables", title="Collected data",
-    outside="genai_core.stages.collect:file_digests")
+    outside="genai_core.stages.collect:file_digests",
+    again="sources that are as they were are taken over")
 
 clean = Stage(
     "clean", "genai_core.stages.clean", "dataset", settings={"config": "clean"}, inputs={"collected": "collect"},
-    describe="repair, filter, deduplicate, mask and decontaminate", title="Cleaned data")
+    describe="repair, filter, deduplicate, mask and decontaminate", title="Cleaned data",
+    again="all shards are cleaned again: duplicates and held-out text are looked for in the whole")
 
 tokenize = Stage(
     "tokenize", "genai_core.stages.tokenize", "dataset", settings={"config": "tokenize"}, inputs={"cleaned": "clean"},
-    describe="train the tokenizer and write the token files", title="Token files")
+    describe="train the tokenizer and write the token files", title="Token files",
+    again="shards with the same text are not encoded again while the tokenizer is the same (tokenize.sources)")
 
 pretrain = Stage(
     "pretrain", "genai_core.stages.pretrain", "model", settings={"config": "pretrain"}, inputs={"tokens": "tokenize"},

@@ -56,6 +56,8 @@ class Stage:
     """Curves of its training that the report shows, where there are such."""
     column: str = ""
     """Its column in the table of the evaluation; empty for its name."""
+    again: str = ""
+    """What is made again, and what is not, where only a part of its data is new: for plans."""
     resources: Resources = field(default_factory=Resources)
     optional: dict[str, str] = field(default_factory=dict)
     """Arguments of `run`, of settings and inputs, that it is given only where the run has the stage named here."""

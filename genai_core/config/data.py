@@ -235,5 +235,8 @@ class TokenizeConfig(Config):
     max_characters: int | None = Field(default=20_000_000, ge=1000)
     """Most characters to train the tokenizer on, some 20 bytes of memory each: of more text an even sample is drawn, by
     the hash of each document's id. Empty for all."""
+    sources: tuple[str, ...] = ()
+    """Sources that the tokenizer is trained on; empty for all. Where they are named, text of others that is added later
+    leaves the tokenizer as it is, and what was encoded before is not encoded again."""
     extra_sources: tuple[str, ...] = ("chats", "preferences", "problems", "pairs")
     """Tables beside the documents whose training text the tokenizer is trained on too."""

@@ -46,7 +46,7 @@ def without_its_data(values: dict[str, Any], asked: bool | str) -> dict[str, Any
     if asked == ALL_BUT_TEXT:
         collect["sources"] = {name: source for name, source in sources.items() if _brings_text(source)}
     for section, names in (("reward", ("sources", "context_length")), ("rlhf", ("tasks",)), ("evaluate", ("gold",)),
-                           ("pretrain", ("weights",)), ("clean", ("gates",))):
+                           ("pretrain", ("weights",)), ("clean", ("gates",)), ("tokenize", ("sources",))):
         for name in names:
             _mapping(kept, section).pop(name, None)
     promote["gates"] = {name: gate for name, gate in _mapping(promote, "gates").items()

@@ -127,6 +127,7 @@ class PipelineConfig(Config):
         """A name that no source or task has is a typing mistake; one that is switched off is left out."""
         for place, sources in [*((f"tasks.{name}.sources", task.sources) for name, task in self.tasks.items()),
                                ("reward.sources", self.reward.sources),
+                               ("tokenize.sources", self.tokenize.sources),
                                ("pretrain.weights", tuple(self.pretrain.weights))]:
             for source in sources:
                 if source.partition("/")[0] not in self.collect.sources:

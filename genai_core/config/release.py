@@ -40,8 +40,8 @@ class Gold(Config):
     label: str = ""
     """The label of it that counts as good."""
     fraction: float = Field(default=0.25, gt=0, lt=1)
-    """That share, where no task is named; else the share that is kept of labelled texts that the reward model learns from
-    too, because `reward.sources` names their source."""
+    """That share, where no task is named; else the share of labelled texts that is kept from the reward model, where
+    `reward.sources` names their source."""
 
     @model_validator(mode="after")
     def a_task_has_a_label(self) -> "Gold":

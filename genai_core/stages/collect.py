@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from genai_core.config.addresses import shown
+from genai_core.config.addresses import is_remote, shown
 from genai_core.config.data import (
     AnySource,
     ArchiveSource,
@@ -24,17 +25,20 @@ from genai_core.config.data import (
     StandardLibrarySource,
 )
 from genai_core.context import Context, Result
-from genai_core.data.shards.files import ShardWriter
+from genai_core.data.shards.files import ShardWriter, shards_of
 from genai_core.data.shards.holding_out import HoldingOut, Record, Spool, evenly, plan_holding_out
 from genai_core.data.shards.tables import SCHEMAS, complete_tables, subject_of, texts_of
 from genai_core.data.sources.archives import fetch
 from genai_core.data.sources.bad_rows import MAX_WRITTEN, SetAsideFile
 from genai_core.data.sources.hub import read_hub
+from genai_core.data.sources.paths import find_local
 from genai_core.data.sources.random_text import draw_text
 from genai_core.data.sources.readers import READERS
 from genai_core.data.sources.standard_library import VERSION, library_digest, read_standard_library
 from genai_core.data.sources.text_files import Note, file_digests_of, read_files
 from genai_core.errors import InputError
+
+IDENTITIES = "sources.json"
 
 
 def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
@@ -49,11 +53,15 @@ def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     counts: Counter[str] = Counter()
     too_little: list[str] = []
     held_out = 0
+    whole: dict[str, Collected] = {}
     reporter.progress(0, len(enabled), "sources")
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
         collect = partial(collect_source, config=config, root=context.root.absolute(), out_dir=out_dir,
                           scratch=Path(scratch))
-        for name, collected in zip(enabled, context.map(collect, enabled), strict=True):
+        taken = _taken_over(config, enabled, context, out_dir)
+        for name, collected in _in_order(enabled, taken, context.map(collect, [name for name in enabled
+                                                                               if name not in taken])):
+            whole[name] = collected
             card[name] = collected.card
             counts.update(collected.tables)
             too_little += [collected.too_little] if collected.too_little else []
@@ -64,6 +72,9 @@ def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     if too_little and not held_out:
         raise InputError(too_little[0])
     complete_tables(out_dir, SCHEMAS)
+    if taken:
+        reporter.note(f"unchanged since they were collected before: {', '.join(taken)}")
+    _write_identities(config, whole, context.root.absolute(), out_dir)
     _join_set_aside([_set_aside(out_dir, name) for name in enabled], out_dir / "set_aside.jsonl")
     (out_dir / "data_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out_dir / "DATA_CARD.md").write_text(_card_text(card), encoding="utf-8")
@@ -126,6 +137,42 @@ def collect_source(name: str, config: CollectConfig, root: Path, out_dir: Path, 
     return Collected(card, {table: writer.rows for table, writer in writers.items()}, notes, plan.too_little, held_out)
 
 
+def _taken_over(config: CollectConfig, names: list[str], context: Context, out_dir: Path) -> dict[str, Collected]:
+    """The sources that an earlier artifact has from the same bytes and settings, with their shards copied."""
+    taken: dict[str, Collected] = {}
+    for directory in context.earlier:
+        known = json.loads((directory / IDENTITIES).read_text(encoding="utf-8"))
+        for name in names:
+            if name in known and name not in taken \
+                    and known[name]["identity"] == _identity(name, config, context.root.absolute()):
+                for table in SCHEMAS:
+                    for shard in shards_of(directory, table, name):
+                        (out_dir / table).mkdir(exist_ok=True)
+                        shutil.copyfile(shard, out_dir / table / shard.name)
+                taken[name] = Collected(**known[name]["collected"])
+    return taken
+
+
+def _in_order(names: list[str], taken: dict[str, Collected], others: Iterator[Collected]
+              ) -> Iterator[tuple[str, Collected]]:
+    for name in names:
+        yield name, taken[name] if name in taken else next(others)
+
+
+def _write_identities(config: CollectConfig, whole: dict[str, Collected], root: Path, out_dir: Path) -> None:
+    """What each source's shards depend on, by which a later run knows whether they would be the same; of a source with
+    rows that were set aside nothing, so that they are told again."""
+    known = {name: {"identity": _identity(name, config, root), "collected": asdict(collected)}
+             for name, collected in whole.items() if not _set_aside(out_dir, name).is_file()}
+    (out_dir / IDENTITIES).write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _identity(name: str, config: CollectConfig, root: Path) -> str:
+    parts = [config.sources[name].for_key(), config.validation_fraction, config.test_fraction,
+             _digests_of(name, config.sources[name], root)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def _rows(records: Iterable[Record], plan: HoldingOut, licence: str) -> Iterator[Record]:
     """The rows of a source, each with its id and its split, and of one that has too few documents the pieces."""
     name = plan.name
@@ -148,13 +195,26 @@ def _rows(records: Iterable[Record], plan: HoldingOut, licence: str) -> Iterator
 
 def file_digests(config: CollectConfig, root: Path) -> dict[str, str]:
     """SHA-256 of the files that sources read, here or behind an address: what tables depend on beside the config."""
-    digests = {}
+    digests: dict[str, str] = {}
     for name, source in config.sources.items():
-        if isinstance(source, StandardLibrarySource) and source.enabled:
-            digests[f"{name}/{VERSION}"] = library_digest()
-        if isinstance(source, FileSource) and source.enabled:
-            digests.update(file_digests_of(source, name, root))
+        digests |= _digests_of(name, source, root) if source.enabled else {}
     return digests
+
+
+def file_bytes(config: CollectConfig, root: Path) -> int:
+    """Size of all that is read where it is files of this machine alone, some of which may be compressed; 0 where a
+    source is something else."""
+    enabled = [(name, source) for name, source in config.sources.items() if source.enabled]
+    if not all(isinstance(source, FileSource) and not any(map(is_remote, source.paths)) for _, source in enabled):
+        return 0
+    return sum(file.stat().st_size for name, source in enabled if isinstance(source, FileSource)
+               for file, _ in find_local(source, name, root))
+
+
+def _digests_of(name: str, source: AnySource, root: Path) -> dict[str, str]:
+    if isinstance(source, StandardLibrarySource):
+        return {f"{name}/{VERSION}": library_digest()}
+    return dict(file_digests_of(source, name, root)) if isinstance(source, FileSource) else {}
 
 
 def recognise_content(name: str, fields: dict[str, Any], root: Path) -> tuple[str, bool]:

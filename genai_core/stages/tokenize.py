@@ -18,9 +18,18 @@ from tokenizers import Tokenizer
 from genai_core.config.data import TokenizeConfig
 from genai_core.context import Context, Reporter, Result
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
-from genai_core.data.shards.files import iterate_batches, shards_of
+from genai_core.data.shards.files import iterate_batches, shards_of, source_of
 from genai_core.data.shards.tables import SCHEMAS
-from genai_core.data.tokens.encoding import Counted, Encoded, Encoding, count_shard, encode_shard, sample_shard
+from genai_core.data.tokens.encoding import (
+    Counted,
+    Encoded,
+    Encoding,
+    count_shard,
+    encode_shard,
+    encoded_before,
+    sample_shard,
+    write_shards,
+)
 from genai_core.data.tokens.token_files import write_header
 from genai_core.data.tokens.tokenizer import encodes_fast, save_tokenizer, train_tokenizer
 from genai_core.errors import InputError
@@ -41,15 +50,22 @@ def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Contex
     counts = list(context.map(count_shard, [*documents, *extra]))
     total = _check(counts[:len(documents)])
     reporter.progress(0, total, "documents")
-    tokenizer = _train(config, counts, [*documents, *extra], context)
+    known = [(path, count.train_characters) for path, count in zip([*documents, *extra], counts, strict=True)
+             if not config.sources or source_of(path) in config.sources]
+    tokenizer = _train(config, known, context)
     save_tokenizer(tokenizer, out_dir)
     reporter.note(f"vocabulary of {tokenizer.get_vocab_size():,} entries trained; encoding {total:,} documents")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
         encoding = Encoding(out_dir, Path(scratch), token_id(tokenizer, END_OF_TEXT), tokenizer.get_vocab_size(),
-                            encodes_fast(tokenizer, _first_texts(documents)))
-        encoded = list(_told(context.map(partial(encode_shard, encoding=encoding), documents), total, reporter))
-        metrics = _write_whole(list(chain.from_iterable(encoded)), encoding)
+                            encodes_fast(tokenizer, _first_texts(documents)), encoded_before(context.earlier, out_dir))
+        encoded = _told(context.map(partial(encode_shard, encoding=encoding), documents), total, reporter)
+        parts = list(chain.from_iterable(encoded))
+        metrics = _write_whole(parts, encoding)
+    training = [part for part in parts if part.name == "train"]
+    write_shards(training, out_dir)
+    if copied := sum(part.copied for part in training):
+        reporter.note(f"{copied:,} of {len(training):,} training shards were encoded before and are taken over")
     return Result({"vocab_size": tokenizer.get_vocab_size()} | metrics,
                   {"encode_seconds": time.perf_counter() - began})
 
@@ -64,14 +80,18 @@ def _check(counts: list[Counted]) -> int:
     return sum(sum(count.documents.values()) for count in counts)
 
 
-def _train(config: TokenizeConfig, counts: list[Counted], shards: list[Path], context: Context) -> Tokenizer:
-    """Train on all training text, or on as large a part of it as `max_characters` allows."""
-    characters = sum(count.train_characters for count in counts)
+def _train(config: TokenizeConfig, shards: list[tuple[Path, int]], context: Context) -> Tokenizer:
+    """Train on all training text of the shards, given with their characters of it, or on as large a part of it as
+    `max_characters` allows."""
+    characters = sum(size for _, size in shards)
+    if not characters:
+        raise InputError(f"tokenize.sources: {', '.join(config.sources)} have no training text; name others, or none "
+                         "for all")
     share = 1.0
     if config.max_characters and characters > config.max_characters:
         share = config.max_characters / characters
         context.reporter.note(f"training the tokenizer on {share:.1%} of {characters:,} characters")
-    texts = context.map(partial(sample_shard, share=share), shards)
+    texts = context.map(partial(sample_shard, share=share), [path for path, _ in shards])
     return train_tokenizer(chain.from_iterable(texts), config.vocab_size)
 
 

@@ -66,7 +66,8 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
         runtime = request.runtime
         context = Context(checkpoint_dir, tracked.reporter, workspace.root,
                           runtime.device if stage.resources.devices else "cpu", runtime.compile,
-                          runtime.checkpoint_seconds, request.stop_at, mapper)
+                          runtime.checkpoint_seconds, request.stop_at, mapper,
+                          () if request.force else store.made_by(stage.name, stage.kind, parts.code))
         with _checkpoints_travel(stage, workspace, parts.key):
             result = compute(request, scratch, context)
         if stage.kind == "model":

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from genai_core.config.pipeline import STAGE_NAMES, PipelineConfig
+from genai_core.data.shards.scaling import estimate as data_estimate
 from genai_core.families.config import FamilyConfig
+from genai_core.stages.collect import file_bytes
 from tasks.catalog import stages_for
 from tasks.registry import versions
 from tasks.registry.opponent import all_here, opponent, opposing_models
@@ -81,6 +84,7 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest))
         else:
             why = explain_miss(stage, parts, directory.parent)
+            why += f"; {stage.again}" if stage.again and directory.parent.is_dir() else ""
             lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key), config, workspace, known))
     return lines + (_left_out(config) if stages is None else [])
 
@@ -172,10 +176,24 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
         counts = read_manifest(known["clean"].directory(workspace))["metrics"]
     cost = estimate(line.stage, config, counts) if isinstance(config, PipelineConfig) else None
     earlier = _latest_record(workspace, line.stage)
+    if isinstance(config, PipelineConfig) and (size := _text_bytes(config, workspace, known)):
+        data = data_estimate(size, cores=config.runtime.workers or os.cpu_count() or 1,
+                             sources=len(config.collect.sources))
+        if line.stage in data.hours_of:
+            return PlannedStage(**{**asdict(line), "seconds": 3600 * data.hours_of[line.stage],
+                                   "memory_bytes": int(data.memory)})
     if cost is None:
         return PlannedStage(**{**asdict(line), "seconds": earlier.get("seconds")})
     flops = earlier.get("flops_per_second") or _machine_flops() * ASSUMED_UTILISATION
     return PlannedStage(**{**asdict(line), **asdict(cost), "seconds": cost.flops / flops})
+
+
+def _text_bytes(config: PipelineConfig, workspace: Workspace, known: dict[str, Artifact]) -> int:
+    """How much text the data stages read: what was collected, else the files that sources name; 0 where neither tells.
+    """
+    if "collect" in known and (known["collect"].directory(workspace) / MANIFEST).is_file():
+        return int(read_manifest(known["collect"].directory(workspace))["metrics"].get("characters", 0))
+    return file_bytes(config.collect, workspace.root)
 
 
 def _latest_record(workspace: Workspace, stage: str) -> dict[str, Any]:

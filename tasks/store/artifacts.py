@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 FIELDS = {"stage", "key", "config", "inputs", "code", "metrics", "files", "digest"}
 CARD = "README.md"
 """A model card: kept whole like every file, but outside the digest, so that its words change no identity."""
+EARLIER = 3
+"""Artifacts that a stage is shown to take parts of them over."""
 KEY_LENGTH = 16
 KEY = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")
 
@@ -116,6 +118,16 @@ class Store:
             logger.warning("%s is damaged (%s): it will be fetched or made again", directory, damage)
             return None
         return self._artifact(directory, manifest)
+
+    def made_by(self, stage: str, kind: str, code: dict[str, Any]) -> tuple[Path, ...]:
+        """The whole artifacts of a dataset's stage that the same code has made, those made last first, at most EARLIER
+        of them: a stage may take parts of them over."""
+        if kind != "dataset":
+            return ()
+        folder = self.directory(stage, kind, "x").parent
+        found = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        same = [path.parent for path in found if _code_of(path.parent) == code]
+        return tuple(directory for directory in same[:EARLIER] if self.find(directory))
 
     def verify(self, directory: Path) -> dict[str, Any]:
         """The manifest, after every file was read and compared; each version of the files once in a process.
@@ -225,6 +237,13 @@ class Store:
 
 
 _stores: dict[Workspace, Store] = {}
+
+
+def _code_of(directory: Path) -> Any:
+    try:
+        return read_manifest(directory)["code"]
+    except Damaged:
+        return None
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_both_answers_of_a_preference_and_all_judgements_of_a_question_are_on_th
 
 
 def test_labelled_texts_of_named_sources_are_judged_and_a_share_of_them_is_left_to_the_gold_reward(tmp_path):
-    labelled = [document(f"text {number} of {split}", label=("bad", "good")[number % 2], source="mine/films", split=split)
+    labelled = [document(f"text {number} of {split}", ("bad", "good")[number % 2], source="mine/films", split=split)
                 for split in ("train", "test") for number in range(60)]
     write_tables(tmp_path, documents=[*labelled, document("no label", source="mine/films")],
                  ratings=[rating(f"rated {number}", 3.0, source="stars") for number in range(20)], preferences=[])
@@ -72,7 +72,7 @@ def test_labelled_texts_of_named_sources_are_judged_and_a_share_of_them_is_left_
         assert each.rating == number % 2, each
     assert len(judgements(tmp_path, "test", sources, gold).rated) == 60, "held-out ones are measured whole"
     assert {each.group for each in judgements(tmp_path, "train", (), gold).rated} == {"stars"}, "none is named"
-    assert {each.group for each in judgements(tmp_path, "train", sources, Gold()).rated} == {"stars"}, "no label is good"
+    assert {each.group for each in judgements(tmp_path, "train", sources, Gold()).rated} == {"stars"}, "none is good"
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

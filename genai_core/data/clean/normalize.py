@@ -6,11 +6,12 @@ import warnings
 import ftfy
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
 
-_ELEMENTS = ("a abbr address article aside b base big blockquote body br button caption center cite code col colgroup dd del "
-             "details dfn div dl dt em fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 head "
-             "header hr html i iframe img input ins kbd label legend li link main map mark meta nav noscript ol optgroup "
-             "option p param picture pre q s samp script section select small source span strike strong style sub summary "
-             "sup svg table tbody td textarea tfoot th thead time title tr tt u ul var video")
+_ELEMENTS = ("a abbr address article aside b base big blockquote body br button caption center cite code col "
+             "colgroup dd del details dfn div dl dt em fieldset figcaption figure font footer form frame frameset "
+             "h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins kbd label legend li link main map mark "
+             "meta nav noscript ol optgroup option p param picture pre q s samp script section select small source "
+             "span strike strong style sub summary sup svg table tbody td textarea tfoot th thead time title tr tt "
+             "u ul var video")
 _TAG = re.compile(rf"</?(?:{'|'.join(_ELEMENTS.split())})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 """A tag of HTML, and not `List<String>` or `<stdio.h>`, which look like one."""
 _BREAK = re.compile(r"\s*<\s*(?:br|p|/p|div|/div|li|/li|tr|/tr|h[1-6]|/h[1-6])\b[^<>]*>\s*", re.IGNORECASE)

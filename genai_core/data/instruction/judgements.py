@@ -1,5 +1,5 @@
-"""What people judged: texts and conversations with a rating, pairs of answers of which one was preferred, and texts with
-a label that is better than the others."""
+"""What people judged: texts and conversations with a rating, pairs of answers of which one was preferred, and texts
+with a label that is better than the others."""
 
 import hashlib
 from dataclasses import dataclass

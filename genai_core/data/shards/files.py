@@ -4,6 +4,7 @@ Shards are cut by the rows alone, so that equal data has equal bytes whoever wro
 removed or grown leaves the other sources' shards as they are.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ WRITING: dict[str, Any] = {"compression": "zstd", "row_group_size": 65_536}
 
 def shard_path(directory: Path, table: str, source: str, number: int) -> Path:
     return directory / table / f"{source}-{number:05d}.parquet"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def source_of(path: Path) -> str:

@@ -76,6 +76,11 @@ class Estimate:
         return self.collect_hours + self.all_clean_hours + self.encode_hours
 
     @property
+    def hours_of(self) -> dict[str, float]:
+        """By stage."""
+        return {"collect": self.collect_hours, "clean": self.all_clean_hours, "tokenize": self.encode_hours}
+
+    @property
     def all_clean_hours(self) -> float:
         """Of the stage `clean`, its joins included."""
         return self.clean_hours + self.held_out_hours + self.open_hours

@@ -1,7 +1,10 @@
 """What tokenizing does to one shard: count it, draw a sample of its training text, write its ids."""
 
 import hashlib
+import json
+import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,10 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genai_core.data.chat import plain
-from genai_core.data.shards.files import source_of
+from genai_core.data.shards.files import file_digest, source_of
 from genai_core.data.shards.tables import MESSAGE_COLUMNS, TEXT_COLUMNS, texts_of
 from genai_core.data.tokens.token_files import dtype_of
-from genai_core.data.tokens.tokenizer import Encoder, load_tokenizer
+from genai_core.data.tokens.tokenizer import TOKENIZER_FILES, Encoder, load_tokenizer
+
+SHARDS = "train.shards.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Encoding:
     vocab_size: int
     fast: bool
     """Whether `gigatoken` encodes."""
+    taken: dict[str, "Taken"]
+    """Training parts that were encoded before with the same tokenizer, by the digest of their shard."""
 
 
 @dataclass
@@ -55,6 +62,24 @@ class Encoded:
     utf8_bytes: int
     raw_words: list[int]
     """Words of each document as published, 0 where unknown; empty for training text."""
+    shard: str
+    """Digest of the shard."""
+    copied: bool = False
+    """Whether an earlier run encoded it."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The training part of a shard in the token files of an earlier run."""
+
+    directory: Path
+    part: str
+    first_document: int
+    """Number of documents before it in the file `train`, and of tokens."""
+    first_token: int
+    tokens: int
+    documents: int
+    utf8_bytes: int
 
 
 def count_shard(path: Path) -> Counted:
@@ -76,16 +101,23 @@ def sample_shard(path: Path, share: float) -> list[str]:
 
 
 def encode_shard(path: Path, encoding: Encoding) -> list[Encoded]:
-    """Write the ids of a shard's documents, those of each split to a part of its own."""
+    """Write the ids of a shard's documents, those of each split to a part of its own.
+
+    Of a shard that an earlier run encoded with the same tokenizer the training part is copied, held-out ones, which are
+    small, are encoded again.
+    """
     table = pq.read_table(path, columns=["split", "text", "raw_words"])
     splits = np.array(table["split"].to_pylist())
-    encoder = _encoder(encoding.out_dir, encoding.fast)
+    shard = file_digest(path)
     found = []
     for split in sorted(set(splits.tolist())):
+        part = f"{split}-{path.stem}"
+        if split == "train" and shard in encoding.taken:
+            found.append(_copied(encoding.taken[shard], part, encoding, shard))
+            continue
         rows = table.filter(pa.array(splits == split))
         texts = [plain(text) for text in rows["text"].to_pylist()]
-        ids, lengths = encoder(texts)
-        part = f"{split}-{path.stem}"
+        ids, lengths = _encoder(encoding.out_dir, encoding.fast)(texts)
         ends = lengths.cumsum()
         whole = np.insert(ids, ends, encoding.end).astype(dtype_of(encoding.vocab_size))
         whole.tofile((encoding.out_dir if split == "train" else encoding.scratch) / f"{part}.bin")
@@ -93,8 +125,40 @@ def encode_shard(path: Path, encoding: Encoding) -> list[Encoded]:
         starts.astype("<i8").tofile(encoding.scratch / f"{part}.starts")
         words = [] if split == "train" else [count or 0 for count in rows["raw_words"].to_pylist()]
         name = "train" if split == "train" else f"{split}.{source_of(path)}"
-        found.append(Encoded(name, part, len(whole), len(texts), sum(len(text.encode()) for text in texts), words))
+        size = sum(len(text.encode()) for text in texts)
+        found.append(Encoded(name, part, len(whole), len(texts), size, words, shard))
     return found
+
+
+def _copied(taken: Taken, part: str, encoding: Encoding, shard: str) -> Encoded:
+    shutil.copyfile(taken.directory / f"{taken.part}.bin", encoding.out_dir / f"{part}.bin")
+    starts = np.fromfile(taken.directory / "train.starts", "<i8", count=taken.documents,
+                         offset=8 * taken.first_document)
+    (starts - taken.first_token).tofile(encoding.scratch / f"{part}.starts")
+    return Encoded("train", part, taken.tokens, taken.documents, taken.utf8_bytes, [], shard, copied=True)
+
+
+def write_shards(parts: list[Encoded], out_dir: Path) -> None:
+    """Write `train.shards.json`, by which a later run knows what was encoded of which shard, in the parts' order."""
+    shards = [{"part": part.part, "shard": part.shard, "tokens": part.tokens, "documents": part.documents,
+               "utf8_bytes": part.utf8_bytes} for part in parts]
+    (out_dir / SHARDS).write_text(json.dumps(shards) + "\n", encoding="utf-8")
+
+
+def encoded_before(earlier: Iterable[Path], out_dir: Path) -> dict[str, Taken]:
+    """The training parts of earlier artifacts whose tokenizer is that of `out_dir`, by the digests of their shards."""
+    taken: dict[str, Taken] = {}
+    name = TOKENIZER_FILES[0]
+    tokenizer = (out_dir / name).read_bytes()
+    for directory in earlier:
+        if (directory / name).read_bytes() != tokenizer:
+            continue
+        documents = tokens = 0
+        for entry in json.loads((directory / SHARDS).read_text(encoding="utf-8")):
+            sizes = {name: entry[name] for name in ("tokens", "documents", "utf8_bytes")}
+            taken.setdefault(entry["shard"], Taken(directory, entry["part"], documents, tokens, **sizes))
+            documents, tokens = documents + entry["documents"], tokens + entry["tokens"]
+    return taken
 
 
 def _is_drawn(identifier: str, share: float) -> bool:
