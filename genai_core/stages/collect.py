@@ -30,12 +30,12 @@ from genai_core.data.shards.holding_out import HoldingOut, Record, Spool, evenly
 from genai_core.data.shards.tables import SCHEMAS, complete_tables, subject_of, texts_of
 from genai_core.data.sources.archives import fetch
 from genai_core.data.sources.bad_rows import MAX_WRITTEN, SetAsideFile
+from genai_core.data.sources.files import Note, file_digests_of, read_files
 from genai_core.data.sources.hub import read_hub
 from genai_core.data.sources.paths import find_local
 from genai_core.data.sources.random_text import draw_text
 from genai_core.data.sources.readers import READERS
 from genai_core.data.sources.standard_library import VERSION, library_digest, read_standard_library
-from genai_core.data.sources.text_files import Note, file_digests_of, read_files
 from genai_core.errors import InputError
 
 IDENTITIES = "sources.json"

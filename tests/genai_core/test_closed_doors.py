@@ -14,8 +14,8 @@ from genai_core.config.data import ArchiveSource, FileSource, HubSource
 from genai_core.config.pipeline import load_pipeline
 from genai_core.context import Context
 from genai_core.data.sources.archives import fetch
+from genai_core.data.sources.files import read_files
 from genai_core.data.sources.hub import read_hub
-from genai_core.data.sources.text_files import read_files
 from genai_core.errors import InputError
 from genai_core.roots import allow_everything
 from genai_core.stages import collect

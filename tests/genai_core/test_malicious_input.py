@@ -12,9 +12,9 @@ import torch
 
 from genai_core.config.data import FileSource
 from genai_core.data.chat import encode_chat, end_ids
-from genai_core.data.sources import formats
 from genai_core.data.sources.archives import Archive
-from genai_core.data.sources.text_files import read_files
+from genai_core.data.sources.files import read_files
+from genai_core.data.sources.formats import files as formats
 from genai_core.errors import InputError
 from genai_core.export.model_directory import load_model, save_model
 

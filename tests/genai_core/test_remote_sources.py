@@ -12,8 +12,8 @@ from genai_core.config.data import CollectConfig, FileSource, HubSource
 from genai_core.config.pipeline import load_pipeline
 from genai_core.context import Context
 from genai_core.data.sources import remote
+from genai_core.data.sources.files import file_digests_of, read_files
 from genai_core.data.sources.hub import read_hub
-from genai_core.data.sources.text_files import file_digests_of, read_files
 from genai_core.errors import InputError
 from genai_core.stages import collect
 from tests.end_to_end.helpers import S3

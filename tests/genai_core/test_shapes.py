@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from genai_core.config.data import FileSource
 from genai_core.data.shards.tables import SCHEMAS
 from genai_core.data.sources.bad_rows import BadRow
+from genai_core.data.sources.files import read_files
 from genai_core.data.sources.package_index import download
-from genai_core.data.sources.shapes import ROW_KEYS, read_row, recognise
-from genai_core.data.sources.text_files import read_files
+from genai_core.data.sources.shapes.rows import ROW_KEYS, read_row, recognise
 from genai_core.errors import InputError
 
 

@@ -15,9 +15,10 @@ from genai_core.config.data import CollectConfig, FileSource, HubSource
 from genai_core.context import Context
 from genai_core.data.shards.splits import split_of
 from genai_core.data.shards.tables import read_table
-from genai_core.data.sources import formats, json_rows
+from genai_core.data.sources.files import read_files
+from genai_core.data.sources.formats import files as formats
+from genai_core.data.sources.formats import json_rows
 from genai_core.data.sources.hub import read_hub
-from genai_core.data.sources.text_files import read_files
 from genai_core.errors import InputError
 from genai_core.stages import collect
 

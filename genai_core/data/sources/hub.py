@@ -7,10 +7,10 @@ from typing import Any
 from genai_core.config.addresses import shown
 from genai_core.config.data import HubSource
 from genai_core.data.sources.bad_rows import BadRow, SetAside
-from genai_core.data.sources.formats import name_classes
+from genai_core.data.sources.files import Note, RowReader
+from genai_core.data.sources.formats.files import name_classes
 from genai_core.data.sources.paths import HELD_OUT
-from genai_core.data.sources.shapes import Record
-from genai_core.data.sources.text_files import Note, RowReader
+from genai_core.data.sources.shapes.rows import Record
 from genai_core.errors import InputError
 
 

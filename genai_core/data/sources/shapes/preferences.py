@@ -3,7 +3,7 @@
 from typing import Any
 
 from genai_core.data.sources.bad_rows import BadRow
-from genai_core.data.sources.messages import Messages, is_messages, read_messages, said, transcript
+from genai_core.data.sources.shapes.messages import Messages, is_messages, read_messages, said, transcript
 
 _PROMPTS = ("prompt", "conversations", "conversation", "messages", "question", "query", "instruction")
 

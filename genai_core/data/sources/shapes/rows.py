@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from genai_core.config.data import Content, RowSource
 from genai_core.data.sources.bad_rows import BadRow
-from genai_core.data.sources.messages import is_messages, is_shared_gpt, read_messages, said
 from genai_core.data.sources.paths import HELD_OUT
-from genai_core.data.sources.preferences import read_preference, read_prompt
+from genai_core.data.sources.shapes.messages import is_messages, is_shared_gpt, read_messages, said
+from genai_core.data.sources.shapes.preferences import read_preference, read_prompt
 
 Row = dict[str, Any]
 Record = tuple[str, dict[str, Any]]

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genai_core.data.sources.bad_rows import BadRow
-from genai_core.data.sources.csv_rows import read_csv
-from genai_core.data.sources.json_rows import read_json
+from genai_core.data.sources.formats.csv_rows import read_csv
+from genai_core.data.sources.formats.json_rows import read_json
 from genai_core.data.sources.paths import COMPRESSION, kind_of
 from genai_core.errors import InputError
 

@@ -10,10 +10,10 @@ from genai_core.config.addresses import is_remote
 from genai_core.config.addresses import shown as without_secrets
 from genai_core.config.data import FileSource, RowSource
 from genai_core.data.sources.bad_rows import BadRow, Policy, SetAside
-from genai_core.data.sources.formats import read_document, read_rows
+from genai_core.data.sources.formats.files import read_document, read_rows
 from genai_core.data.sources.paths import DOCUMENT_SUFFIXES, find_files, find_local, kind_of, tell_passed
 from genai_core.data.sources.remote import RemoteFile, digest_of, downloaded, list_remote
-from genai_core.data.sources.shapes import ROW_KEYS, Record, Shape, read_row, recognise, renamed, repaired
+from genai_core.data.sources.shapes.rows import ROW_KEYS, Record, Shape, read_row, recognise, renamed, repaired
 from genai_core.errors import InputError
 
 __all__ = ["RowReader", "file_digests_of", "find_files", "read_files"]

@@ -88,32 +88,31 @@ class _Text:
         return sign
 
     def array(self) -> Iterator[Any]:
-        self.take("[")
-        if self.peek() == "]":
-            self.take("]")
-            return
-        while True:
-            if not self.peek():
-                self.take("]")
+        for _ in self._entries("[", "]"):
             start = self.consumed + self.at
             row = self.value()
             self.rows += 1
             raw = self.buffer[max(0, start - self.consumed):self.at] if start >= self.consumed else ""
             yield BadRow("not UTF-8 text; convert it, for example with iconv") if _BAD_BYTES.search(raw) else row
-            if self.take(",]") == "]":
-                return
 
     def members(self) -> Iterator[str]:
         """Each key of an object, the value of which is to be read before the next."""
-        self.take("{")
-        if self.peek() == "}":
-            self.take("}")
-            return
-        while True:
+        for _ in self._entries("{", "}"):
             key = self.value()
             self.take(":")
             yield str(key)
-            if self.take(",}") == "}":
+
+    def _entries(self, opening: str, closing: str) -> Iterator[None]:
+        """Stop before each entry of a list separated by commas; whoever iterates reads it before the next."""
+        self.take(opening)
+        if self.peek() == closing:
+            self.take(closing)
+            return
+        while True:
+            if not self.peek():
+                self.take(closing)      # raises: the file ends here
+            yield
+            if self.take(f",{closing}") == closing:
                 return
 
     def value(self) -> Any:

@@ -1,0 +1,1 @@
+"""What files hold as bytes, given as rows: JSON, CSV, Parquet, Arrow, or one document; plain or compressed."""
