@@ -12,11 +12,33 @@ _REMOTE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
 _USER = re.compile(r"://[^\s/@'\"]*@")
 _SECRET = re.compile(r"sig|token|secret|passw|pwd|key|credential|auth|session|policy", re.IGNORECASE)
+REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/]+))(/(?P<inside>.+))?")
+"""A registered version of MLflow, and what is meant of its files: models:/NAME/VERSION/FILE, models:/NAME@ALIAS."""
+_FEEDBACK = re.compile(r"feedback:/.*\S")
 HOW_TO_LOG_IN = "give credentials by the environment (AWS_ACCESS_KEY_ID …), an AWS profile or ~/.netrc"
 
 
 def is_remote(path: str) -> bool:
     return bool(_REMOTE.match(path))
+
+
+def is_in_mlflow(path: str) -> bool:
+    return path.startswith(("models:/", "feedback:/"))
+
+
+def check_in_mlflow(path: str) -> None:
+    """Raise ValueError for what names no version and no experiment, and for one that leads out of the version."""
+    if path.startswith("feedback:/"):
+        if not _FEEDBACK.fullmatch(path):
+            raise ValueError(f"{path}: write it as feedback:/EXPERIMENT")
+        return
+    parts = REGISTERED.fullmatch(path)
+    if not parts:
+        raise ValueError(f"{path}: write it as models:/NAME/VERSION or models:/NAME@ALIAS, and then perhaps /FILE")
+    inside = parts["inside"] or ""
+    leads_away = bool(inside) and not {"", ".", ".."}.isdisjoint(inside.split("/"))
+    if leads_away or any(sign in inside for sign in "\\%?#*["):
+        raise ValueError(f"{path}: {inside!r} is no plain path of a file or folder of the version")
 
 
 def shown(text: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from genai_core.config.addresses import check_address, is_remote
+from genai_core.config.addresses import check_address, check_in_mlflow, is_in_mlflow, is_remote
 from genai_core.config.base import Config
 
 Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_trivia", "chatterbot", "plays",
@@ -72,16 +72,21 @@ class FileSource(RowSource):
     paths: tuple[str, ...] = Field(min_length=1)
     """Paths, folders (every file in them that can be read) or glob patterns, `**` included; relative ones start at the
     workspace (GENAI_HOME). Also addresses: s3://, gs:// and https://. What lies elsewhere than in the workspace is read
-    only below the folders and addresses that GENAI_DATA_ROOTS names on the machine that runs the flow."""
+    only below the folders and addresses that GENAI_DATA_ROOTS names on the machine that runs the flow. From MLflow:
+    models:/NAME/VERSION or models:/NAME@ALIAS, with a file of the version after it, and feedback:/EXPERIMENT."""
+    origins: tuple[str, ...] = ()
+    """What a run fills in where `paths` named something in MLflow: what they were before they became files."""
     split: Literal["train", "validation", "test"] | None = None
     """Split of all rows; empty where a column `split` or the fractions of the stage decide."""
 
-    @field_validator("paths")
+    @field_validator("paths", "origins")
     @classmethod
     def addresses_hold_no_secret(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
         for path in paths:
             if is_remote(path):
                 check_address(path)
+            elif is_in_mlflow(path):
+                check_in_mlflow(path)
         return paths
 
 

@@ -12,8 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from genai_core.config.addresses import is_remote, shown
 from genai_core.config.data import (
     AnySource,
@@ -54,11 +52,12 @@ def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     too_little: list[str] = []
     held_out = 0
     whole: dict[str, Collected] = {}
+    identities = {name: _identity(name, config, context.root.absolute()) for name in enabled}
     reporter.progress(0, len(enabled), "sources")
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
         collect = partial(collect_source, config=config, root=context.root.absolute(), out_dir=out_dir,
                           scratch=Path(scratch))
-        taken = _taken_over(config, enabled, context, out_dir)
+        taken = _taken_over(identities, context, out_dir)
         for name, collected in _in_order(enabled, taken, context.map(collect, [name for name in enabled
                                                                                if name not in taken])):
             whole[name] = collected
@@ -74,7 +73,7 @@ def run(config: CollectConfig, *, out_dir: Path, context: Context) -> Result:
     complete_tables(out_dir, SCHEMAS)
     if taken:
         reporter.note(f"unchanged since they were collected before: {', '.join(taken)}")
-    _write_identities(config, whole, context.root.absolute(), out_dir)
+    _write_identities(identities, whole, out_dir)
     _join_set_aside([_set_aside(out_dir, name) for name in enabled], out_dir / "set_aside.jsonl")
     (out_dir / "data_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out_dir / "DATA_CARD.md").write_text(_card_text(card), encoding="utf-8")
@@ -137,14 +136,13 @@ def collect_source(name: str, config: CollectConfig, root: Path, out_dir: Path, 
     return Collected(card, {table: writer.rows for table, writer in writers.items()}, notes, plan.too_little, held_out)
 
 
-def _taken_over(config: CollectConfig, names: list[str], context: Context, out_dir: Path) -> dict[str, Collected]:
+def _taken_over(identities: dict[str, str], context: Context, out_dir: Path) -> dict[str, Collected]:
     """The sources that an earlier artifact has from the same bytes and settings, with their shards copied."""
     taken: dict[str, Collected] = {}
     for directory in context.earlier:
         known = json.loads((directory / IDENTITIES).read_text(encoding="utf-8"))
-        for name in names:
-            if name in known and name not in taken \
-                    and known[name]["identity"] == _identity(name, config, context.root.absolute()):
+        for name, identity in identities.items():
+            if name in known and name not in taken and known[name]["identity"] == identity:
                 for table in SCHEMAS:
                     for shard in shards_of(directory, table, name):
                         (out_dir / table).mkdir(exist_ok=True)
@@ -159,10 +157,10 @@ def _in_order(names: list[str], taken: dict[str, Collected], others: Iterator[Co
         yield name, taken[name] if name in taken else next(others)
 
 
-def _write_identities(config: CollectConfig, whole: dict[str, Collected], root: Path, out_dir: Path) -> None:
+def _write_identities(identities: dict[str, str], whole: dict[str, Collected], out_dir: Path) -> None:
     """What each source's shards depend on, by which a later run knows whether they would be the same; of a source with
     rows that were set aside nothing, so that they are told again."""
-    known = {name: {"identity": _identity(name, config, root), "collected": asdict(collected)}
+    known = {name: {"identity": identities[name], "collected": asdict(collected)}
              for name, collected in whole.items() if not _set_aside(out_dir, name).is_file()}
     (out_dir / IDENTITIES).write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -217,19 +215,6 @@ def _digests_of(name: str, source: AnySource, root: Path) -> dict[str, str]:
     return dict(file_digests_of(source, name, root)) if isinstance(source, FileSource) else {}
 
 
-def recognise_content(name: str, fields: dict[str, Any], root: Path) -> tuple[str, bool]:
-    """The kind of content that the first record of a source of files turns out to have, and whether it is a
-    conversation. Raises InputError where there is none that can be read."""
-    try:
-        source = FileSource.model_validate(fields)
-    except ValidationError:
-        return "documents", False      # what is wrong with it is said where the whole config is checked
-    for table, record in read_files(source, name, root):
-        labelled = table == "documents" and record.get("label") is not None
-        return "labelled" if labelled else table, bool(record.get("messages"))
-    raise InputError(f"collect.sources.{name}: no record in the source; remove it or set enabled: false")
-
-
 def _set_aside(out_dir: Path, name: str) -> Path:
     """Where the rows of one source that cannot be used are written until all sources have theirs."""
     return out_dir / f"set_aside.{name}.jsonl"
@@ -261,7 +246,7 @@ def _origin(source: AnySource) -> str:
         return f"{source.dataset} at {source.revision}"
     if isinstance(source, RandomTextSource):
         return f"{len(source.alphabet)} letters at random, seed {source.seed}"
-    return ", ".join(map(shown, source.paths)) if isinstance(source, FileSource) else VERSION
+    return ", ".join(map(shown, source.origins or source.paths)) if isinstance(source, FileSource) else VERSION
 
 
 def _card_text(card: dict[str, dict[str, Any]]) -> str:

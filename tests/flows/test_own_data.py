@@ -7,6 +7,7 @@ import pytest
 from flows.cli.commands.run import overrides_of_options
 from flows.cli.own_data import own_data
 from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from genai_core.data.sources.paths import find_local
 from genai_core.errors import InputError
 from genai_core.stages.collect import file_digests
 from tasks.config import load_config
@@ -58,6 +59,46 @@ def test_what_is_no_text_leaves_the_text_of_the_preset(files, option, file, cont
 
 def test_text_that_is_recognised_replaces_text(files):
     assert tuple(config(data=["book.txt", "chats.jsonl"]).collect.sources) == ("book", "chats")
+
+
+@pytest.fixture
+def mixed(files):
+    """A folder with chats, two books and, in a folder of it, preferences."""
+    folder = files / "mixed"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "chats [1].jsonl").write_text((files / "chats.jsonl").read_text())
+    (folder / "deep" / "p.jsonl").write_text((files / "preferences.jsonl").read_text())
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_text("Once upon a time.\n")
+    return folder
+
+
+def test_a_folder_with_several_kinds_is_a_source_for_each(mixed, files, capsys):
+    taken = config(data=["mixed"])
+    found = {name: (source.content, [found.file.name for found in find_local(source, name, files)])
+             for name, source in taken.collect.sources.items()}
+    assert found == {"mixed": ("chats", ["chats [1].jsonl"]), "mixed-2": ("preferences", ["p.jsonl"]),
+                     "mixed-3": ("documents", ["one.txt", "two.txt"])}
+    assert set(taken.tasks) == {"mixed", "mixed-2"} and taken.stage_names == STAGE_NAMES
+    assert "mixed: documents in 2 files, a source of its own: one.txt …" in capsys.readouterr().err
+
+
+def test_the_splits_of_a_saved_dataset_outlast_the_parting(files):
+    folder = files / "saved"
+    for split, name in (("train", "chats"), ("train", "problems"), ("test", "chats")):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        (folder / split / f"{name}.jsonl").write_text((files / f"{name}.jsonl").read_text())
+    (folder / "dataset_dict.json").write_text("{}")
+    sources = own_data({"data": ["saved"]}, also=True)
+    assert [(source["content"], source.get("split")) for source in sources.values()] == [
+        ("chats", "test"), ("chats", None), ("problems", None)]
+
+
+def test_a_source_of_a_preset_with_several_kinds_is_told_which_files_to_part(mixed):
+    source = {"kind": "files", "paths": ["mixed"], "licence": "own"}
+    with pytest.raises(InputError, match=r"collect\.sources\.mine: chats in .*chats \[1\]\.jsonl and preferences in "
+                                         r".*p\.jsonl, and a source is of one kind; split it"):
+        load_config("smoke", "", {"collect.sources.mine": source})
 
 
 def test_also_keeps_the_data_of_the_preset_its_tasks_and_its_gates(files):

@@ -1,6 +1,7 @@
 """Remote sources: read whole or not at all, never around a deployment's protection, and no secret is ever shown."""
 
 import json
+import os
 import socket
 import threading
 from functools import partial
@@ -14,6 +15,7 @@ from genai_core.context import Context
 from genai_core.data.sources import remote
 from genai_core.data.sources.files import file_digests_of, read_files
 from genai_core.data.sources.hub import read_hub
+from genai_core.data.sources.kinds import recognise_content
 from genai_core.errors import InputError
 from genai_core.stages import collect
 from tests.end_to_end.helpers import S3
@@ -98,6 +100,26 @@ def test_a_file_of_a_web_server_is_read_and_its_digest_is_remembered(web, tmp_pa
     assert first == second and list(first) == ["mine/0/a.jsonl"] and len(Handler.sent) == 1
     (tmp_path / "web" / "open" / "a.jsonl").write_text('{"text": "another length"}\n')
     assert dict(file_digests_of(given, "mine", tmp_path)) != first
+
+
+def test_a_file_is_downloaded_once_by_all_the_looks_of_a_run(web, tmp_path, recorder):
+    fields = {"kind": "files", "paths": [f"{web}/open/a.jsonl"], "licence": "own"}
+    assert recognise_content("mine", FileSource(**fields), tmp_path).content == "documents"
+    config = CollectConfig(sources={"mine": fields}, validation_fraction=0, test_fraction=0)
+    collect.file_digests(config, tmp_path)
+    (tmp_path / "out").mkdir()
+    collect.run(config, out_dir=tmp_path / "out", context=Context(tmp_path, recorder, tmp_path))
+    assert Handler.sent == ["/open/a.jsonl"]
+    assert not list((tmp_path / "cache").glob("*/*.copy")), "what was read to the end is not kept"
+
+
+def test_copies_that_nobody_came_back_for_go_after_a_day(web, tmp_path):
+    forgotten = tmp_path / "cache" / "remote" / "forgotten.copy"
+    forgotten.parent.mkdir(parents=True)
+    forgotten.touch()
+    os.utime(forgotten, (0, 0))
+    dict(file_digests_of(source(f"{web}/open/a.jsonl"), "mine", tmp_path))
+    assert len(list(forgotten.parent.glob("*.copy"))) == 1 and not forgotten.exists()
 
 
 def test_half_a_download_is_no_file(web, tmp_path):

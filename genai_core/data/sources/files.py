@@ -4,19 +4,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genai_core.config.addresses import is_remote
 from genai_core.config.addresses import shown as without_secrets
 from genai_core.config.data import FileSource, RowSource
 from genai_core.data.sources.bad_rows import BadRow, Policy, SetAside
 from genai_core.data.sources.formats.files import read_document, read_rows
-from genai_core.data.sources.paths import DOCUMENT_SUFFIXES, find_files, find_local, kind_of, tell_passed
-from genai_core.data.sources.remote import RemoteFile, digest_of, downloaded, list_remote
+from genai_core.data.sources.paths import DOCUMENT_SUFFIXES, find_local, kind_of, tell_passed
+from genai_core.data.sources.remote import RemoteFile, digest_of, downloaded, forget_copy, list_remote
 from genai_core.data.sources.shapes.rows import ROW_KEYS, Record, Shape, read_row, recognise, renamed, repaired
 from genai_core.errors import InputError
-
-__all__ = ["RowReader", "file_digests_of", "find_files", "read_files"]
 
 Note = Callable[[str], None]
 
@@ -35,7 +33,43 @@ def read_files(source: FileSource, name: str, root: Path, note: Note | None = No
     for remote in _remote_files(source, name, note):
         with downloaded(remote, f"collect.sources.{name}") as copy:
             yield from _records(reader, copy, remote.address, remote.address, source.split or remote.split)
+        forget_copy(remote)
     reader.policy.check(without_secrets(", ".join(source.paths)))
+
+
+class Located(NamedTuple):
+    """A file of a source, as a path or an address."""
+
+    path: str
+    split: str | None
+    """`validation` or `test` where the file is of that split of a saved dataset."""
+
+
+def first_records(source: FileSource, name: str, root: Path) -> Iterator[tuple[Located, Record]]:
+    """Each file that holds a record, and its first one.
+
+    Of the files of one ending that are documents, or that lie behind an address and would have to be downloaded, only
+    the first is opened: the others are taken to be like it.
+    """
+    reader = RowReader(source, name, None, None)
+    known: dict[str, Record] = {}
+    for file, split in find_local(source, name, root):
+        ending = kind_of(file)
+        record = known.get(ending) or next(_records(reader, file, str(file), file.name, None), None)
+        if record:
+            yield Located(str(file), split), record
+            if ending in DOCUMENT_SUFFIXES:
+                known[ending] = record
+    known = {}
+    for remote in _remote_files(source, name):
+        ending = kind_of(Path(remote.name))
+        if ending not in known:
+            with downloaded(remote, f"collect.sources.{name}") as copy:
+                record = next(_records(reader, copy, remote.address, remote.address, None), None)
+            if record:
+                known[ending] = record
+        if ending in known:
+            yield Located(remote.address, remote.split), known[ending]
 
 
 def file_digests_of(source: FileSource, name: str, root: Path) -> Iterator[tuple[str, str]]:

@@ -30,17 +30,12 @@ class Found(NamedTuple):
     """`validation` or `test` where the file is of that split of a saved dataset."""
 
 
-def find_files(source: FileSource, name: str, root: Path) -> list[Path]:
-    """The files of this machine that a source's paths name, sorted.
+def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], None] | None = None) -> list[Found]:
+    """The files of this machine that a source's paths name, sorted; `note` is told what was passed over.
 
     Raises InputError when a path names none, leads out of the allowed roots, or names a file of an unknown kind. In a
     folder such files are passed over, as are hidden ones.
     """
-    return [found.file for found in find_local(source, name, root)]
-
-
-def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], None] | None = None) -> list[Found]:
-    """As `find_files`, with the split that a folder says; `note` is told what was passed over."""
     files: dict[Path, Found] = {}
     passed: Counter[str] = Counter()
     field = f"collect.sources.{name}.paths"

@@ -1,16 +1,20 @@
 """Files behind an address (S3, Google storage, a web server), through fsspec: each one brought whole or not at all.
 
-Nothing is kept but the digests: a file is downloaded to a scratch folder, read and deleted, so that the disk need hold
-only the largest. A digest is remembered for the version that the server announces (an ETag or a time), so that to plan
-a run does not download everything again; where it announces none, the file is read each time.
+A run looks at a file several times: what it holds, its digest, its rows. So a copy is kept for the version that the
+server announces (an ETag or a time) until its rows are read to the end, a day at most, and only where it takes no more
+than a tenth of the free disk, so that the disk need hold only the largest file. Its digest is remembered for good, so
+that to plan a run does not download everything again. Where no version is announced, each look downloads.
 """
 
 import hashlib
 import json
+import os
+import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +31,7 @@ _PACKAGES = {"s3": "pip install 'genai-core[s3]'", "gs": "pip install gcsfs", "h
 _VERSIONS = ("ETag", "etag", "VersionId", "generation", "md5Hash", "LastModified",
              "Last-Modified", "mtime")
 _WILDCARDS = frozenset("*?[")
+_SECONDS_KEPT = 86400
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,7 @@ def list_remote(address: str, field: str, content: Content, passed: Counter[str]
 
 def digest_of(file: RemoteFile, field: str) -> str:
     """SHA-256 of a remote file, remembered for its announced version."""
-    key = hashlib.sha256(f"{file.path}\n{file.version}\n{file.size}".encode()).hexdigest()
-    memory = cache_directory() / "remote" / f"{key}.json"
+    memory = _remembered(file, "json")
     if file.version and memory.is_file():
         return str(json.loads(memory.read_text(encoding="utf-8"))["sha256"])
     with downloaded(file, field) as copy, copy.open("rb") as stream:
@@ -100,13 +104,45 @@ def downloaded(file: RemoteFile, field: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         copy = Path(scratch) / (file.name or "file")
-        with _explained(file.address, field):
-            file.system.get_file(file.path, str(copy))
-        size = copy.stat().st_size
-        if file.size is not None and size != file.size:
-            raise InputError(f"{field}: {file.address}: {size:,} of {file.size:,} bytes came; nothing of it was used, "
-                             "try again")
+        try:
+            os.link(_remembered(file, "copy"), copy)      # a second name: nobody can take the file away meanwhile
+        except OSError:
+            _download(file, copy, field)
+            _keep(file, copy)
         yield copy
+
+
+def forget_copy(file: RemoteFile) -> None:
+    """Remove the copy that `downloaded` kept: the file has been read to the end."""
+    _remembered(file, "copy").unlink(missing_ok=True)
+
+
+def _remembered(file: RemoteFile, suffix: str) -> Path:
+    """Where what is known of this version of a file lies: its digest (`json`) or its bytes (`copy`)."""
+    key = hashlib.sha256(f"{file.path}\n{file.version}\n{file.size}".encode()).hexdigest()
+    return cache_directory() / "remote" / f"{key}.{suffix}"
+
+
+def _download(file: RemoteFile, copy: Path, field: str) -> None:
+    with _explained(file.address, field):
+        file.system.get_file(file.path, str(copy))
+    size = copy.stat().st_size
+    if file.size is not None and size != file.size:
+        raise InputError(f"{field}: {file.address}: {size:,} of {file.size:,} bytes came; nothing of it was used, "
+                         "try again")
+
+
+def _keep(file: RemoteFile, copy: Path) -> None:
+    kept = _remembered(file, "copy")
+    if not file.version or copy.stat().st_size > shutil.disk_usage(copy).free / 10:
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for old in kept.parent.glob("*.copy"):
+        with suppress(FileNotFoundError):      # another process removes it in this moment
+            if old.stat().st_mtime < time.time() - _SECONDS_KEPT:
+                old.unlink()
+    with suppress(OSError):      # it is there, or the file system has no second names: then it is downloaded again
+        os.link(copy, kept)
 
 
 def _file_system(address: str, field: str) -> tuple[Any, str]:
