@@ -102,10 +102,19 @@ def _copy_own_files(preset: Path, workspace: Workspace, made_in: Workspace) -> N
     sources = yaml.safe_load(preset.read_text(encoding="utf-8"))["collect"]["sources"]
     for source in sources.values():
         for pattern in source["paths"] if source["kind"] == "files" and source.get("enabled", True) else ():
-            for file in workspace.root.glob(pattern) if not Path(pattern).is_absolute() else ():
+            found = [] if Path(pattern).is_absolute() else list(workspace.root.glob(pattern))
+            for file in (file for path in found for file in _files_in(path)):
                 target = made_in.root / file.relative_to(workspace.root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
+
+
+def _files_in(path: Path) -> list[Path]:
+    """The file itself, or those of a folder that a source reads: no hidden ones."""
+    if path.is_file():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
 def _pull(root: Node, workspace: Workspace, made_in: Workspace) -> None:
