@@ -103,10 +103,47 @@ def test_shared_runs_are_those_of_the_words(texts, held_out):
     assert shares_runs(texts, held_out, 5) == expected
 
 
-@given(st.lists(st.text("ab _1é–\U0001f600日\ud800\n", max_size=30), max_size=8))
+@given(st.lists(st.text("日本a 。", max_size=24), max_size=6), st.lists(st.text("日本a 。", max_size=24), max_size=4))
+def test_two_letters_without_spaces_count_as_a_word_in_shared_runs(texts, held_out):
+    """Beside the plain way: sets of tuples of words, the size of each counted in half words."""
+    def words_of(text):
+        return re.findall("[日本]|[^\\W日本]+", text)
+
+    def size(run):
+        return sum(1 if word in ("日", "本") else 2 for word in run)
+
+    def runs(text):
+        words = words_of(text)
+        return [tuple(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)]
+
+    known = {run for text in held_out for run in runs(text) if size(run) >= 8 and size(run[:-1]) < 8}
+    known |= {tuple(words_of(text)) for text in held_out if 4 <= size(words_of(text)) < 8}
+    expected = [not known.isdisjoint(runs(text)) for text in texts]
+    assert shares_runs(texts, held_out, 4) == expected
+
+
+HELD_OUT_CHINESE = "老人慢慢地走过城里的街道，没有人知道他从哪里来，也没有人知道他要到哪里去。"
+
+
+def test_a_chinese_passage_is_found_wherever_it_begins():
+    passage = HELD_OUT_CHINESE[3:31]
+    assert len(re.findall(r"\w", passage)) == 26
+    texts = [f"昨天{passage}了", f"昨天晚上{passage}", passage[1:], "他说：老人慢慢地走过城里的街道，什么也没有看见。"]
+    assert shares_runs(texts, [HELD_OUT_CHINESE], 13) == [True, True, False, False], "a clause is no passage"
+    thai = "ชายชราเดินช้าๆผ่านถนนในเมืองไม่มีใครรู้ว่าเขามาจากไหนและจะไปที่ใด"
+    assert shares_runs([f"เมื่อวานนี้{thai}แล้ว"], [thai], 13) == [True]
+
+
+def test_chinese_texts_that_differ_in_a_word_are_near_duplicates():
+    texts = [HELD_OUT_CHINESE * 2, (HELD_OUT_CHINESE * 2).replace("老人", "老頭", 1)]
+    flat, bounds = shingle_sets(hash_words(texts))
+    assert jaccard(flat[:bounds[1]], flat[bounds[1]:]) > 0.8
+
+
+@given(st.lists(st.text("ab _1é–\U0001f600日\ud800ก\u0e31\n", max_size=30), max_size=8))
 def test_words_are_those_of_the_regular_expression(texts):
     found = hash_words(texts)
-    expected = [re.findall(r"\w+", text.lower()) for text in texts]
+    expected = [re.findall(r"[日ก]|[^\W日ก]+", text.lower()) for text in texts]
     assert np.diff(found.bounds).tolist() == list(map(len, expected))
     flat = [word for row in expected for word in row]
     assert len(set(zip(flat, found.hashes.tolist(), strict=True))) == len(set(flat)) == len(set(found.hashes.tolist()))

@@ -1,6 +1,7 @@
 """Hashes of words and of runs of words, for many texts at once with NumPy: what comparing texts begins with.
 
-A word is a run of letters, digits and underscores in lower case, as the regular expression `\\w+` finds it. Its hash is
+A word is a run of letters, digits and underscores in lower case, as the regular expression `\\w+` finds it; of scripts
+that are written without spaces each letter is one, since what stands between two marks there is a clause. Its hash is
 a polynomial in its code points modulo 2^64, taken from the prefix sums over a whole block of texts; so no Python runs
 for each word. Equal words have equal hashes on every machine.
 """
@@ -15,6 +16,13 @@ import numpy as np
 BLOCK_CHARACTERS = 2**17
 """Characters that are hashed at a time: more would not fit a processor's cache, and take memory."""
 
+_UNSPACED = ("\u0e00-\u0eff"                                    # Thai, Lao
+             "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"          # Burmese
+             "\u1780-\u17ff"                                    # Khmer
+             "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"      # kana, the repetition mark and zero
+             "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff")      # Chinese characters
+WORD = re.compile(rf"(?=\w)[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_FIRST_UNSPACED = 0x0E00
 _NOT_WORD = re.compile(r"\W")
 _BASE = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
@@ -26,16 +34,21 @@ class Words(NamedTuple):
 
     hashes: np.ndarray
     bounds: np.ndarray
+    is_letter: np.ndarray
+    """Whether a word is one letter of a script without spaces, bool (W,)."""
 
 
 def hash_words(texts: Sequence[str]) -> Words:
-    hashes = []
+    hashes, letters = [], []
     counts = np.zeros(len(texts) + 1, np.int64)
     for pieces, owners in _blocks(texts):
-        block_hashes, block_counts = _hash_block(pieces)
+        block_hashes, block_counts, block_letters = _hash_block(pieces)
         hashes.append(block_hashes)
+        letters.append(block_letters)
         np.add.at(counts, np.array(owners) + 1, block_counts)
-    return Words(np.concatenate(hashes) if hashes else np.empty(0, np.uint64), counts.cumsum())
+    if not hashes:
+        return Words(np.empty(0, np.uint64), counts.cumsum(), np.empty(0, bool))
+    return Words(np.concatenate(hashes), counts.cumsum(), np.concatenate(letters))
 
 
 def hash_runs(words: Words, longest: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -89,29 +102,53 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _hash_block(lowered: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _hash_block(lowered: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ends = np.cumsum([len(text) + 1 for text in lowered])
     joined = "\n".join(lowered) + "\n"      # a line end is no part of a word, so each text's last word ends
     points = (np.frombuffer(joined.encode("ascii"), np.uint8) if joined.isascii()
               else np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32))
-    inside = _word_characters()[points]
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    if inside[0]:
-        edges = np.concatenate([[0], edges])
-    starts, stops = edges[::2], edges[1::2]      # the last character is a line end: every word has stopped
+    starts, stops, letters = _find_words(points)
     powers, inverses = _powers(len(points))
     sums = np.zeros(len(points) + 1, np.uint64)
     np.cumsum((points + np.uint64(1)) * powers, out=sums[1:])
     hashes = mix((sums[stops] - sums[starts]) * inverses[starts])
     counts = np.diff(np.searchsorted(starts, ends), prepend=0)
-    return hashes, counts
+    return hashes, counts, letters
+
+
+def _find_words(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the words of a block begin and end, and which are one letter of a script without spaces."""
+    inside = _word_characters()[points]
+    if points.dtype == np.uint8 or points.max() < _FIRST_UNSPACED:
+        edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+        if inside[0]:
+            edges = np.concatenate([[0], edges])
+        starts, stops = edges[::2], edges[1::2]      # the last character is a line end: every word has stopped
+        return starts, stops, np.zeros(len(starts), bool)
+    alone = _unspaced_letters()[points]
+    parted = alone[1:] | alone[:-1]      # between two characters
+    begins, ends = inside.copy(), inside.copy()
+    begins[1:] &= ~inside[:-1] | parted
+    ends[:-1] &= ~inside[1:] | parted
+    starts = np.flatnonzero(begins)
+    return starts, np.flatnonzero(ends) + 1, alone[starts]
 
 
 @cache
 def _word_characters() -> np.ndarray:
     """(0x110000,) whether a code point is part of a word."""
+    return _matching(r"\w")
+
+
+@cache
+def _unspaced_letters() -> np.ndarray:
+    """(0x110000,) whether a code point is a letter of a script without spaces."""
+    return _matching(rf"(?=\w)[{_UNSPACED}]")
+
+
+def _matching(pattern: str) -> np.ndarray:
     table = np.zeros(0x110000, bool)
-    table[[match.start() for match in re.finditer(r"\w", "".join(map(chr, range(0x110000))))]] = True
+    table[[match.start() for match in re.finditer(pattern, "".join(map(chr, range(0x110000))))]] = True
     return table
 
 
