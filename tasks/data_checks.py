@@ -22,7 +22,8 @@ def check_data(run: PipelineRun) -> None:
     if "tokenize" in stages:
         for split in ("train", "validation", "test"):
             if not _offered(counts, split, "documents", ()):
-                more = "" if split == "train" else f", or raise collect.{split}_fraction"
+                more = "" if split == "train" else (f", or raise collect.{split}_fraction; of a source with a column "
+                                                     "`split` that column alone decides")
                 raise InputError(f"collect.sources: once the data is clean no document is left for the {split} split; "
                                  f"add text{more}")
     if "instruct" in stages:

@@ -45,7 +45,12 @@ def own_data(given: dict[str, list[str] | None], also: bool, taken: Collection[s
         return {}
     overrides: dict[str, Any] = {f"collect.sources.{name}": source for name, source in sources.items()}
     if not also:
-        has_text = any(_content(name, source) in TEXT for name, source in sources.items())
+        kinds = [_content(name, source) for name, source in sources.items()]
+        has_text = any(kind in TEXT for kind in kinds)
+        if set(kinds) == {"ratings"} and not any(recognise(*source)[1] for source in sources.items()):
+            console.print(f"{', '.join(sources)}: ratings of texts alone train nothing, since a reward model is made "
+                          "from an instruct model and there is nothing to fine-tune one on; add --chats, or keep the "
+                          "preset's data with --also", highlight=False, markup=False, soft_wrap=True)
         overrides[f"collect.{REPLACE}"] = True if has_text else ALL_BUT_TEXT
     return overrides
 

@@ -222,9 +222,14 @@ class PipelineConfig(Config):
     def why_not(self, stage: str) -> str:
         """Why the data does not allow a stage; empty where it does."""
         if stage == "pretrain" and not self.sources_of("documents", "labelled"):
-            return "no source of text is switched on, which a base model learns from"
+            return ("no source of text is switched on, which a base model learns from; add one, or set "
+                    "collect.replace_sources to all_but_text, which keeps the preset's")
         if stage in ("instruct", "reward", "rlhf") and not self.mixture.lessons:
-            return "no chats or other tasks to fine-tune on" if stage == "instruct" else "there is no instruct model"
+            missing = "no chats or other tasks to fine-tune on"
+            if stage == "instruct":
+                return missing
+            rated = f" ({missing}), which ratings of texts alone do not make; add chats"
+            return "there is no instruct model" + (rated if self.sources_of("ratings") else "")
         if stage in ("reward", "rlhf"):
             judged = self.sources_of("ratings", "preferences")
             named = [name.partition("/")[0] for name in self.reward.sources]

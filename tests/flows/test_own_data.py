@@ -57,6 +57,16 @@ def test_what_is_no_text_leaves_the_text_of_the_preset(files, option, file, cont
     assert len(taken.stage_names) == stages
 
 
+def test_ratings_of_texts_alone_say_what_is_missing(files, capsys):
+    taken = config(data=["rated.jsonl"])
+    assert "rated: ratings of texts alone train nothing" in (told := capsys.readouterr().err) and "--also" in told
+    assert taken.why_not("reward") == ("there is no instruct model (no chats or other tasks to fine-tune on), which "
+                                       "ratings of texts alone do not make; add chats")
+    config(data=["rated.jsonl", "chats.jsonl"])
+    config(data=["verdicts.jsonl"])
+    assert "train nothing" not in capsys.readouterr().err
+
+
 def test_text_that_is_recognised_replaces_text(files):
     assert tuple(config(data=["book.txt", "chats.jsonl"]).collect.sources) == ("book", "chats")
 

@@ -218,3 +218,15 @@ def test_splits_keep_equal_texts_together():
     splits = [split_of(f"text {number}", 0.1, 0.2) for number in range(5000)]
     assert 0.08 < splits.count("validation") / 5000 < 0.12
     assert 0.18 < splits.count("test") / 5000 < 0.22
+
+
+@pytest.mark.parametrize(("splits", "fields", "is_told"), [
+    (["train", "train"], {}, True), (["train", "test"], {}, False), (["train", ""], {}, False),
+    (["train", "train"], {"split": "train"}, False)])
+def test_a_column_that_holds_nothing_out_is_named(tmp_path, recorder, splits, fields, is_told):
+    rows = [json.dumps({"text": f"{number} fine days", "split": split}) for number, split in enumerate(splits)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    given = FileSource(paths=("rows.jsonl",), licence="own", **fields)
+    list(read_files(given, "mine", tmp_path, recorder.note))
+    told = "mine: its column `split` says train of every row, so that nothing of it is held out; let some rows say"
+    assert any(note.startswith(told) for note in recorder.notes) == is_told

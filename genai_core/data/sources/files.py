@@ -34,7 +34,7 @@ def read_files(source: FileSource, name: str, root: Path, note: Note | None = No
         with downloaded(remote, f"collect.sources.{name}") as copy:
             yield from _records(reader, copy, remote.address, remote.address, source.split or remote.split)
         forget_copy(remote)
-    reader.policy.check(without_secrets(", ".join(source.paths)))
+    reader.end(without_secrets(", ".join(source.paths)))
 
 
 class Located(NamedTuple):
@@ -109,10 +109,21 @@ class RowReader:
         self.row_columns = ROW_KEYS | frozenset(source.columns.values())
         self._shape: Shape | None = None
         self._noted: set[str] = set()
+        self.splits: set[str | None] = set()
+        """What the column `split` says; None of a record that it does not decide about."""
 
     def begin(self) -> None:
         """Another file, which may have another shape."""
         self._shape = None
+
+    def end(self, origin: str) -> None:
+        """After the last file of the source, which `origin` names."""
+        self.policy.check(origin)
+        if self.note and self.splits == {"train"}:
+            column = self.source.columns.get("split", "split")
+            self.note(f"{self.name}: its column `{column}` says train of every row, so that nothing of it is held out; "
+                      "let some rows say validation and test, or rename the column, so that "
+                      "collect.validation_fraction and collect.test_fraction decide")
 
     def say(self, file: str, what: str) -> None:
         if self.note and what not in self._noted:
@@ -129,6 +140,7 @@ class RowReader:
         if self._shape is None:
             self._shape = shape
             self.say(file, shape.describe(row))
+        self.splits.add(None if split else record.get("split"))
         if split:
             record["split"] = split
         return table, record
@@ -174,4 +186,5 @@ def _document(reader: RowReader, file: Path, place: str, shown: str, split: str 
         raise InputError(f"collect.sources.{reader.name}: {str(error).replace(str(file), place)}") from None
     reader.policy.good += 1
     reader.say(Path(shown).name, f"{kind_of(file)} files, a document each")
+    reader.splits.add(None)
     yield "documents", repaired({"text": text} | ({"split": split} if split else {}))

@@ -34,7 +34,7 @@ def read_hub(source: HubSource, name: str, note: Note | None = None, set_aside: 
             continue
         reader.policy.good += 1
         yield record
-    reader.policy.check(source.dataset)
+    reader.end(source.dataset)
 
 
 def _stream(load_dataset: Any, source: HubSource, name: str) -> Iterator[Any]:
