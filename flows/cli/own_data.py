@@ -65,7 +65,8 @@ def _parts(name: str, source: dict[str, Any]) -> list[dict[str, Any]]:
         return [source]
     parts: dict[tuple[str, str | None], dict[str, Any]] = {}
     for kind, files in kinds.items():
-        console.print(f"{name}: {kind} in {len(files):,} files, a source of its own: {_named(files[0].path)}"
+        named = f"{len(files):,} files" if len(files) > 1 else "1 file"
+        console.print(f"{name}: {kind} in {named}, a source of its own: {_named(files[0].path)}"
                       f"{' …' if len(files) > 1 else ''}", highlight=False, markup=False)
         for file in files:
             split = {"split": file.split} if file.split else {}

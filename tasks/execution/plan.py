@@ -40,6 +40,8 @@ class PlannedStage:
     miss will make, or `left out` of a run whose data does not allow it."""
     why: str
     key: str = ""
+    again: str = ""
+    """What a miss does not do a second time, or does, where some of its data is as it was."""
     digest: str = ""
     """Of its bytes, where there are such."""
     parameters: int | None = None
@@ -84,8 +86,9 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest))
         else:
             why = explain_miss(stage, parts, directory.parent)
-            why += f"; {stage.again}" if stage.again and directory.parent.is_dir() else ""
-            lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key), config, workspace, known))
+            again = stage.again if directory.parent.is_dir() else ""
+            lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key, again=again), config, workspace,
+                                 known))
     return lines + (_left_out(config) if stages is None else [])
 
 

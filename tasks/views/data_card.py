@@ -111,6 +111,10 @@ def _bars(entry: Entry) -> list[tuple[str, int, float]]:
 
 def _concerns(config: PipelineConfig, card: DataCard) -> list[str]:
     found = []
+    for split in ("validation", "test"):
+        if card.entries and not any(entry.splits.get(split) for entry in card.entries if entry.table == "documents"):
+            found.append(f"no document is held out for {split}, so that a base model cannot be measured and a run ends "
+                         f"after clean: raise collect.{split}_fraction, or name such rows in the column `split`")
     for entry in card.entries:
         found += _about_removals(entry) + _about_labels(entry)
         if entry.table in ("chats", "preferences", "ratings") and "instruct" in config.stage_names:

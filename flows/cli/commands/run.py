@@ -128,7 +128,7 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         colour = {"hit": "green", "fetch": "magenta", "miss": "yellow"}.get(line.state, "dim")
-        table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why), *_costs(line))
+        table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why, line.again), *_costs(line))
     console.print(table)
     to_do = [line for line in lines if line.state in ("miss", "unknown")]
     known = [line.seconds for line in to_do if line.seconds is not None]
@@ -224,10 +224,11 @@ def _forced(force: list[str] | None, from_stage: str, config: PipelineConfig | F
     return list(dict.fromkeys([*(force or []), *following]))
 
 
-def _short(why: str) -> str:
-    """The first reasons; --json has them all."""
+def _short(why: str, again: str) -> str:
+    """The first reasons, and on a line of its own what is made again; --json has them all."""
     reasons = why.split("; ")
-    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more + (f"\n{again}" if again else "")
 
 
 def _costs(line: Any) -> list[str]:
