@@ -22,7 +22,7 @@ from tasks.store.artifacts import MANIFEST, Damaged, Store, read_manifest
 from tasks.store.remote import without_credentials
 from tasks.store.workspace import Workspace
 
-PLACES = ("artifacts", "checkpoints", "reports", "DVC cache", "DVC remote", "MLflow")
+PLACES = ("artifacts", "checkpoints", "reports", "sources", "DVC cache", "DVC remote", "MLflow")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def bytes_there(workspace: Workspace) -> dict[str, int]:
     """How much lies in each place now."""
     remote = objects.remote_folder(workspace)
     folders = {"artifacts": [workspace.data, workspace.models], "checkpoints": [workspace.checkpoints],
-               "reports": [workspace.reports], "DVC cache": [objects.cache_folder(workspace)],
+               "reports": [workspace.reports], "sources": [workspace.sources],
+               "DVC cache": [objects.cache_folder(workspace)],
                "DVC remote": [remote] if remote else [], "MLflow": [workspace.root / "mlartifacts"]}
     return {place: sum(_size(folder) for folder in folders[place]) for place in PLACES}
 
@@ -104,6 +105,8 @@ def _find(workspace: Workspace, policy: Policy) -> list[Garbage]:
              for path in old]
     found += _untouched("checkpoints", workspace.checkpoints.glob("*/*"), policy,
                         lambda path: f"a checkpoint that no run of the last {policy.days} days wrote")
+    found += _untouched("sources", workspace.sources.glob("*"), policy,
+                        lambda path: f"files from MLflow that no run of the last {policy.days} days asked for")
     flow_runs = {version.flow_run_id for version in staying}
     found += _untouched("reports", (page.parent for page in workspace.reports.glob("*/report.html")
                                     if page.parent.name not in flow_runs), policy,

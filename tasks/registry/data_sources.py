@@ -7,6 +7,7 @@ that moved or new feedback gives another path, and so another key. The address s
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def _keep(found: Path, files: Path, workspace: Workspace) -> str:
         files.mkdir()
     found.rename(files / found.name if is_file else files)
     digest = _digest(files)
-    folder = workspace.hidden / "sources" / digest
+    folder = workspace.sources / digest
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.is_dir() and _digest(folder) != digest:      # damaged since
         shutil.rmtree(folder)
@@ -118,6 +119,7 @@ def _keep(found: Path, files: Path, workspace: Workspace) -> str:
     except OSError:      # another process was faster, or the same was brought before
         if not folder.is_dir():
             raise
+        os.utime(folder)      # asked for today: what nobody asks for any more is garbage
     return (folder / found.name if is_file else folder).relative_to(workspace.root).as_posix()
 
 

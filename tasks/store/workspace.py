@@ -39,6 +39,11 @@ class Workspace:
         return self.hidden / "scratch"
 
     @property
+    def sources(self) -> Path:
+        """Files that sources name in MLflow, each in a folder of its digest."""
+        return self.hidden / "sources"
+
+    @property
     def checkpoints(self) -> Path:
         return self.hidden / "checkpoints"
 

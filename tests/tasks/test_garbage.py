@@ -92,7 +92,8 @@ def registered(workspace, artifact, md5, flow_run):
 
 @pytest.fixture
 def two(workspace):
-    """An old model with its data, and one in service with its own; beside them a model that no version holds."""
+    """An old model with its data, and one in service with its own; beside them a model that no version holds, and files
+    that a source named in MLflow."""
     chains = {}
     for name in ("old", "new"):
         data = made(workspace, "collect", "dataset", name)
@@ -100,6 +101,8 @@ def two(workspace):
         md5 = version_of_data(workspace, data)
         chains[name] = data, model, registered(workspace, model, md5, f"flow-run-{name}")
     tracking.client().set_registered_model_alias("genai-pretrain", "champion", chains["new"][2])
+    (workspace.sources / "0123").mkdir(parents=True)
+    (workspace.sources / "0123" / "feedback.jsonl").write_text(WORDS)
     nobodys = tracking.client().create_logged_model(tracking.experiment_id(), name="pretrain")
     tracking.client().log_model_artifacts(nobodys.model_id, str(chains["old"][1].directory(workspace)))
     return chains
