@@ -58,9 +58,17 @@ class StageRequest(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The arguments of the core's `run` that come from the config, `config` included."""
         model: type[BaseModel] = family_named(self.family).config_class if self.family else PipelineConfig
-        types = {name: field.annotation for name, field in model.model_fields.items()} | DERIVED
-        return {argument: TypeAdapter(types.get(name, Any)).validate_python(self.parts.config[name])
+        return {argument: TypeAdapter(_type_of(name, model)).validate_python(self.parts.config[name])
                 for argument, name in self.stage.settings.items()}
+
+
+def _type_of(name: str, model: Any) -> Any:
+    """The type of `section`, of `section.field`, or of what follows from a config."""
+    if name in DERIVED:
+        return DERIVED[name]
+    for part in name.split("."):
+        model = model.model_fields[part].annotation
+    return model
 
 
 @dataclass

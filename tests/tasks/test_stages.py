@@ -10,6 +10,8 @@ from genai_core.config.pipeline import DERIVED, load_pipeline
 from genai_core.config.pipeline import STAGE_NAMES as SECTIONS
 from tasks.catalog import FAMILIES, lasting_stages, stages_of
 from tasks.language_model import STAGES
+from tasks.pipeline import RunIdentity, StageRequest
+from tasks.store.artifacts import Artifact, KeyParts
 from tasks.store.key import resolve, setting
 
 EVERY = [(family, stage) for family in ("", *FAMILIES) for stage in stages_of(family)]
@@ -63,3 +65,16 @@ def test_a_name_means_one_stage_wherever_it_is_used():
     for family in ("", *FAMILIES):
         for stage in stages_of(family):
             assert stage.kind == "report" or lasting_stages()[stage.name] == stage
+
+
+@pytest.mark.parametrize("declared", EVERY, ids=named)
+def test_a_stage_is_handed_its_settings_as_the_config_has_them(declared, tmp_path):
+    """A request holds them as JSON, from which each comes back as what it was."""
+    family, stage = declared
+    config = FAMILIES[family].load("smoke") if family else load_pipeline("smoke")
+    values = {name: to_jsonable_python(setting(config, name)) for name in stage.settings.values()}
+    artifact = Artifact(stage="", key="", digest="", path="")
+    request = StageRequest(family=family, parts=KeyParts(stage.name, values, {}, {}), runtime=config.runtime,
+                           inputs=dict.fromkeys((each.name for each in stages_of(family)), artifact),
+                           workspace=tmp_path, identity=RunIdentity())
+    assert request.arguments() == {argument: setting(config, name) for argument, name in stage.settings.items()}
