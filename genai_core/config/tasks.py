@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from genai_core.config.base import Config
 
 Content = Literal["documents", "labelled", "pairs", "problems", "chats", "preferences", "ratings"]
-Metric = Literal["accuracy", "exact_match", "chrf", "bits_per_byte"]
+Metric = Literal["accuracy", "multiple_choice", "exact_match", "chrf", "bits_per_byte"]
 
 TEMPLATE_FIELDS: dict[str, tuple[str, ...]] = {
     "documents": ("opening", "continuation"), "labelled": ("text", "label"), "pairs": ("source", "target"),
@@ -16,9 +16,10 @@ TEMPLATE_FIELDS: dict[str, tuple[str, ...]] = {
 """Names that a template may have in braces: the question's, and after it the answer's. Conversations are taken as they
 stand."""
 METRICS: dict[str, tuple[Metric, ...]] = {
-    "documents": (), "labelled": ("accuracy",), "pairs": ("chrf",), "problems": ("exact_match",),
+    "documents": (), "labelled": ("accuracy",), "pairs": ("chrf",), "problems": ("multiple_choice", "exact_match"),
     "chats": ("bits_per_byte", "chrf"), "preferences": ("bits_per_byte",), "ratings": ("bits_per_byte",)}
-"""How the answers to each kind of content are judged where a task does not say."""
+"""How the answers to each kind of content are judged where a task does not say. Problems with choices are then judged
+by `multiple_choice` alone, and those without by `exact_match`."""
 
 
 class Lesson(Config):
@@ -65,8 +66,8 @@ class Task(Lesson):
     """The question for a base model, which has seen no chats and answers with what comes next; empty for a plain
     wording."""
     metrics: tuple[Metric, ...] = ()
-    """`accuracy` by likelihood of the labels, `exact_match` of letters and digits, `chrf`, or `bits_per_byte` of the
-    answer; empty for what suits the content."""
+    """`accuracy` by likelihood of the labels, `multiple_choice` by that of each problem's choices, `exact_match` of
+    letters and digits, `chrf`, or `bits_per_byte` of the answer; empty for what suits the content."""
     labels: tuple[str, ...] = ()
     """Labels to choose from; empty for those of the training records."""
     questions: int = Field(default=1000, ge=1)
@@ -79,6 +80,8 @@ class Task(Lesson):
         require_fields("plain_prompt", self.plain_prompt, TEMPLATE_FIELDS[self.content][:1], self.content)
         if "accuracy" in self.metrics and self.content != "labelled":
             raise ValueError(f"metrics: accuracy is of labelled records, these are {self.content}")
+        if "multiple_choice" in self.metrics and self.content != "problems":
+            raise ValueError(f"metrics: multiple_choice is of problems with choices, these are {self.content}")
         return self
 
     @property

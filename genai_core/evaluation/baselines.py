@@ -39,7 +39,7 @@ class ByteNgrams:
         train_codes, codes = _codes(train), {name: _codes(text) for name, text in held_out.items()}
         probabilities = {name: np.full(len(text), 1 / 256) for name, text in held_out.items()}
         for length in range(1, self.order + 1):
-            grams, counts = np.unique(_ngrams(train_codes, length), return_counts=True)
+            grams, counts = _counts(_ngrams(train_codes, length))
             if not len(grams):      # the training text is shorter than this
                 break
             starts = np.flatnonzero(np.concatenate([[True], np.diff(grams >> np.uint64(8)) > 0]))
@@ -64,8 +64,17 @@ def _codes(text: bytes) -> np.ndarray:
 def _ngrams(codes: np.ndarray, length: int) -> np.ndarray:
     packed = np.zeros(max(0, len(codes) - length + 1), np.uint64)
     for offset in range(length):
-        packed = (packed << np.uint64(8)) | codes[offset:offset + len(packed)].astype(np.uint64)
+        packed <<= np.uint64(8)
+        np.bitwise_or(packed, codes[offset:offset + len(packed)], out=packed)
     return packed
+
+
+def _counts(grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different n-grams in order and how often each is there, as np.unique has them, which copies all of them
+    twice where this sorts them in place."""
+    grams.sort()
+    first = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]])[:len(grams)])
+    return grams[first], np.diff(first, append=len(grams))
 
 
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -21,12 +21,13 @@ from genai_core.config.release import Gold
 from genai_core.config.tasks import Task
 from genai_core.config.training import RlhfConfig
 from genai_core.data.chat import END_OF_TEXT, token_id
-from genai_core.data.instruction.examples import examples_of, prompts_of
+from genai_core.data.instruction.examples import Example, iterate_examples, prompts_of
 from genai_core.data.instruction.judgements import Judged, Judgements, judgements
 from genai_core.data.shards.splits import fingerprint
-from genai_core.data.shards.tables import read_table
+from genai_core.data.shards.tables import iterate_table
 from genai_core.errors import InputError
 from genai_core.evaluation.preferences import tfidf_preference_scores, tfidf_ridge_scores
+from genai_core.evaluation.training_data import MOST_EXAMPLES, even_sample
 from genai_core.inference.likelihood import answer_log_probs
 from genai_core.models.language_model import LanguageModel
 
@@ -150,20 +151,22 @@ def _judged_scorer(kept: Judgements, source: str) -> Scorer:
 def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task],
                 reward_sources: tuple[str, ...]) -> tuple[list[str], list[bool]]:
     """Labelled training records, and whether they have the label that counts as good, of which RLHF has nothing: no
-    text that people rated, none that the reward model was given, and none whose opening is a prompt."""
-    known = {fingerprint(row["text"]) for row in read_table(cleaned, "ratings") if row["text"]}
+    text that people rated, none that the reward model was given, and none whose opening is a prompt. Of many an even
+    choice."""
+    known = {fingerprint(row["text"]) for row in iterate_table(cleaned, "ratings") if row["text"]}
     known |= {fingerprint(each.subject) for each in judgements(cleaned, "train", reward_sources, gold).rated
               if isinstance(each.subject, str)}
     prompts = prompts_of(tasks, alignment.tasks, cleaned, "train", alignment.seed)[:alignment.prompts]
     openings = {example.subject for name, example in prompts if tasks[name].content == "documents"}
     lengths = {tasks[name].opening_words for name in alignment.tasks if tasks[name].content == "documents"}
     whole = tasks[gold.task].model_copy(update={"first_words": None, "last_words": None})
-    kept = []
-    for example in examples_of(whole, cleaned, "train"):
+
+    def is_new(example: Example) -> bool:
         words = example.subject.split()
         begins = any(" ".join(words[:length]) in openings for length in lengths)
-        if not begins and fingerprint(example.subject) not in known:
-            kept.append(example)
+        return not begins and fingerprint(example.subject) not in known
+
+    kept, _ = even_sample(filter(is_new, iterate_examples(whole, cleaned, "train")), MOST_EXAMPLES)
     labels = [example.answer == gold.label for example in kept]
     if len(set(labels)) < 2:
         raise InputError(f"evaluate.gold: the training records of {gold.task} do not have both the label "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from tokenizers import Tokenizer
 
@@ -13,7 +14,8 @@ from genai_core.config.release import EvaluateConfig
 from genai_core.config.tasks import Task
 from genai_core.data.chat import END_OF_TEXT, plain, token_id
 from genai_core.data.instruction.examples import questions_of
-from genai_core.data.shards.tables import is_of, read_table
+from genai_core.data.shards.files import iterate_batches, shards_of
+from genai_core.data.shards.tables import SCHEMAS, is_of
 from genai_core.data.tokens.token_files import TokenFile, read_tokens
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.evaluation.bits_per_byte import token_byte_lengths
@@ -44,8 +46,11 @@ def choose_questions(config: EvaluateConfig, tasks: dict[str, Task], cleaned: Pa
 
 def known_labels(task: Task, cleaned: Path) -> tuple[str, ...]:
     """The labels that the training records of a task have, sorted."""
-    rows = read_table(cleaned, "documents", split="train")
-    return tuple(sorted({row["label"] for row in rows if row["label"] is not None and is_of(row, task.sources)}))
+    found: set[tuple[str, str]] = set()      # of source and label
+    for batch in iterate_batches(shards_of(cleaned, "documents"), SCHEMAS["documents"]):
+        rows = batch.filter(pc.and_(pc.equal(batch["split"], "train"), pc.is_valid(batch["label"])))
+        found |= set(zip(rows["source"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    return tuple(sorted({label for source, label in found if is_of({"source": source}, task.sources)}))
 
 
 def held_out_text(tokens: Path) -> HeldOutText:
@@ -74,6 +79,5 @@ def encoded_again(tokens: Path, cleaned: Path, tokenizer: Tokenizer, max_tokens:
 def texts_of(cleaned: Path, name: str) -> Iterator[str]:
     """The documents of a held-out file, in its order."""
     split, _, source = name.partition(".")
-    for row in read_table(cleaned, "documents", split=split):
-        if row["source"].split("/")[0] == source:
-            yield row["text"]
+    for batch in iterate_batches(shards_of(cleaned, "documents", source), SCHEMAS["documents"]):
+        yield from batch.filter(pc.equal(batch["split"], split))["text"].to_pylist()

@@ -4,7 +4,7 @@ A base model has never seen the chat format, so each question is put to it as pl
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,16 @@ class AskedTask:
     examples: list[Example]
     labels: tuple[str, ...] = ()
     """Labels to choose from, where accuracy is measured."""
+
+    @property
+    def with_choices(self) -> list[Example]:
+        return [example for example in self.examples if example.choices]
+
+    @property
+    def freely_answered(self) -> list[Example]:
+        """Those that a model answers in its own words: all, but problems with choices only where the task says how it
+        is judged."""
+        return self.examples if self.task.metrics else [example for example in self.examples if not example.choices]
 
 
 @dataclass
@@ -104,13 +114,16 @@ def ask(subject: Subject, asked: AskedTask) -> dict[str, TaskResult]:
     results: dict[str, TaskResult] = {}
     if "accuracy" in metrics:
         results["accuracy"] = _accuracy(subject, asked)
-    if judged := [metric for metric in metrics if metric in JUDGES]:
+    if "multiple_choice" in metrics and asked.with_choices:
+        results["multiple_choice"] = _multiple_choice(subject, asked)
+    examples = asked.freely_answered
+    if examples and (judged := [metric for metric in metrics if metric in JUDGES]):
         room = subject.model.context_length - asked.task.answer_tokens
-        prompts = subject.prompts(asked.task, asked.examples, room)
+        prompts = subject.prompts(asked.task, examples, room)
         answers = subject.complete(prompts, asked.task.answer_tokens)
-        samples = _samples(asked, answers)
+        samples = _samples(asked.name, examples, answers)
         for metric in judged:
-            results[metric] = TaskResult(*JUDGES[metric](answers, asked.examples), samples)
+            results[metric] = TaskResult(*JUDGES[metric](answers, examples), samples)
             samples = []      # once is enough
     if "bits_per_byte" in metrics:
         results["bits_per_byte"] = _bits_per_byte(subject, asked)
@@ -127,16 +140,49 @@ def _accuracy(subject: Subject, asked: AskedTask) -> TaskResult:
     chosen = scores.view(len(prompts), len(choices)).argmax(1).tolist()
     answers = [worded(asked.task.answer, {"label": asked.labels[index]}, "label") for index in chosen]
     correct = [float(answer in example.answers) for answer, example in zip(answers, asked.examples, strict=True)]
-    return TaskResult(sum(correct) / len(correct), alike(correct), _samples(asked, answers))
+    return TaskResult(sum(correct) / len(correct), alike(correct), _samples(asked.name, asked.examples, answers))
+
+
+def _multiple_choice(subject: Subject, asked: AskedTask) -> TaskResult:
+    """Share of the problems of which the model finds a right choice the likeliest for its length.
+
+    argmax over choices c of log p(c | question) / bytes(c), without the end of the turn: acc_norm of
+    lm-evaluation-harness (Gao 2021, "Multiple choice normalization in LM evaluation"; the harness counts characters).
+    Without the division the shortest choice would win too often.
+    """
+    examples = asked.with_choices
+    encoded = [_encoded_answers(subject, example.choices) for example in examples]
+    rooms = [subject.model.context_length - max(map(len, choices)) for choices, _ in encoded]
+    prompts = [subject.prompts(asked.task, [example], room)[0]
+               for example, room in zip(examples, rooms, strict=True)]
+    scores = answer_log_probs(subject.model,
+                              [prompt for prompt, (choices, _) in zip(prompts, encoded, strict=True) for _ in choices],
+                              [choice for choices, _ in encoded for choice in choices])
+    by_question = scores.split([len(choices) for choices, _ in encoded])
+    chosen = [int((log_probs / torch.tensor(sizes)).argmax())
+              for log_probs, (_, sizes) in zip(by_question, encoded, strict=True)]
+    return chosen_among(asked.name, examples, chosen)
+
+
+def chosen_among(name: str, examples: list[Example], chosen: list[int]) -> TaskResult:
+    """How often the chosen of each example's choices is a right one."""
+    answers = [example.choices[index] for example, index in zip(examples, chosen, strict=True)]
+    correct = [float(answer in example.answers) for answer, example in zip(answers, examples, strict=True)]
+    return TaskResult(sum(correct) / len(correct), alike(correct), _samples(name, examples, answers))
+
+
+def _encoded_answers(subject: Subject, answers: Iterable[str]) -> tuple[list[list[int]], list[float]]:
+    """Token ids of answers, of long ones as many as fit into half the context, and their UTF-8 bytes."""
+    encoded = [subject.encode_answer(answer)[:subject.model.context_length // 2] for answer in answers]
+    return encoded, [float(len(subject.tokenizer.decode(answer).strip().encode()) or 1) for answer in encoded]
 
 
 def _bits_per_byte(subject: Subject, asked: AskedTask) -> TaskResult:
     """Bits that the model needs for the answers that people gave, by their UTF-8 bytes."""
-    answers = [subject.encode_answer(example.answer)[:subject.model.context_length // 2] for example in asked.examples]
+    answers, sizes = _encoded_answers(subject, (example.answer for example in asked.examples))
     prompts = [subject.prompts(asked.task, [example], subject.model.context_length - len(answer))[0]
                for example, answer in zip(asked.examples, answers, strict=True)]
     bits = (-answer_log_probs(subject.model, prompts, answers) / math.log(2)).tolist()
-    sizes = [float(len(subject.tokenizer.decode(answer).strip().encode()) or 1) for answer in answers]
     return TaskResult(sum(bits) / sum(sizes), [[round(value, 3) for value in bits], sizes])
 
 
@@ -166,9 +212,9 @@ def alike(values: list[float]) -> Outcomes:
     return [[round(value, 4) for value in values], [1.0] * len(values)]
 
 
-def _samples(asked: AskedTask, answers: list[str]) -> list[Sample]:
-    return [{"task": asked.name, "asked": example.asked[-1]["content"], "expected": " / ".join(example.answers),
-             "answered": answer} for example, answer in zip(asked.examples, answers, strict=True)]
+def _samples(name: str, examples: list[Example], answers: list[str]) -> list[Sample]:
+    return [{"task": name, "asked": example.asked[-1]["content"], "expected": " / ".join(example.answers),
+             "answered": answer} for example, answer in zip(examples, answers, strict=True)]
 
 
 def continuations(subject: Subject, tasks: dict[str, Task], prompts: list[tuple[str, Example]], tokens: int,

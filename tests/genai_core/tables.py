@@ -1,5 +1,6 @@
 """Rows of the cleaned tables, as short as a test can say them."""
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def rating(subject: str | Chat, value: float, source: str = "mine", split: str =
                messages=None if isinstance(subject, str) else subject, rating=value, raters=1)
 
 
-def problem(prompt: str, *answers: str, source: str = "mine", split: str = "train") -> dict[str, Any]:
-    return row(source, split, prompt=prompt, answers=list(answers))
+def problem(prompt: str, *answers: str, choices: Sequence[str] | None = None, source: str = "mine",
+            split: str = "train") -> dict[str, Any]:
+    return row(source, split, prompt=prompt, answers=list(answers), choices=choices)
 
 
 def pair(source_text: str, target_text: str, source: str = "mine", split: str = "train") -> dict[str, Any]:

@@ -138,6 +138,68 @@ def test_a_question_with_its_answer_is_a_problem_where_the_source_says_so(tmp_pa
     assert read(tmp_path, row, content="problems") == [("problems", {"prompt": "6 × 7?", "answers": ["42"]})]
 
 
+SKY = ["green", "blue", "red", "black"]
+BLUE = {"prompt": "The sky is", "answers": ["blue"], "choices": SKY}
+MULTIPLE_CHOICE = [
+    ({"question": "The sky is", "subject": "x", "choices": SKY, "answer": 1}, "question, choices, answer"),      # MMLU
+    ({"question": "The sky is", "choices": SKY, "answer": "B"}, "question, choices, answer"),
+    ({"question": "The sky is", "options": SKY, "answer": "B"}, "question, options, answer"),      # MMLU-Pro
+    ({"prompt": "The sky is", "choices": SKY, "answers": ["blue"]}, "prompt, choices, answers"),
+    ({"prompt": "The sky is", "choices": json.dumps(SKY), "answer": "blue"}, "prompt, choices, answer"),
+    ({"question": "The sky is", "choices": {"text": SKY, "label": ["1", "2", "3", "4"]}, "answerKey": "2"},
+     "question, choices, answerKey"),      # ARC
+    ({"question": "The sky is", "answerKey": "B", "choices": [{"label": label, "text": text} for label, text
+                                                               in zip("ABCD", SKY, strict=True)]},
+     "question, choices, answerKey"),
+    ({"ctx": "The sky is", "endings": SKY, "label": "1", "ind": 4}, "ctx, endings, label"),      # HellaSwag
+    ({"question": "The sky is", **dict(zip("ABCD", SKY, strict=True)), "E": "", "answer": "B"},
+     "question, A, B, C, D, E, answer"),
+]
+
+
+@pytest.mark.parametrize(("row", "columns"), MULTIPLE_CHOICE)
+def test_multiple_choice_in_each_shape(tmp_path, recorder, row, columns):
+    assert read(tmp_path, row, note=recorder.note) == [("problems", BLUE)]
+    assert recorder.notes == [f"mine: rows.jsonl: multiple-choice problems ({columns})"]
+    assert read(tmp_path, row, content="problems") == [("problems", BLUE)]
+
+
+def test_multiple_choice_in_a_csv_file(tmp_path):
+    with (tmp_path / "a.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([["question", *"ABCD", "answer"], ["The sky is", *SKY, "B"]])
+    assert list(read_files(FileSource(paths=("a.csv",), licence="own"), "mine", tmp_path)) == [("problems", BLUE)]
+
+
+@pytest.mark.parametrize(("choices", "answer", "reason"), [
+    (["blue"], 0, "1 choice, where a multiple-choice problem has at least two"),
+    (["blue", " "], 0, "a choice without a text"),
+    (["blue", "red", "blue "], 0, "two choices are both 'blue'"),
+    (SKY, 4, "the answer '4' is none of the 4 choices; give the text, the letter or the number from 0"),
+    (SKY, -1, "the answer '-1' is none"), (SKY, "E", "the answer 'E' is none"), (SKY, "", "the answer '' is none"),
+    (SKY, True, "the answer 'True' is none"), (SKY, "white", "the answer 'white' is none"),
+    (["B", "A"], "A", "the answer 'A' is the text of one choice and stands for the place of another"),
+    ({"text": SKY, "label": ["A"]}, "A", "as many labels as texts"), (SKY, [], "no right answer"),
+])
+def test_multiple_choice_that_cannot_be_told(tmp_path, choices, answer, reason):
+    first = {"question": "Which?", "choices": SKY, "answer": 1}
+    with pytest.raises(InputError, match=rf"collect\.sources\.mine: .*rows\.jsonl, line 2: .*{re.escape(reason)}"):
+        read(tmp_path, first, {"question": "Which?", "choices": choices, "answer": answer})
+
+
+def test_numbers_that_are_choices_are_chosen_by_place_where_the_answer_is_a_number(tmp_path):
+    row = {"question": "1 + 1", "choices": ["1", "2", "3", "0"], "answer": 1}
+    assert read(tmp_path, row)[0][1]["answers"] == ["2"]
+    assert read(tmp_path, row | {"choices": [0, 1, 2, 3]})[0][1]["answers"] == ["1"]
+
+
+def test_a_file_of_multiple_choice_holds_nothing_else(tmp_path):
+    first = {"question": "The sky is", "choices": SKY, "answer": "blue"}
+    with pytest.raises(InputError, match="line 2: no choices with the right one"):
+        read(tmp_path, first, {"question": "6 × 7?", "answer": "42"})
+    plain = {"question": "6 × 7?", "answers": ["42"]}
+    assert read(tmp_path, plain, first)[1] == ("problems", BLUE)
+
+
 def test_messages_in_a_cell_of_a_csv_file(tmp_path):
     with (tmp_path / "a.csv").open("w", newline="") as out:
         csv.writer(out).writerows([["messages", "label"], [json.dumps(TALK), "false"]])

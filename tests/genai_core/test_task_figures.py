@@ -116,3 +116,54 @@ def test_an_answer_is_right_when_its_letters_and_digits_are_those_of_any_that_co
     known = examples(("42",), ("The Hague", "Den Haag"), ("yes",))
     figure, (outcomes, weights) = exact_match([" 42.", "den haag!", "yes, I think"], known)
     assert outcomes == [1, 1, 0] and weights == [1, 1, 1] and figure == pytest.approx(2 / 3)
+
+
+def chooses(*problems: tuple[str, tuple[str, ...], str], **fields) -> AskedTask:
+    """A task of questions, their choices and the right one of each."""
+    examples = [Example(user_asks(text), right, (right,), text, choices=choices) for text, choices, right in problems]
+    return AskedTask("exam", Task(content="problems", **fields), examples)
+
+
+EXAM = (("The sky is", ("so-so, as such skies are", "blue", "a very bad film indeed"), "blue"),
+        ("Two and two", ("make four", "are not five, as some would have it"), "make four"),
+        ("Très bien?", ("你好", "Très bien, and so on", "no", "yes"), "no"))
+
+
+@pytest.mark.parametrize("chats", [True, False])
+def test_the_chosen_answer_has_the_highest_log_probability_by_its_bytes(tiny_model, tokenizer, chats):
+    result = ask(Subject(tiny_model, tokenizer, chats), chooses(*EXAM))["multiple_choice"]
+    right = []
+    for (asked_text, choices, answer), sample in zip(EXAM, result.samples, strict=True):
+        example = Example(user_asks(asked_text), answer, (answer,), asked_text)
+        text = render_prompt(example.asked) if chats else plain_question(Task(content="problems"), example)
+        prompt = tokenizer.encode(text, add_special_tokens=False).ids
+        scores = [log_prob(tiny_model, prompt, tokenizer.encode(choice if chats else f" {choice}",
+                                                                add_special_tokens=False).ids) / len(choice.encode())
+                  for choice in choices]
+        assert sample["answered"] == choices[scores.index(max(scores))]
+        right.append(float(sample["answered"] == answer))
+    assert result.outcomes == [right, [1.0] * 3] and result.figure == pytest.approx(sum(right) / 3)
+
+
+def test_problems_in_batches_are_problems_one_by_one(subject):
+    together = ask(subject, chooses(*EXAM))["multiple_choice"]
+    for number, problem in enumerate(EXAM):
+        assert ask(subject, chooses(problem))["multiple_choice"].samples[0] == together.samples[number]
+
+
+def test_each_problem_is_judged_by_what_it_has(subject):
+    """Where the task does not say: with choices by multiple choice, without by exact match."""
+    mixed = chooses(*EXAM, ("1 + 1", (), "2"))
+    by_default = ask(subject, mixed)
+    assert {metric: len(result.outcomes[0]) for metric, result in by_default.items()} == {
+        "multiple_choice": 3, "exact_match": 1}
+    assert list(ask(subject, chooses(*EXAM))) == ["multiple_choice"]
+    assert list(ask(subject, chooses(("1 + 1", (), "2")))) == ["exact_match"]
+    both = ask(subject, chooses(*EXAM, metrics=("multiple_choice", "exact_match")))
+    assert len(both["exact_match"].outcomes[0]) == 3
+
+
+def test_choices_longer_than_the_context_are_cut(subject):
+    long = "so " * 3 * subject.model.context_length
+    result = ask(subject, chooses((LONG, (long + "a", "b"), "b")))["multiple_choice"]
+    assert subject.cut_prompts == 1 and result.figure in (0, 1)

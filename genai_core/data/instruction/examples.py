@@ -1,7 +1,7 @@
 """Examples of a task: records as questions with the answers that count as right, in the words of its templates."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from genai_core.config.tasks import TEMPLATE_FIELDS, Lesson, Task, worded
 from genai_core.data.chat import Chat, Message
 from genai_core.data.instruction.judgements import Subject
-from genai_core.data.shards.tables import Rows, is_of, read_table
+from genai_core.data.shards.tables import is_of, iterate_table
 
 TABLES = {"documents": "documents", "labelled": "documents", "pairs": "pairs", "problems": "problems", "chats": "chats",
           "preferences": "preferences", "ratings": "ratings"}
@@ -34,6 +34,8 @@ class Example:
     """What is asked about, without the wording around it."""
     continues: bool = False
     """Whether the answer goes on with the subject, so that the two are one text."""
+    choices: tuple[str, ...] = ()
+    """Of a multiple-choice problem, what the answer is to be chosen from."""
 
     @property
     def chat(self) -> Chat:
@@ -48,27 +50,35 @@ class Example:
 
 def examples_of(lesson: Lesson, cleaned: Path, split: str) -> list[Example]:
     """The examples of a split, in the order of the records."""
-    rows = [row for row in read_table(cleaned, TABLES[lesson.content], split=split) if is_of(row, lesson.sources)]
-    if lesson.content == "ratings":
-        rows = _well_rated(rows)
-    return [example for row in rows for example in _examples(lesson, row)]
+    return list(iterate_examples(lesson, cleaned, split))
 
 
-def _well_rated(rows: Rows) -> Rows:
-    """The conversations that are rated above the mean of their source."""
-    conversations = [row for row in rows if row["messages"]]
+def iterate_examples(lesson: Lesson, cleaned: Path, split: str) -> Iterator[Example]:
+    """The same, one after the other."""
+    def rows() -> Iterator[dict[str, Any]]:
+        table = iterate_table(cleaned, TABLES[lesson.content], split=split)
+        return (row for row in table if is_of(row, lesson.sources))
+
+    taken = _well_rated(rows) if lesson.content == "ratings" else rows()
+    for row in taken:
+        yield from _examples(lesson, row)
+
+
+def _well_rated(rows: Callable[[], Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The conversations that are rated above the mean of their source, read twice."""
     by_source: dict[str, list[float]] = {}
-    for row in conversations:
-        by_source.setdefault(row["source"], []).append(row["rating"])
+    for row in rows():
+        if row["messages"]:
+            by_source.setdefault(row["source"], []).append(row["rating"])
     means = {source: sum(ratings) / len(ratings) for source, ratings in by_source.items()}
-    return [row for row in conversations if row["rating"] > means[row["source"]]]
+    return (row for row in rows() if row["messages"] and row["rating"] > means[row["source"]])
 
 
 def questions_of(task: Lesson, cleaned: Path, split: str) -> list[Example]:
-    """The examples of a split, each question once with every answer that any record gives it."""
+    """The examples of a split, each question, with its choices, once with every answer that any record gives it."""
     by_question: dict[str, Example] = {}
     for example in examples_of(task, cleaned, split):
-        key = repr(example.asked)
+        key = repr((example.asked, example.choices))      # many multiple-choice problems ask "which of these is true?"
         known = by_question.setdefault(key, example)
         more = tuple(answer for answer in example.answers if answer not in known.answers)
         by_question[key] = replace(known, answers=known.answers + more)
@@ -110,7 +120,10 @@ def _examples(lesson: Lesson, row: dict[str, Any]) -> Iterator[Example]:
     (question, subject), (answer, given) = found
     asked = user_asks(worded(lesson.prompt, {question: subject}, question))
     answers = tuple(worded(lesson.answer, {answer: each}, answer) for each in given)
-    yield Example(asked, answers[0], answers, subject, continues=lesson.content == "documents")
+    choices = tuple(worded(lesson.answer, {answer: each}, answer) for each in row.get("choices") or ())
+    if len(set(choices)) < len(choices) or not all(choices):      # cleaning made two equal, or left nothing of one
+        choices = ()
+    yield Example(asked, answers[0], answers, subject, lesson.content == "documents", choices)
 
 
 def _fields(lesson: Lesson, row: dict[str, Any]) -> tuple[tuple[str, str], tuple[str, list[str]]] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from genai_core.config.release import Gold
 from genai_core.data.chat import Chat
 from genai_core.data.shards.splits import fingerprint
-from genai_core.data.shards.tables import is_of, read_table, subject_of
+from genai_core.data.shards.tables import is_of, iterate_table, subject_of
 
 Subject = str | Chat
 """What is judged: a text, or a conversation up to the answer that the judgement is of."""
@@ -69,15 +69,15 @@ def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), gold: G
 
     share = gold.fraction if gold and not gold.task else 0.0
     rated = [Judged(row["text"] or row["messages"], row["rating"], row["source"], row["source"])
-             for row in read_table(cleaned, "ratings", split=split) if wanted(row, share)]
+             for row in iterate_table(cleaned, "ratings", split=split) if wanted(row, share)]
     both = {each.source for each in rated}      # whose preferences are a source of their own: 0 and 1 are no ratings
     preferred = [Judged([*row["prompt"], *row[side]], rating, row["id"],
                         f"{row['source']}/preferences" if row["source"] in both else row["source"])
-                 for row in read_table(cleaned, "preferences", split=split) if wanted(row, share)
+                 for row in iterate_table(cleaned, "preferences", split=split) if wanted(row, share)
                  for side, rating in (("chosen", 1.0), ("rejected", 0.0))]
     if gold and gold.label and sources:
         rated += [Judged(row["text"], float(row["label"] == gold.label), row["source"], row["source"])
-                  for row in read_table(cleaned, "documents", split=split)
+                  for row in iterate_table(cleaned, "documents", split=split)
                   if row["label"] is not None and wanted(row, gold.fraction)]
     return Judgements(rated, preferred)
 

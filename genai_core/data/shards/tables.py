@@ -25,10 +25,12 @@ SCHEMAS = {
     # a text or else a conversation, and the mean of what its raters gave
     "ratings": pa.schema([*_COMMON, ("text", pa.string()), ("messages", _MESSAGES), ("rating", pa.float64()),
                           ("raters", pa.int64())]),
-    # answers: every one that counts as right. Of code, prompt is the beginning of a Python function, solution its rest,
-    # and test code that defines check(function)
+    # answers: every one that counts as right; choices: of multiple choice, what is to be chosen from, the right ones
+    # among them. Of code, prompt is the beginning of a Python function, solution its rest, and test code that defines
+    # check(function)
     "problems": pa.schema([*_COMMON, ("prompt", pa.string()), ("answers", pa.list_(pa.string())),
-                           ("solution", pa.string()), ("test", pa.string()), ("entry_point", pa.string())]),
+                           ("choices", pa.list_(pa.string())), ("solution", pa.string()), ("test", pa.string()),
+                           ("entry_point", pa.string())]),
     # a text and what people made of it: a translation, a title, a summary
     "pairs": pa.schema([*_COMMON, ("source_text", pa.string()), ("target_text", pa.string())]),
     # pixels: height · width grey levels from 0 to 255, row by row
@@ -36,8 +38,10 @@ SCHEMAS = {
                          ("label", pa.int8())]),
 }
 
-TEXT_COLUMNS = ("text", "prompt", "source_text", "target_text", "answers")
+TEXT_COLUMNS = ("text", "prompt", "source_text", "target_text", "answers", "choices")
 """Columns that hold a text or a list of texts, in whichever table."""
+TEXT_LIST_COLUMNS = ("answers", "choices")
+"""Those of them that hold a list."""
 MESSAGE_COLUMNS = ("messages", "prompt", "chosen", "rejected")
 """Columns that hold a list of messages, in whichever table: a preference has its prompt as such, a problem as text."""
 
@@ -49,8 +53,8 @@ def edit_texts(row: dict[str, Any], edit: Callable[[str], str]) -> None:
     for column in TEXT_COLUMNS:
         if isinstance(row.get(column), str):
             row[column] = edit(row[column])
-        elif column == "answers" and row.get(column):
-            row[column] = [edit(answer) for answer in row[column]]
+        elif isinstance(row.get(column), list) and column in TEXT_LIST_COLUMNS:
+            row[column] = [edit(text) for text in row[column]]
     for column in MESSAGE_COLUMNS:
         if isinstance(row.get(column), list):
             row[column] = [{**message, "content": edit(message["content"])} for message in row[column]]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from genai_core.config.data import Content, RowSource
 from genai_core.data.sources.bad_rows import BadRow
 from genai_core.data.sources.paths import HELD_OUT
+from genai_core.data.sources.shapes.choices import CHOICES, LETTERS, RIGHT, has_choices, plain_of, read_choices
 from genai_core.data.sources.shapes.messages import is_messages, is_shared_gpt, read_messages, said
 from genai_core.data.sources.shapes.preferences import read_preference, read_prompt
 
@@ -22,6 +23,8 @@ _ALPACA_OUTPUT = ("output", "response")
 SPLITS = {"train": "train", "training": "train", "testing": "test", "eval": "validation", **HELD_OUT}
 MAX_CHARACTERS = 64 * 2**20
 """A longer text is refused: it is not one document."""
+_STEM = (*QUESTION, "ctx")
+"""Columns of the question of a multiple-choice problem; `ctx` is HellaSwag's."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -86,13 +89,6 @@ def number_of(row: Row, column: str) -> float:
     return value
 
 
-def plain_of(value: Any) -> str | None:
-    """A text, or a number as one: answers and classes are often given as numbers."""
-    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
-        return str(value).strip() or None
-    return None
-
-
 def _messages_of(row: Row, last: str | None = "assistant") -> list[dict[str, str]]:
     messages = read_messages(first(row, CONVERSATION), system=row.get("system"), tools=row.get("tools"), last=last)
     if not any(message["role"] == "user" for message in messages):
@@ -144,7 +140,16 @@ def _read_rating(row: Row) -> Record:
     return "ratings", {**subject, "rating": number_of(row, "rating"), "raters": raters}
 
 
+def _read_multiple_choice(row: Row) -> Record:
+    if not has_choices(row):
+        raise BadRow("no choices with the right one (choices and answer), as the rows before it have")
+    choices, right = read_choices(row)
+    return "problems", {"prompt": text_of(row, *_STEM), "answers": right, "choices": choices}
+
+
 def _read_problem(row: Row) -> Record:
+    if has_choices(row):
+        return _read_multiple_choice(row)
     given = row["answers"] if has(row, "answers") else first(row, ANSWER)
     answers = [plain_of(answer) for answer in (given if isinstance(given, list) else [given])]
     if not answers or None in answers:
@@ -186,6 +191,8 @@ _ASKED = (*QUESTION, *ANSWER)
 SHAPES = (
     Shape("preferences", "preferences", (*_TALK, *QUESTION, "instruction", "input", "chosen", "rejected"),
           lambda row: "chosen" in row and "rejected" in row, read_preference),
+    Shape("multiple-choice problems", "problems", (*_STEM, *CHOICES, *LETTERS, *RIGHT),
+          lambda row: has(row, *_STEM) and has_choices(row), _read_multiple_choice),
     Shape("conversations with a verdict (KTO)", "ratings", (*_TALK, "label"),
           lambda row: has(row, *CONVERSATION) and verdict(row.get("label")) is not None, _read_verdict),
     Shape("answers with a verdict (KTO)", "ratings", (*_ASKED, "label"),
@@ -212,7 +219,8 @@ SHAPES = (
 _NEEDED = {
     "auto": "a text (text), messages or conversations, instruction and output, a question and an answer (prompt, "
             "answer), chosen and rejected, or source and target",
-    "documents": "text", "labelled": "text and label", "pairs": "source and target", "problems": "prompt and answers",
+    "documents": "text", "labelled": "text and label", "pairs": "source and target",
+    "problems": "prompt and answers, or prompt, choices and answer",
     "chats": "messages, conversations, instruction and output, or prompt and answer",
     "preferences": "chosen and rejected, and a prompt unless they hold it",
     "ratings": "text or messages and a number (rating), or an answer and a verdict (messages and label)",
