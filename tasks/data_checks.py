@@ -1,21 +1,26 @@
 """What later stages need of the data, checked as soon as it is clean and before anything is trained."""
 
+import logging
 from collections.abc import Sequence
 
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
 from genai_core.data.instruction.examples import TABLES
 from genai_core.errors import InputError
+from genai_core.evaluation.prerequisites import check_gold_share, gaps_of_tasks
 from tasks.pipeline import PipelineRun
 from tasks.store.artifacts import read_manifest
+
+logger = logging.getLogger("tasks")
 
 Counts = dict[str, float]
 
 
 def check_data(run: PipelineRun) -> None:
     """Raises InputError that names the field which asks for data that the sources do not have, of those stages that the
-    run goes on to."""
-    counts = read_manifest(run.artifacts["clean"].directory(run.workspace))["metrics"]
+    run goes on to; what the evaluation will lack is told."""
+    cleaned = run.artifacts["clean"].directory(run.workspace)
+    counts = read_manifest(cleaned)["metrics"]
     config = run.config
     assert isinstance(config, PipelineConfig)
     stages = _up_to(config.stage_names, run.until)
@@ -38,6 +43,11 @@ def check_data(run: PipelineRun) -> None:
                 named = ", ".join(config.reward.sources) or "the sources"
                 raise InputError(f"reward.sources: {named} offer {judged:,.0f} ratings and preferences for {split}, at "
                                  f"least two are needed; bring more, or raise collect.{split}_fraction")
+    if "rlhf" in stages and "evaluate" in stages:
+        check_gold_share(cleaned, config.evaluate.gold, config.reward.sources)
+    if "evaluate" in stages:
+        for gap in gaps_of_tasks(config.active_tasks, cleaned):
+            logger.warning(gap)
     if "rlhf" in stages:
         for split in ("train", "validation", "test"):
             if not any(_records(counts, split, lesson) for lesson in config.questions.lessons.values()):
