@@ -8,7 +8,7 @@ from tests.end_to_end.conftest import copy_of
 
 pytestmark = [pytest.mark.slow]
 
-GATE = ("--set", 'clean.gates.text={"of": "characters", "most": 0.1}')
+GATE = ("--set", 'clean.gates.text={"of": "rows", "most": 0.1}')
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_a_gate_changes_no_key_and_the_same_data_passes(home):
 
 def test_a_run_ends_where_the_data_moved_and_says_what_moved(home):
     refused = home.genai("run", "--preset", "smoke", *GATE, "--set", "clean.min_words=40", fails=True)
-    assert "text: characters of all documents moved by" in refused.stderr and "at most 0.1 wanted" in refused.stderr
+    assert "text: rows of all documents moved by" in refused.stderr and "at most 0.1 wanted" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert len(home.artifacts("tokenize")) == 1, "nothing was made from it"
     assert len(json.loads(home.genai("releases", "--json").stdout)) == 1
