@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from genai_core.config.pipeline import STAGE_NAMES, PipelineConfig
 from genai_core.data.shards.scaling import estimate as data_estimate
 from genai_core.families.config import FamilyConfig
+from genai_core.mapping import usable_cores
 from genai_core.stages.collect import file_bytes
 from tasks.catalog import stages_for
 from tasks.registry import versions
@@ -26,6 +26,7 @@ from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
 
+DATA_STAGES = ("collect", "clean", "tokenize")
 ASSUMED_UTILISATION = 0.3
 """Share of the matrix-product speed that training reaches, where no earlier run of the stage tells."""
 
@@ -179,12 +180,11 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
         counts = read_manifest(known["clean"].directory(workspace))["metrics"]
     cost = estimate(line.stage, config, counts) if isinstance(config, PipelineConfig) else None
     earlier = _latest_record(workspace, line.stage)
-    if isinstance(config, PipelineConfig) and (size := _text_bytes(config, workspace, known)):
-        data = data_estimate(size, cores=config.runtime.workers or os.cpu_count() or 1,
-                             sources=len(config.collect.sources))
-        if line.stage in data.hours_of:
-            return PlannedStage(**{**asdict(line), "seconds": 3600 * data.hours_of[line.stage],
-                                   "memory_bytes": int(data.memory)})
+    if isinstance(config, PipelineConfig) and line.stage in DATA_STAGES \
+            and (size := _text_bytes(config, workspace, known)):
+        data = data_estimate(size, cores=config.runtime.workers or usable_cores(), sources=len(config.collect.sources))
+        return PlannedStage(**{**asdict(line), "seconds": 3600 * data.hours_of[line.stage],
+                               "memory_bytes": int(data.memory)})
     if cost is None:
         return PlannedStage(**{**asdict(line), "seconds": earlier.get("seconds")})
     flops = earlier.get("flops_per_second") or _machine_flops() * ASSUMED_UTILISATION
