@@ -25,8 +25,10 @@ def answer_log_probs(model: LanguageModel, prompts: list[list[int]], answers: li
         chosen = order[first:first + BATCH]
         ids, attention_mask = (tensor.to(device) for tensor in pad([rows[index] for index in chosen], 0, "right"))
         counts = torch.tensor([min(len(answers[index]), len(rows[index]) - 1) for index in chosen], device=device)
-        log_probs = F.log_softmax(model(ids)[:, :-1].float(), dim=-1).gather(-1, ids[:, 1:, None])[..., 0]
         from_end = attention_mask[:, 1:].flip(1).cumsum(1).flip(1)      # 1 at the last token, 2 at the one before
         answered = attention_mask[:, 1:] & (from_end <= counts[:, None])
-        sums[chosen] = (log_probs * answered).sum(1).cpu().double()
+        states = model.hidden(ids)[:, :-1][answered]      # a vocabulary wide: not for every token of the prompts
+        log_probs = F.log_softmax(model.logits(states).float(), dim=-1).gather(-1, ids[:, 1:][answered][:, None])[:, 0]
+        by_row = torch.zeros(answered.shape, dtype=log_probs.dtype, device=device).masked_scatter(answered, log_probs)
+        sums[chosen] = by_row.sum(1).cpu().double()
     return sums

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class PlannedStage:
     miss will make, or `left out` of a run whose data does not allow it."""
     why: str
     key: str = ""
+    _: KW_ONLY
     again: str = ""
     """What a miss does not do a second time, or does, where some of its data is as it was."""
     digest: str = ""
@@ -79,12 +80,13 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             lines.append(_costed(PlannedStage(stage.name, "miss", "forced", parts.key), config, workspace, known))
         elif found := store.find(directory):
             known[stage.name] = found
-            lines.append(PlannedStage(stage.name, "hit", _why_hit(workspace, found), parts.key, found.digest))
+            lines.append(PlannedStage(stage.name, "hit", _why_hit(workspace, found), parts.key,
+                                      digest=found.digest))
         elif there := elsewhere.find(stage, parts.key):
             where, digest, kinds[there[1]] = there
             known[stage.name] = Artifact(stage=stage.name, key=parts.key, digest=digest,
                                          path=directory.relative_to(workspace.root).as_posix())
-            lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest))
+            lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest=digest))
         else:
             why = explain_miss(stage, parts, directory.parent)
             again = stage.again if directory.parent.is_dir() else ""

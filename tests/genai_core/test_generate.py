@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genai_core.inference.generate import Sampling, choose, generate, stream
+from genai_core.inference.likelihood import answer_log_probs
 
 PROMPTS = [[5, 9, 300], [17], [42, 43, 44, 45, 46, 47, 48]]
 
@@ -43,6 +44,18 @@ def test_log_probabilities_are_those_of_the_model_at_that_temperature(tiny_model
     logits = tiny_model(ids)[0, len(PROMPTS[0]) - 1:-1] / 0.7
     wanted = torch.log_softmax(logits, -1).gather(-1, done.ids[0][:, None])[:, 0]
     assert torch.allclose(done.log_probs[0], wanted, atol=1e-4)
+
+
+def test_answers_are_as_likely_in_a_batch_as_alone_and_long_ones_lose_their_beginning(tiny_model):
+    prompts = [*PROMPTS, [7] * (tiny_model.context_length - 1), [3]]
+    answers = [[8, 9], [300], [5, 6, 7, 8], [9, 9, 9], [4] * (tiny_model.context_length + 2)]
+    batch = answer_log_probs(tiny_model, prompts, answers)
+    for prompt, answer, together in zip(prompts, answers, batch.tolist(), strict=True):
+        row = (prompt + answer)[-tiny_model.context_length:]
+        log_probs = torch.log_softmax(tiny_model(torch.tensor([row]))[0].detach(), -1)
+        first = max(len(row) - len(answer), 1)
+        assert together == pytest.approx(
+            sum(float(log_probs[place - 1, row[place]]) for place in range(first, len(row))), abs=1e-3)
 
 
 def test_sampling_stays_within_top_k_and_top_p():

@@ -39,8 +39,10 @@ def test_an_empty_workspace_makes_everything(workspace):
 def test_a_changed_field_is_named_with_both_values(workspace):
     config = load_pipeline("smoke")
     collected = pretend(workspace, config, "collect", {})
-    pretend(workspace, config, "clean", {"collect": collected})
-    assert [line.state for line in plan(config, workspace)][:3] == ["hit", "hit", "miss"]
+    cleaned = pretend(workspace, config, "clean", {"collect": collected})
+    lines = plan(config, workspace)
+    assert [line.state for line in lines][:3] == ["hit", "hit", "miss"]
+    assert [line.digest for line in lines][:3] == [collected.digest, cleaned.digest, ""]
     changed = load_pipeline("smoke", {"clean.min_words": 7})
     line = plan(changed, workspace)[1]
     assert line.state == "miss" and line.why == "clean.min_words: 5 → 7" and line.again.startswith("all shards")
