@@ -1,6 +1,7 @@
 # make run    the whole pipeline on the preset laptop; PRESET=smoke takes another
 # make families   the other generative families, some four minutes each
 # make bench-data   speed and memory of the data stages on this machine, into docs/benchmarks.md
+# make bench-train  speed of pretraining beside the Trainer of transformers, likewise; make bench runs both
 # make test   linters, the fast tests, and every stage and family end to end; make test-fast stops before the whole flows,
 #             make test-all goes on with kills, outages, damage, browsers and a team's servers; WORKERS=4 takes more cores
 PYTHON ?= python3
@@ -11,7 +12,7 @@ INSTALLED := .venv/.installed
 # a file stays on one worker, with what its tests share; files start in the order of their names: end_to_end/, then the short ones
 PYTEST := $(BIN)/pytest -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run families bench-data test test-all test-fast test-browser lint install system-packages clean-environment
+.PHONY: run families bench bench-data bench-train test test-all test-fast test-browser lint install system-packages clean-environment
 
 run: $(INSTALLED)
 	@$(BIN)/genai run --preset $(PRESET)
@@ -23,8 +24,14 @@ families: $(INSTALLED)
 	done; $(BIN)/genai families --page docs/families.md && $(BIN)/genai families; \
 	if [ -n "$$missed" ]; then echo "not passed:$$missed"; exit 1; fi
 
+bench: bench-data bench-train
+
 bench-data: $(INSTALLED)
-	@$(BIN)/python benchmarks/data_speed.py
+	@$(BIN)/python -m benchmarks.data_speed
+
+bench-train: $(INSTALLED)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks.train_speed
 
 test: $(INSTALLED) lint
 	@$(PYTEST) -m "not heavy"

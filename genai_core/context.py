@@ -66,9 +66,13 @@ class Context:
     root: Path = Path()
     """Where relative paths of the user's own files start."""
     device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
+    """`auto`, `cpu`, `cuda` or `mps`."""
     compile: str = "auto"
     """`auto`, `on` or `off`: whether training uses torch.compile."""
+    deterministic: str = "auto"
+    """`auto`, `on` or `off`: whether only kernels are used that give the same bytes each time."""
+    recompute_activations: bool = False
+    """Whether the backward pass makes the activations of a block again instead of keeping them."""
     checkpoint_seconds: float = 30.0
     """Time between two checkpoints, in seconds."""
     stop_at: float | None = None

@@ -1,6 +1,7 @@
 """What the machine offers: device, precision, deterministic kernels, memory allocation, and how fast it multiplies."""
 
 import ctypes
+import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -12,16 +13,20 @@ from genai_core.errors import InputError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` is the GPU when there is one. Raises InputError for `cuda` where there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("runtime.device: cuda was asked for, but PyTorch sees no GPU; use auto or cpu")
+    """`auto` is the GPU when there is one, of NVIDIA or of a Mac. Raises InputError for one that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = next(name for name, found in there.items() if found)
+    if not there[wanted]:
+        raise InputError(f"runtime.device: {wanted} was asked for, but PyTorch sees no such GPU; use auto or cpu")
     return torch.device(wanted)
 
 
 def choose_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it (GPUs since Ampere, CPUs with AMX or AVX512-BF16), else float32."""
+    """bfloat16 where the hardware multiplies it (GPUs since Ampere, CPUs with AMX or AVX512-BF16), else float32, which
+    is also what a Mac's GPU takes."""
+    if device.type == "mps":
+        return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -32,13 +37,19 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return nullcontext() if precision is torch.float32 else torch.autocast(device.type, dtype=precision)
 
 
-def prepare(device: torch.device) -> None:
-    """Deterministic kernels, and on Linux an allocator that keeps large blocks instead of returning them.
+def prepare(device: torch.device, deterministic: str = "auto") -> None:
+    """Deterministic kernels where they cost nothing or are asked for, and on Linux an allocator that keeps large blocks
+    instead of returning them.
 
-    glibc gives memory of large tensors back to the kernel at once, and each step pays for it again in page faults.
+    `auto` is `on` for a CPU, where they were measured to cost nothing, and `off` for a GPU (docs/gpu.md). Where `on`
+    meets an operation of a GPU that has no deterministic kernel, PyTorch warns. glibc gives memory of large tensors
+    back to the kernel at once, and each step pays for it again in page faults.
     """
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    wanted = deterministic == "on" or (deterministic == "auto" and device.type == "cpu")
+    torch.use_deterministic_algorithms(wanted, warn_only=device.type != "cpu")
     if device.type == "cuda":
+        if wanted:      # cuBLAS reads it when it makes its first workspace
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # TF32. Set for one backend alone, get_float32_matmul_precision would raise from then on.
         torch.set_float32_matmul_precision("high")
     elif sys.platform == "linux":

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")      # before PyTorch is imported
 
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from tokenizers import Tokenizer
 from genai_core.context import LogReporter
 from genai_core.data.tokens.tokenizer import save_tokenizer, train_tokenizer
 from genai_core.models.transformer import Transformer, TransformerConfig
+from genai_core.training import saver as saver_module
+from genai_core.training.saver import Saver
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +74,23 @@ class Recorder(LogReporter):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Interrupted(Exception):
+    """A training died."""
+
+
+def die_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let trainings save after each step, however long it takes, and die once `step` is saved."""
+    original = Saver.save
+
+    def save_and_die(saver: Saver, number: int, *rest: Any) -> None:
+        original(saver, number, *rest)
+        if number == step:
+            raise Interrupted
+
+    monkeypatch.setattr(Saver, "save", save_and_die)
+    monkeypatch.setattr(saver_module, "LARGEST_SHARE", 1e9)
 
 
 @pytest.fixture

@@ -38,10 +38,14 @@ _SCHEDULER = re.compile(r"(tcp|tls)://([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 class Runtime(Config):
     """How to run, as opposed to what: no part of any cache key."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; `auto` takes the GPU when there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; `auto` takes the GPU when there is one, `mps` is that of a Mac."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to use torch.compile; `auto` does for runs long enough to earn the compilation back."""
+    deterministic: Literal["auto", "on", "off"] = "auto"
+    """Whether training gives the same bytes each time; `auto` does on a CPU, where it costs nothing."""
+    recompute_activations: bool = False
+    """Whether the backward pass makes the activations of each block again: less memory, a third more arithmetic."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Processes of the data stages, for each some 0.3 GB of memory; 0 for one a core. What they write is the same."""
     data_cluster: str = ""

@@ -35,7 +35,11 @@ class TrainConfig(Config):
     accumulation_steps: int = Field(default=1, ge=1)
     """Micro-batches that one optimizer step is cut into, to save memory; the result is the same up to rounding."""
     on_non_finite: Literal["stop", "skip"] = "skip"
-    """What to do when a loss or gradient is not finite: stop, or skip the step, and stop after ten in a row."""
+    """What to do with a step whose loss or gradient is not finite, or whose loss explodes: stop, or skip it; after ten
+    in a row training goes back to a checkpoint and past their data, twice at most."""
+    skip_above_deviations: float = Field(default=6.0, ge=0)
+    """A loss explodes when it is so many standard deviations above the mean of the last 128, and half that mean above
+    it; 0 for never."""
 
     @model_validator(mode="after")
     def micro_batches_divide_the_batch(self) -> "TrainConfig":

@@ -17,6 +17,9 @@ class LanguageModel(nn.Module, ABC):
     unbounded_context: bool = False
     """Whether it can read past its `context_length`, as a recurrent model can."""
 
+    recompute_activations: bool = False
+    """Whether training makes the activations of each block again in the backward pass, where the model can."""
+
     @property
     @abstractmethod
     def context_length(self) -> int:
@@ -34,6 +37,11 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def logits(self, states: Tensor) -> Tensor:
         """Logits (…, V) of the next token for hidden states (…, C)."""
+
+    @property
+    def head_weight(self) -> Tensor | None:
+        """The matrix (V, C) that `logits` multiplies hidden states with, where it is nothing else."""
+        return None
 
     @abstractmethod
     def new_cache(self, batch: int, capacity: int) -> Any:

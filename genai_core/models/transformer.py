@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from genai_core.config.training import PretrainConfig
 from genai_core.models.flops import flops_per_token
@@ -47,6 +48,8 @@ def transformer_config(config: PretrainConfig, vocab_size: int) -> TransformerCo
 
 LONGEST_PLAIN = 512
 """Rows of up to this many queries are attended to by plain products on a CPU (docs/LOG.md)."""
+BLOCKS = 4
+"""Blocks of rows that a CPU attends to one after the other, so that it leaves out most of what no query may see."""
 
 
 class RMSNorm(nn.Module):
@@ -100,22 +103,32 @@ class KeyValueCache:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(QKᵀ/√D + mask) V (Vaswani et al. 2017, eq. 1) for (B, H, T, D) and (B, K, S, D); H is a multiple of K.
 
-    `mask` is True where a query may attend to a key, broadcastable to (B, 1, T, S); None is causal with T = S.
-    On a GPU, and for long rows, the fused kernel; for short rows on a CPU plain products, whose backward is 1.4 times
-    as fast there (docs/LOG.md).
+    `mask` is True where a query may attend to a key, broadcastable to (B, 1, T, S); None is causal. With T = S no query
+    attends to what is after it, whatever the mask. On a GPU, and for long rows, the fused kernel; for short rows on a
+    CPU plain products in blocks of rows, which are faster there (docs/LOG.md).
     """
-    length = query.shape[2]
+    length, keys = query.shape[2], key.shape[2]
     if query.device.type != "cpu" or length > LONGEST_PLAIN:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None,
                                               enable_gqa=True)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = (query @ key.transpose(-2, -1)).float() * query.shape[-1] ** -0.5
     if mask is None:
-        mask = causal_mask(length, query.device)
-    weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
-    return weights.to(value.dtype) @ value
+        mask = causal_mask(length, query.device, keys - length)
+    if length != keys or length % BLOCKS:
+        return _attend_plainly(query, key, value, mask)
+    size = length // BLOCKS
+    rows = [_attend_plainly(query[:, :, end - size:end], key[:, :, :end], value[:, :, :end],
+                            mask[:, :, end - size:end, :end]) for end in range(size, length + 1, size)]
+    return torch.cat(rows, dim=2)
+
+
+def _attend_plainly(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """What `attend` does, by two products: query heads that share a key-value head are further rows of one product."""
+    batch, heads, length, size = query.shape
+    shared = key.shape[1]
+    folded = query.reshape(batch, shared, heads // shared * length, size)
+    scores = (folded @ key.transpose(-2, -1)).float().view(batch, shared, heads // shared, length, -1) * size ** -0.5
+    weights = torch.softmax(scores.masked_fill(~mask[:, :, None], float("-inf")), dim=-1).to(value.dtype)
+    return (weights.view(batch, shared, heads // shared * length, -1) @ value).view(batch, heads, length, size)
 
 
 class Attention(nn.Module):
@@ -194,11 +207,13 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None,
+                recompute: bool = False) -> Tensor:
         x = self.embed_tokens(ids)
         angles = rotary_angles(position_ids, self.config.head_dim, self.config.rope_theta)
         for block in self.layers:
-            x = block(x, angles, mask, cache)
+            x = checkpoint(block, x, angles, mask, cache, use_reentrant=False) if recompute else \
+                block(x, angles, mask, cache)
         return self.norm(x)
 
 
@@ -227,13 +242,19 @@ class Transformer(LanguageModel):
             position_ids = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
         if mask is None and cache is not None:
             mask = causal_mask(ids.shape[1], ids.device, past)
-        states = self.model(ids, position_ids, mask, cache)
+        recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
+        states = self.model(ids, position_ids, mask, cache, recompute)
         if cache is not None:
             cache.length += ids.shape[1]
         return states
 
     def logits(self, states: Tensor) -> Tensor:
         return self.model.embed_tokens.project(states)
+
+    @property
+    def head_weight(self) -> Tensor | None:
+        embedding = self.model.embed_tokens
+        return embedding.weight if type(embedding) is TokenEmbedding else None
 
     def new_cache(self, batch: int, capacity: int) -> KeyValueCache:
         shape = self.config

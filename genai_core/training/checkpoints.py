@@ -18,34 +18,47 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genai_core.context import Reporter
+from genai_core.training.guards import Guard
 
 logger = logging.getLogger("genai_core")
 
+STATE = ("passed_over", "done", "skipped", "rewinds", "curves")
+"""Fields of the state that a training keeps beside its tensors."""
 KEPT = 2
 """Number of checkpoints that stay, the newest ones."""
 
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
-def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer],
-         state: dict[str, Any]) -> None:
+Snapshot = dict[str, dict[str, Tensor]]
+"""Tensors of a training on the CPU, by the file that they come into."""
+
+
+def snapshot(model: nn.Module, optimizers: list[torch.optim.Optimizer], guard: dict[str, Tensor]) -> Snapshot:
+    """A copy of what training goes on from, which further steps leave alone."""
+    random = {"random/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["random/cuda"] = torch.cuda.get_rng_state()
+    files = {"model": state_of(model), "optimizer": _optimizer_tensors(optimizers), "extra": random | guard}
+    return {file: {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+            for file, tensors in files.items()}
+
+
+def write(directory: Path, step: int, tensors: Snapshot, state: dict[str, Any]) -> None:
     """Write `step-NNNNNNNN`: model, optimizers, random state and `state`; keep it and the one before.
 
-    Checkpoints of later steps go too: the training that saves this one has passed them over as damaged.
+    Checkpoints of later steps go too: the training that saves this one has passed them over as damaged, or has gone
+    back beyond them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     scratch = directory / f".step-{step:08d}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    save_file(state_of(model), scratch / "model.safetensors")
-    save_file(_optimizer_tensors(optimizers), scratch / "optimizer.safetensors")
-    random = {"random/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random["random/cuda"] = torch.cuda.get_rng_state()
-    save_file(random, scratch / "extra.safetensors")
+    for file, named in tensors.items():
+        save_file(named, scratch / f"{file}.safetensors")
     (scratch / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-    for file in scratch.iterdir():
-        with file.open("rb") as stream:
+    for path in scratch.iterdir():
+        with path.open("rb") as stream:
             os.fsync(stream.fileno())
     target = directory / f"step-{step:08d}"
     if target.exists():
@@ -57,21 +70,22 @@ def save(directory: Path, step: int, model: nn.Module, optimizers: list[torch.op
         shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], reporter: Reporter
-            ) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint into `model`, `optimizers` and the random state; its `state`.
+def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], guard: Guard,
+            reporter: Reporter, before: int | None = None) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint, or the newest of those before a step, into `model`, `optimizers`, `guard` and
+    the random state; its `state`.
 
     None when there is none. A damaged one is passed over for the one before it, with a warning, and stays where it is:
     reading deletes nothing.
     """
-    found = _saved(directory)
+    found = [(step, path) for step, path in _saved(directory) if before is None or step < before]
     for step, path in reversed(found):
         try:
             weights = load_file(path / "model.safetensors")
             slots = load_file(path / "optimizer.safetensors")
             extra = load_file(path / "extra.safetensors")
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            _require_whole(model, weights, extra, state)
+            _require_whole(model, weights, {*guard.state(), "random/cpu"} - extra.keys(), state)
         except (OSError, ValueError, SafetensorError) as error:
             logger.warning("%s is damaged and passed over: %s", path, error)
             reporter.note(f"the checkpoint at step {step} is damaged and passed over")
@@ -80,6 +94,7 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
             for name, tensor in state_of(model).items():
                 tensor.copy_(weights[name])
         _load_optimizer_tensors(optimizers, slots)
+        guard.restore(extra)
         torch.set_rng_state(extra["random/cpu"])
         cuda = extra.get("random/cuda")
         if cuda is not None and torch.cuda.is_available():
@@ -90,13 +105,12 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
     return None
 
 
-def _require_whole(model: nn.Module, weights: dict[str, Tensor], extra: dict[str, Tensor], state: Any) -> None:
+def _require_whole(model: nn.Module, weights: dict[str, Tensor], missing: set[str], state: Any) -> None:
     """Raises ValueError unless everything that will be restored is there, before anything is."""
     shapes = {name: tensor.shape for name, tensor in state_of(model).items()}
     if {name: tensor.shape for name, tensor in weights.items()} != shapes:
         raise ValueError("its weights are not those of this model")
-    fields = {"step", "done", "skipped", "curves"}
-    if "random/cpu" not in extra or not isinstance(state, dict) or not fields <= set(state):
+    if missing or not isinstance(state, dict) or not {"step", *STATE} <= set(state):
         raise ValueError("its random state, or a field of its state, is missing")
 
 

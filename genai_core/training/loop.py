@@ -1,7 +1,8 @@
 """The one training loop. An objective says what a batch is and what its loss is; the loop does everything else.
 
 Which examples a step sees is a pure function of the step's number, so that the data position of a checkpoint is the
-step itself and a resumed run sees exactly what an uninterrupted one would have seen.
+step itself and a resumed run sees exactly what an uninterrupted one would have seen. No step waits for the device: what
+is to be known of it is read some steps later, all at once.
 """
 
 import math
@@ -17,17 +18,21 @@ from genai_core.config.training import TrainConfig
 from genai_core.context import Context, Reporter, Result
 from genai_core.errors import BudgetSpent, TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
-from genai_core.training import checkpoints
+from genai_core.models.language_model import LanguageModel
+from genai_core.training import checkpoints, compilation
 from genai_core.training.curves import Curves, finite, last_values, save_curves
+from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor
+from genai_core.training.saver import Saver
 
-COMPILE_FLOPS = {"cpu": 2.5e13, "cuda": 1e16}
-"""Runs with more floating-point operations than this earn the time of torch.compile back (docs/LOG.md)."""
-
+STEPS_BETWEEN_READINGS = {"cuda": 16}
+"""Steps after which losses are read from a device that works on its own; elsewhere reading is free: after each."""
 MAX_SKIPPED_STEPS = 10
-"""Steps in a row whose loss or gradient may be infinite or NaN before training stops."""
+"""Steps in a row that may be skipped before training goes back to a checkpoint, or stops."""
+MAX_REWINDS = 2
+"""How often a training may go back before it stops."""
 
 
 @dataclass(frozen=True)
@@ -52,105 +57,216 @@ class Trained:
 def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:
     """Train `model` in place, from the newest checkpoint of `context.checkpoint_dir` if there is one.
 
-    Raises TrainingDiverged when the loss is not finite and the policy, or ten such steps in a row, say to stop, and
-    when every step was skipped; BudgetSpent after `context.stop_at`, but not before one step is done.
+    Raises TrainingDiverged when a step must be skipped and the policy says to stop, when ten in a row were and there is
+    no checkpoint to go back to, or it did not help, and when every step was skipped; BudgetSpent after
+    `context.stop_at`, but not before one step is done.
     """
-    device = choose_device(context.device)
-    prepare(device)
-    precision = choose_precision(device)
     torch.manual_seed(config.seed)
-    players = objective.players(model)
-    optimizers_of = {name: build_optimizers(part, config, device) for name, part in players.items()}
-    optimizers = [optimizer for own in optimizers_of.values() for optimizer in own]
-    peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in optimizers}
-    curves: Curves = {}
-    start, done_before, skipped = 0, 0, 0
-    state = checkpoints.restore(context.checkpoint_dir, model, optimizers, context.reporter)
-    if state:
-        start, done_before, skipped, curves = state["step"], state["done"], state["skipped"], state["curves"]
-        context.reporter.note(f"continuing from the checkpoint at step {start} of {objective.steps}")
-        _replay(curves, context.reporter)
-    use_compile = context.compile == "on" or (
-        context.compile == "auto" and objective.fixed_shapes and objective.flops > COMPILE_FLOPS[device.type])
-    loss_function = torch.compile(objective.loss, dynamic=False) if use_compile else objective.loss
-    context.reporter.note(f"{objective.steps} steps on {device} ({describe(device)}), {str(precision)[6:]}, "
-                      f"{'compiled' if use_compile else 'eager'}")
+    training = _Training(model, objective, config, context)
     model.train()
-    done, skipped_in_a_row = done_before, 0
-    began = last_saved = time.monotonic()
-    evaluating = 0.0
-    with Interruption() as interruption:
-        for step in range(start, objective.steps):
-            batch = objective.batch(step)
-            targets = objective.targets(batch)
-            sums = _backward(loss_function, batch, targets, config.accumulation_steps, device, precision)
-            player = objective.player(step)
-            norm = torch.nn.utils.clip_grad_norm_(players[player].parameters(), config.gradient_clip)
-            values = {name: value.item() for name, value in {**sums, "gradient_norm": norm}.items()}
-            factor = learning_rate_factor(step, objective.steps, config)
-            if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
-                for optimizer in optimizers_of[player]:
-                    for group, rate in zip(optimizer.param_groups, peaks[id(optimizer)], strict=True):
-                        group["lr"] = rate * factor
-                    optimizer.step()
-                objective.after_step()
-                skipped_in_a_row = 0
-            else:
-                skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
-                context.reporter.note(f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: "
-                                  "skipped")
-                if config.on_non_finite == "stop" or skipped_in_a_row >= MAX_SKIPPED_STEPS:
-                    raise TrainingDiverged(f"the loss is not finite at step {step} of {objective.steps} "
-                                           f"({skipped_in_a_row} in a row); the last good state is the checkpoint in "
-                                           f"{context.checkpoint_dir}; lower the learning rate")
-            model.zero_grad(set_to_none=True)
-            done += objective.size(batch)
-            speed = (done - done_before) / (time.monotonic() - began - evaluating)
-            _record(curves, step + 1, {**values, **objective.figures(batch), "learning_rate_factor": factor},
-                    context.reporter)
-            shown = values["loss"] if math.isfinite(values["loss"]) else 0.0
-            context.reporter.progress(done, done / (step + 1) * objective.steps, objective.unit, loss=shown,
-                                  per_second=speed)
-            if step + 1 in objective.evaluation_steps or step + 1 == objective.steps:
-                before = time.monotonic()
-                model.eval()
-                figures = objective.evaluate(step + 1)
-                model.train()
-                evaluating += time.monotonic() - before
-                _record(curves, step + 1, figures, context.reporter)
-                if figures:
-                    context.reporter.note(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}"
-                                                                      for name, value in figures.items()))
-            due = time.monotonic() - last_saved > context.checkpoint_seconds
-            spent = context.stop_at is not None and time.time() >= context.stop_at and step + 1 < objective.steps
-            if (due and step + 1 < objective.steps) or interruption.requested or spent:
-                _save(context, step + 1, model, optimizers, done, skipped, curves)
-                last_saved = time.monotonic()
-                if interruption.requested:
-                    context.reporter.note(f"{interruption.requested.name}: saved a checkpoint at step {step + 1} of "
-                                      f"{objective.steps}; the same run continues from it")
-                    interruption.deliver()
-                if spent:
-                    raise BudgetSpent(f"saved a checkpoint at step {step + 1} of {objective.steps}")
+    with Interruption() as interruption, training.saver:
+        while training.step < objective.steps:
+            training.advance()
+            training.evaluate_if_due()
+            training.save_if_due(interruption)
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
     model.eval()
-    seconds = time.monotonic() - began
-    if skipped == objective.steps:
-        raise TrainingDiverged(f"each of the {skipped} steps was skipped: their loss or gradient was not finite; "
-                               "lower the learning rate")
-    if skipped:
-        context.reporter.note(f"{skipped} of {objective.steps} steps were skipped: their loss or gradient was not "
-                              "finite")
-    return Trained(
-        curves=curves,
-        metrics={"loss": finite(curves["loss"])[-1][1], "steps": objective.steps, objective.unit: done,
-                 "skipped_steps": skipped, "flops": objective.flops},
-        measurements={"training_seconds": seconds, "evaluation_seconds": evaluating, "resumed_from_step": start,
-                      f"{objective.unit}_per_second": (done - done_before) / max(seconds - evaluating, 1e-9),
-                      "device": str(device), "compiled": use_compile, "precision": str(precision)[6:]})
+    return training.finished()
 
 
-def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: int, device: torch.device,
+class _Training:
+    """A training under way: what a checkpoint keeps of it, and what makes a step of it."""
+
+    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, context: Context):
+        self.model, self.objective, self.config, self.context = model, objective, config, context
+        self.device = choose_device(context.device)
+        prepare(self.device, context.deterministic)
+        if isinstance(model, LanguageModel):
+            model.recompute_activations = context.recompute_activations
+        self.precision = choose_precision(self.device)
+        self.players = objective.players(model)
+        self.optimizers_of = {name: build_optimizers(part, config, self.device) for name, part in self.players.items()}
+        self.optimizers = [optimizer for own in self.optimizers_of.values() for optimizer in own]
+        self.peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers}
+        self.guard = Guard(self.players, config.skip_above_deviations, self.device)
+        self.step, self.passed_over, self.done, self.skipped, self.rewinds, self.evaluated = 0, 0, 0, 0, 0, 0
+        self.curves: Curves = {}
+        self._restore()
+        if self.step:
+            context.reporter.note(f"continuing from the checkpoint at step {self.step} of {objective.steps}")
+            _replay(self.curves, context.reporter)
+        self.first_step, self.done_before = self.step, self.done
+        self.compiled = compilation.pays(objective, context.compile, self.device)
+        self.loss_function = compilation.loss_function(objective, self.compiled)
+        context.reporter.note(f"{objective.steps} steps on {self.device} ({describe(self.device)}), "
+                              f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
+        self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
+        self.skipped_in_a_row = 0
+        self.unread: list[_Step] = []
+        self.began = time.monotonic()
+        self.evaluating = 0.0
+
+    def advance(self) -> None:
+        """Make one step: of its loss and of whether it counts the host learns later."""
+        batch = self.objective.batch(self.step + self.passed_over)
+        targets = self.objective.targets(batch)
+        sums = _backward(self.loss_function, batch, targets, self.config.accumulation_steps, self.device,
+                         self.precision)
+        player = self.objective.player(self.step)
+        norm = torch.nn.utils.clip_grad_norm_(self.players[player].parameters(), self.config.gradient_clip)
+        skip = self.guard.skip(player, sums["loss"], norm)
+        factor = learning_rate_factor(self.step, self.objective.steps, self.config)
+        for optimizer in self.optimizers_of[player]:
+            for group, rate in zip(optimizer.param_groups, self.peaks[id(optimizer)], strict=True):
+                group["lr"] = rate * factor
+            optimizer.found_inf = skip      # type: ignore[attr-defined]
+            optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        self.objective.after_step()
+        self.step += 1
+        self.done += self.objective.size(batch)
+        self.unread.append(_Step(self.step, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))
+        if len(self.unread) >= STEPS_BETWEEN_READINGS.get(self.device.type, 1):
+            self.read()
+
+    def read(self) -> None:
+        """Learn what became of the last steps; go back where too many of them did not count."""
+        if not self.unread:
+            return
+        numbers = torch.stack([value.float() for each in self.unread for value in each.values.values()]).tolist()
+        unread, self.unread = self.unread, []
+        for each in unread:
+            values = dict(zip(each.values, numbers, strict=False))
+            numbers = numbers[len(values):]
+            if values.pop("skip"):
+                self._skip(each, values)
+                if self.skipped_in_a_row >= MAX_SKIPPED_STEPS:
+                    self._go_back(each.number)
+                    return
+            else:
+                self.skipped_in_a_row = 0
+            self._record(each.number, {**values, **self.objective.figures(each.batch),
+                                       "learning_rate_factor": each.factor})
+        speed = (self.done - self.done_before) / (time.monotonic() - self.began - self.evaluating)
+        self.context.reporter.progress(
+            self.done, self.done / self.step * self.objective.steps, self.objective.unit, per_second=speed,
+            loss=values["loss"] if math.isfinite(values["loss"]) else 0.0)
+
+    def _skip(self, each: "_Step", values: dict[str, float]) -> None:
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        kept = keep_batch(self.context.checkpoint_dir, each.number, each.batch)
+        where = f"; its batch is {kept}" if kept else ""
+        self.context.reporter.note(f"step {each.number - 1}: loss {values['loss']:.4g}, gradient norm "
+                                   f"{values['gradient_norm']:.4g}: skipped{where}")
+        if self.config.on_non_finite == "stop":
+            raise TrainingDiverged(self._divergence(each.number))
+
+    def _go_back(self, number: int) -> None:
+        """To the last checkpoint before the steps that did not count, and past the batches up to step `number`."""
+        self.saver.wait()
+        next_batch = number + self.passed_over
+        rewinds, skipped = self.rewinds, self.skipped
+        if rewinds >= MAX_REWINDS or not self._restore(before=number - self.skipped_in_a_row + 1):
+            raise TrainingDiverged(self._divergence(number))
+        self.passed_over, self.rewinds, self.skipped = next_batch - self.step, rewinds + 1, skipped
+        self.skipped_in_a_row = 0
+        self.context.reporter.note(f"{MAX_SKIPPED_STEPS} steps in a row were skipped: back to the checkpoint at step "
+                                   f"{self.step}, and past the batches that led here")
+
+    def _divergence(self, number: int) -> str:
+        return (f"the loss is not finite, or explodes, at step {number - 1} of {self.objective.steps} "
+                f"({self.skipped_in_a_row} in a row); the last good state is the checkpoint in "
+                f"{self.context.checkpoint_dir}; lower the learning rate")
+
+    def _restore(self, before: int | None = None) -> bool:
+        state = checkpoints.restore(self.context.checkpoint_dir, self.model, self.optimizers, self.guard,
+                                    self.context.reporter, before)
+        if state is None:
+            return False
+        self.step, self.passed_over, self.done = state["step"], state["passed_over"], state["done"]
+        self.skipped, self.rewinds, self.curves = state["skipped"], state["rewinds"], state["curves"]
+        self.evaluated = self.step
+        return True
+
+    def evaluate_if_due(self) -> None:
+        """Take figures on held-out data where the objective wants them, in time that is not that of training."""
+        if self.step not in self.objective.evaluation_steps and self.step != self.objective.steps:
+            return
+        self.read()
+        if self.step <= self.evaluated:      # reading made it go back
+            return
+        self.evaluated = self.step
+        before = time.monotonic()
+        self.model.eval()
+        figures = self.objective.evaluate(self.step)
+        self.model.train()
+        self.evaluating += time.monotonic() - before
+        self._record(self.step, figures)
+        if figures:
+            self.context.reporter.note(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}"
+                                                                         for name, value in figures.items()))
+
+    def save_if_due(self, interruption: Interruption) -> None:
+        """Save a checkpoint when it is time to, and stop there when a signal came or the budget is spent."""
+        over = self.step >= self.objective.steps
+        spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
+        # not among steps that are skipped, so that there is one from before them to go back to
+        due = self.saver.due and not over and not self.skipped_in_a_row
+        if not (due or interruption.requested or spent):
+            return
+        self.read()
+        self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
+                                    "rewinds": self.rewinds,
+                                    "curves": {name: list(points) for name, points in self.curves.items()}},
+                        self.guard.state())
+        where = f"saved a checkpoint at step {self.step} of {self.objective.steps}"
+        if interruption.requested:
+            self.saver.wait()
+            self.context.reporter.note(f"{interruption.requested.name}: {where}; the same run continues from it")
+            interruption.deliver()
+        if spent:
+            self.saver.wait()
+            raise BudgetSpent(where)
+
+    def finished(self) -> Trained:
+        """What the training comes to."""
+        steps, unit = self.objective.steps, self.objective.unit
+        seconds = time.monotonic() - self.began
+        if self.skipped >= steps:
+            raise TrainingDiverged(f"each of the {self.skipped} steps was skipped: their loss or gradient was not "
+                                   "finite; lower the learning rate")
+        if self.skipped:
+            self.context.reporter.note(f"{self.skipped} of {steps} steps were skipped: their loss or gradient was not "
+                                       "finite, or exploded")
+        return Trained(
+            curves=self.curves,
+            metrics={"loss": finite(self.curves["loss"])[-1][1], "steps": steps, unit: self.done,
+                     "skipped_steps": self.skipped, "rewinds": self.rewinds, "flops": self.objective.flops},
+            measurements={"training_seconds": seconds, "evaluation_seconds": self.evaluating,
+                          "saving_seconds": self.saver.waited, "resumed_from_step": self.first_step,
+                          f"{unit}_per_second": (self.done - self.done_before) / max(seconds - self.evaluating, 1e-9),
+                          "device": str(self.device), "compiled": self.compiled, "precision": str(self.precision)[6:]})
+
+    def _record(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))
+        self.context.reporter.metrics(step, **{name: value for name, value in values.items() if math.isfinite(value)})
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that was made and not yet looked at."""
+
+    number: int
+    """How many steps were made with it."""
+    values: dict[str, Tensor]
+    """Scalars on the device."""
+    batch: Batch
+    factor: float
+    """Share of the peak learning rate."""
+
+
+def _backward(loss_function: Any, batch: Batch, targets: float | Tensor, micro_batches: int, device: torch.device,
               precision: torch.dtype) -> dict[str, Tensor]:
     """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
     totals: dict[str, Tensor] = {}
@@ -166,12 +282,6 @@ def _backward(loss_function: Any, batch: Batch, targets: float, micro_batches: i
     return totals
 
 
-def _record(curves: Curves, step: int, values: dict[str, float], reporter: Reporter) -> None:
-    for name, value in values.items():
-        curves.setdefault(name, []).append((step, value if math.isfinite(value) else None))
-    reporter.metrics(step, **{name: value for name, value in values.items() if math.isfinite(value)})
-
-
 def _replay(curves: Curves, reporter: Reporter) -> None:
     """Tell the reporter the points from before the interruption, so that its curves are whole."""
     by_step: dict[int, dict[str, float]] = {}
@@ -180,9 +290,3 @@ def _replay(curves: Curves, reporter: Reporter) -> None:
             by_step.setdefault(step, {})[name] = value
     for step, values in sorted(by_step.items()):
         reporter.metrics(step, **values)
-
-
-def _save(context: Context, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], done: int,
-          skipped: int, curves: Curves) -> None:
-    checkpoints.save(context.checkpoint_dir, step, model, optimizers,
-                     {"done": done, "skipped": skipped, "curves": curves})

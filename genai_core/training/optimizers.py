@@ -17,8 +17,11 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by Newton-Schulz iterations (Jordan et al. 2024).
 
     Matrices of one shape are stacked and iterated together, in bfloat16 where the hardware multiplies it: on a CPU this
-    takes a third of the time of one matrix after another (docs/LOG.md).
+    takes a third of the time of one matrix after another (docs/LOG.md). Where its attribute `found_inf`, a scalar
+    tensor, is 1, a step changes nothing, as with PyTorch's own fused optimizers.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95,
                  weight_decay: float = 0.0, steps: int = 5, dtype: torch.dtype = torch.bfloat16):
@@ -28,6 +31,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:      # type: ignore[override]  # the loop passes no closure
+        keep = None if self.found_inf is None else 1 - self.found_inf
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
@@ -38,8 +42,9 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonalize(updates, group["steps"], self.dtype)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                    decay = group["lr"] * group["weight_decay"]
+                    parameter.mul_(1 - (decay if keep is None else decay * keep))
+                    parameter.add_(update if keep is None else update * keep, alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov momentum of the gradient."""
@@ -48,6 +53,8 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         gradient = parameter.grad
         assert gradient is not None
+        if self.found_inf is not None:      # NaN times nothing is NaN
+            gradient = torch.where(self.found_inf > 0, state["momentum"], gradient)
         buffer = state["momentum"].lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
 
@@ -82,7 +89,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
                      dtype=choose_precision(device))]
     if config.optimizer == "sgd":
         return [torch.optim.SGD([parameter for _, parameter in named], lr=config.learning_rate, momentum=0.9,
-                                nesterov=True)]
+                                nesterov=True, fused=True)]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate,
                               betas=config.adam_betas, fused=True)]

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,10 +64,10 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
           store.new(directory, parts) as scratch, mapper_for(request.runtime, stage.core, scratch) as mapper):
         checkpoint_dir = workspace.checkpoints / stage.name / parts.key
         runtime = request.runtime
-        context = Context(checkpoint_dir, tracked.reporter, workspace.root,
-                          runtime.device if stage.resources.devices else "cpu", runtime.compile,
-                          runtime.checkpoint_seconds, request.stop_at, mapper,
-                          () if request.force else store.made_by(stage.name, stage.kind, parts.code))
+        context = Context(
+            checkpoint_dir, tracked.reporter, workspace.root, runtime.device if stage.resources.devices else "cpu",
+            runtime.compile, runtime.deterministic, runtime.recompute_activations, runtime.checkpoint_seconds,
+            request.stop_at, mapper, () if request.force else store.made_by(stage.name, stage.kind, parts.code))
         with _checkpoints_travel(stage, workspace, parts.key):
             result = compute(request, scratch, context)
         if stage.kind == "model":
@@ -83,8 +83,17 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
             "flops": result.metrics.get("flops"), "measurements": dict(result.measurements),
             "environment": records.environment(), **records.host()})
         tracked.finish(result, seconds=seconds, energy_watt_hours=cost.energy_watt_hours, money=cost.money)
-    shutil.rmtree(checkpoint_dir, ignore_errors=True)      # the artifact is there: nothing will continue from them
+    _forget(checkpoint_dir)
     return artifact
+
+
+def _forget(checkpoint_dir: Path) -> None:
+    """Nothing will continue from these checkpoints; batches of steps that were skipped stay, to be looked at."""
+    for path in checkpoint_dir.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        checkpoint_dir.rmdir()
 
 
 @contextmanager

@@ -31,6 +31,10 @@ ASSUMED_UTILISATION = 0.3
 """Share of the matrix-product speed that training reaches, where no earlier run of the stage tells."""
 
 
+ALIKE = 5
+"""Largest ratio of the work of two runs of which one tells how fast the other will be."""
+
+
 @dataclass(frozen=True)
 class PlannedStage:
     """One line of the plan."""
@@ -181,15 +185,15 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
     if "clean" in known and (known["clean"].directory(workspace) / MANIFEST).is_file():
         counts = read_manifest(known["clean"].directory(workspace))["metrics"]
     cost = estimate(line.stage, config, counts) if isinstance(config, PipelineConfig) else None
-    earlier = _latest_record(workspace, line.stage)
     if isinstance(config, PipelineConfig) and line.stage in DATA_STAGES \
             and (size := _text_bytes(config, workspace, known)):
         data = data_estimate(size, cores=config.runtime.workers or usable_cores(), sources=len(config.collect.sources))
         return PlannedStage(**{**asdict(line), "seconds": 3600 * data.hours_of[line.stage],
                                "memory_bytes": int(data.memory)})
     if cost is None:
-        return PlannedStage(**{**asdict(line), "seconds": earlier.get("seconds")})
-    flops = earlier.get("flops_per_second") or _machine_flops() * ASSUMED_UTILISATION
+        earlier = _records(workspace, line.stage)
+        return PlannedStage(**{**asdict(line), "seconds": earlier[-1].get("seconds") if earlier else None})
+    flops = _speed(workspace, line.stage, cost.flops) or _machine_flops() * ASSUMED_UTILISATION
     return PlannedStage(**{**asdict(line), **asdict(cost), "seconds": cost.flops / flops})
 
 
@@ -201,17 +205,20 @@ def _text_bytes(config: PipelineConfig, workspace: Workspace, known: dict[str, A
     return file_bytes(config.collect, workspace.root)
 
 
-def _latest_record(workspace: Workspace, stage: str) -> dict[str, Any]:
-    """The newest record of a stage on this machine, with the speed it reached."""
+def _records(workspace: Workspace, stage: str) -> list[dict[str, Any]]:
+    """Records of a stage on this machine, the newest last."""
     folder = workspace.hidden / "records" / stage
     found: list[dict[str, Any]] = [records.read_record(workspace, stage, path.stem)
                                    for path in (folder.glob("*.json") if folder.is_dir() else [])]
-    here = [record for record in found if record.get("host") == records.host()["host"]]
-    if not here:
-        return {}
-    newest = max(here, key=lambda record: record.get("started", ""))
-    flops, seconds = newest.get("flops", 0), newest.get("seconds", 0)
-    return {**newest, "flops_per_second": flops / seconds if flops and seconds else None}
+    return sorted((record for record in found if record.get("host") == records.host()["host"]),
+                  key=lambda record: record.get("started", ""))
+
+
+def _speed(workspace: Workspace, stage: str, flops: float) -> float | None:
+    """Floating-point operations a second of the stage's newest run here of about as much work."""
+    speeds = [record["flops"] / record["seconds"] for record in _records(workspace, stage)
+              if record.get("flops") and record.get("seconds") and 1 / ALIKE <= record["flops"] / flops <= ALIKE]
+    return speeds[-1] if speeds else None
 
 
 _measured: list[float] = []

@@ -54,7 +54,7 @@ def test_the_deployments_are_there_and_the_schedule_is_off(api):
 
 def test_the_form_has_every_field_with_bounds_and_descriptions_and_refuses_a_bad_value(api):
     schema = api.deployment("laptop")["parameter_openapi_schema"]
-    assert schema["properties"]["preset"]["enum"] == ["cluster", "gpu", "laptop", "smoke"]
+    assert schema["properties"]["preset"]["enum"] == ["cluster", "gpu", "laptop", "smoke", "speedrun"]
     assert set(schema["definitions"]["Fields"]["properties"]) == {
         "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "runtime"}
     tokens = schema["definitions"]["PretrainFields"]["properties"]["tokens"]

@@ -13,7 +13,8 @@ from genai_core.config.tasks import Lesson, Mixture
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context
 from genai_core.data.chat import encode_chat, render_prompt
-from genai_core.data.instruction.packing import IGNORED, pack
+from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.batches import IGNORED
 from genai_core.export.model_directory import save_model
 from genai_core.models.masks import packed_mask
 from genai_core.stages import instruct

@@ -10,8 +10,8 @@ from genai_core.models.transformer import parameter_count, transformer_config
 from genai_core.training.estimate import estimate
 
 
-def test_the_four_presets_are_there_and_load():
-    assert set(preset_names()) == {"smoke", "laptop", "gpu", "cluster"}
+def test_the_presets_are_there_and_load():
+    assert set(preset_names()) == {"smoke", "laptop", "gpu", "cluster", "speedrun"}
     for name in preset_names():
         load_pipeline(name)
 

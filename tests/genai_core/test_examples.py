@@ -14,7 +14,8 @@ from genai_core.data.instruction.examples import (
     questions_of,
 )
 from genai_core.data.instruction.mixture import POWERS
-from genai_core.data.instruction.packing import IGNORED, pack
+from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.batches import IGNORED
 from genai_core.errors import InputError
 from tests.genai_core.tables import chat, document, pair, preference, problem, rating, turns, write_tables
 

@@ -25,8 +25,10 @@ from genai_core.families.vae import objective as vae
 from genai_core.families.vae.config import VaeConfig
 from genai_core.families.vae.model import Vae, VaeShape, divergence
 from genai_core.models.kinds import open_model
-from genai_core.training import loop
+from genai_core.training.curves import read_curves
 from genai_core.training.loop import train
+from tests.conftest import Interrupted, Recorder, die_after
+from tests.genai_core import golden
 
 TRAINING = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 2}
 
@@ -46,18 +48,12 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(digits, tmp_path_factory, request):
-    from tests.conftest import Recorder
-
     out = tmp_path_factory.mktemp("classifier")
     config = ClassifierConfig(**TRAINING | {"steps": 60, "batch_size": 32}, channels=8)
     result = classify_digits.run(config, data=digits, out_dir=out,
                                  context=Context(out / "checkpoints", Recorder(), device="cpu"))
     assert result.metrics["test_accuracy"] > 0.5
     return out
-
-
-class Interrupted(Exception):
-    pass
 
 
 def trainers(digits, classifier):
@@ -81,14 +77,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(digits, classifier, tmp_path, r
     (tmp_path / "whole").mkdir()
     (tmp_path / "resumed").mkdir()
     whole = run(tmp_path / "whole", Context(tmp_path / "a", recorder, device="cpu", checkpoint_seconds=1e-9))
-    save = loop.checkpoints.save
-
-    def save_and_stop(directory, step, *rest):
-        save(directory, step, *rest)
-        if step == 3:
-            raise Interrupted
-
-    monkeypatch.setattr(loop.checkpoints, "save", save_and_stop)
+    die_after(monkeypatch, 3)
     again = Context(tmp_path / "b", recorder, device="cpu", checkpoint_seconds=1e-9)
     with pytest.raises(Interrupted):
         run(tmp_path / "resumed", again)
@@ -101,6 +90,14 @@ def test_resumed_equals_uninterrupted_to_the_bit(digits, classifier, tmp_path, r
     images = open_model(tmp_path / "whole", torch.device("cpu")).make_images(5, None, 0)
     assert images.shape == (5, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
     assert torch.equal(images, open_model(tmp_path / "resumed", torch.device("cpu")).make_images(5, None, 0))
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "wgan", "diffusion"])
+def test_golden(digits, classifier, tmp_path, recorder, monkeypatch, name):
+    golden.in_float32(monkeypatch)
+    monkeypatch.setitem(TRAINING, "steps", golden.STEPS)
+    trainers(digits, classifier)[name](tmp_path, Context(tmp_path / "checkpoints", recorder, device="cpu"))
+    golden.check(name, read_curves(tmp_path))
 
 
 def test_each_step_changes_the_weights_of_its_player_alone(digits, classifier, tmp_path, recorder):

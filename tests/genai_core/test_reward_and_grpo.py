@@ -221,9 +221,9 @@ def test_replayed_rows_count_as_the_config_says_beside_the_mean_over_the_complet
     without, _ = objective.loss({name: tensor for name, tensor in batch.items() if not name.startswith("replay")})
     rows = objective.replay.take(np.array([0, 1]), CPU)
     mean = (weighted_loss(tiny_model, rows) / rows["weights"].sum()).item()
-    added = (with_replay - without).item() / objective.targets(batch)
+    added = ((with_replay - without) / objective.targets(batch)).item()
     assert added == pytest.approx(config.replay_coefficient * mean, rel=1e-3)
-    assert sums["replay_loss"].item() / objective.targets(batch) == pytest.approx(added, rel=1e-3)
+    assert (sums["replay_loss"] / objective.targets(batch)).item() == pytest.approx(added, rel=1e-3)
 
 
 def test_a_completion_that_is_cut_off_pays_the_penalty(setting):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from genai_core.data.tokens.batches import IGNORED
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.models import transformer
 from genai_core.models.transformer import attend, parameter_count
+from genai_core.training.objectives.cross_entropy import in_pieces, token_loss
 
 
 def test_parameter_count_is_that_of_the_model(tiny_model):
@@ -41,13 +43,14 @@ def test_a_full_cache_says_so(tiny_model):
         tiny_model(torch.zeros(1, 5, dtype=torch.long), cache=cache)
 
 
+@pytest.mark.parametrize("length", [15, 16, 128])
 @pytest.mark.parametrize("masked", [False, True])
-def test_plain_products_equal_the_fused_kernel(masked):
+def test_plain_products_equal_the_fused_kernel(masked, length):
     torch.manual_seed(1)
-    query, key, value = torch.randn(2, 6, 16, 8), torch.randn(2, 2, 16, 8), torch.randn(2, 2, 16, 8)
+    query, key, value = (torch.randn(2, heads, length, 8) for heads in (6, 2, 2))
     mask = None
     if masked:
-        mask = (torch.rand(2, 1, 16, 16) > 0.4) | torch.eye(16, dtype=torch.bool)
+        mask = (torch.rand(2, 1, length, length) > 0.4).tril() | torch.eye(length, dtype=torch.bool)
     fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None,
                                                              enable_gqa=True)
     assert torch.allclose(attend(query, key, value, mask), fused, atol=1e-5)
@@ -74,3 +77,43 @@ def test_a_model_directory_survives_a_round_trip(tiny_model, tokenizer_dir, tmp_
     loaded = load_model(tmp_path, torch.device("cpu"))
     ids = torch.randint(0, 700, (1, 16))
     assert torch.equal(loaded(ids), tiny_model(ids))
+
+
+def test_transformers_gives_our_gradients(tiny_model, tokenizer_dir, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    save_model(tiny_model, tokenizer_dir, tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ids = torch.randint(3, 700, (2, 60))
+    theirs(ids, labels=ids).loss.backward()
+    (token_loss(tiny_model, tiny_model.hidden(ids[:, :-1]), ids[:, 1:]) / ids[:, 1:].numel()).backward()
+    known = dict(theirs.named_parameters())
+    for name, parameter in tiny_model.named_parameters():
+        assert torch.allclose(parameter.grad, known[name].grad, atol=1e-5), name
+
+
+def test_recomputed_activations_give_the_same_gradients(tiny_model):
+    ids = torch.randint(3, 700, (2, 64))
+    gradients = []
+    for recompute in (False, True):
+        tiny_model.recompute_activations = recompute
+        tiny_model.zero_grad()
+        token_loss(tiny_model, tiny_model.hidden(ids), ids).backward()
+        gradients.append([parameter.grad.clone() for parameter in tiny_model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_logits_in_pieces_give_the_same_loss_and_gradients(reduction):
+    torch.manual_seed(0)
+    states, head = torch.randn(300, 32, requires_grad=True), torch.randn(700, 32, requires_grad=True)
+    targets = torch.randint(0, 700, (300,))
+    targets[::7] = IGNORED
+    weights = torch.rand(300) if reduction == "none" else torch.ones(())
+    results = []
+    for losses in (lambda: in_pieces(states, head, targets, reduction),
+                   lambda: torch.nn.functional.cross_entropy(states @ head.T, targets, reduction=reduction)):
+        states.grad = head.grad = None
+        loss = (losses() * weights).sum()
+        loss.backward()
+        results.append((loss.detach(), states.grad, head.grad))
+    assert all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in zip(*results, strict=True))

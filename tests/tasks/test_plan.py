@@ -7,6 +7,7 @@ import pytest
 from genai_core.config.pipeline import load_pipeline
 from tasks.execution.plan import plan
 from tasks.language_model import STAGES
+from tasks.store import records
 from tasks.store.artifacts import Store
 from tasks.store.key import key_parts
 from tasks.store.workspace import Workspace
@@ -66,3 +67,19 @@ def test_changed_code_is_named(workspace):
     now = key_parts(STAGES[0], config, {}, workspace).code["genai_core.data.sources.readers"]["read_tatoeba"]
     assert plan(config, workspace)[0].why == (
         f"code of genai_core.data.sources.readers.read_tatoeba: 00000000 → {now[:8]}")
+
+
+def test_the_time_of_a_stage_is_told_by_the_newest_run_of_about_as_much_work(workspace):
+    config = load_pipeline("smoke")
+    flops = next(line for line in plan(config, workspace) if line.stage == "pretrain").flops
+    folder = workspace.hidden / "records" / "pretrain"
+    folder.mkdir(parents=True)
+
+    def record(name, started, work, seconds):
+        (folder / f"{name}.json").write_text(json.dumps({"started": started, "flops": work, "seconds": seconds,
+                                                         "host": records.host()["host"]}))
+
+    record("older", "2026-01-01", flops, 70.0)
+    record("newer", "2026-01-02", 2 * flops, 100.0)
+    record("small", "2026-01-03", flops / 100, 60.0)
+    assert next(line for line in plan(config, workspace) if line.stage == "pretrain").seconds == pytest.approx(50.0)

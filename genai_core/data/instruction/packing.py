@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORED = -100
-"""Target of a position that no loss is taken of."""
+from genai_core.data.tokens.batches import IGNORED, on_device
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,9 @@ class PackedRows:
         """The arrays of some rows as tensors (B, T) by name: int64, the weights float32."""
         arrays = {"ids": self.ids, "targets": self.targets, "segments": self.segments,
                   "position_ids": self.position_ids}
-        taken = {name: torch.from_numpy(array[rows].astype(np.int64)).to(device) for name, array in arrays.items()}
-        return taken | {"weights": torch.from_numpy(self.weights[rows]).to(device)}
+        taken = {name: on_device(torch.from_numpy(array[rows].astype(np.int64)), device)
+                 for name, array in arrays.items()}
+        return taken | {"weights": on_device(torch.from_numpy(self.weights[rows]), device)}
 
     def with_text(self, text: np.ndarray, fraction: float) -> "PackedRows":
         """These rows and rows of plain text below them, which have `fraction` of the weight of the whole.

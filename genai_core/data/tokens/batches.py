@@ -11,6 +11,8 @@ from torch import Tensor
 from genai_core.data.tokens.token_files import TokenFile
 from genai_core.errors import InputError
 
+IGNORED = -100
+"""Target of a position that no loss is taken of."""
 _ROUNDS = 6
 
 
@@ -43,6 +45,11 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's memory on a device; to a GPU it is on its way while the host goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Windows:
     """Windows of consecutive tokens from a token file, each epoch in another order and from another first token."""
 
@@ -58,7 +65,7 @@ class Windows:
         """`ids` and `targets`, both (B, T) int64: targets are the ids one position later."""
         starts = self._starts(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
         rows = [self.ids[start:start + self.length + 1] for start in starts.tolist()]
-        tokens = torch.from_numpy(np.stack(rows).astype(np.int64)).to(self.device)
+        tokens = on_device(torch.from_numpy(np.stack(rows).astype(np.int64)), self.device)
         return {"ids": tokens[:, :-1].contiguous(), "targets": tokens[:, 1:].contiguous()}
 
     def _starts(self, numbers: np.ndarray) -> np.ndarray:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from genai_core.context import Context, Result
 from genai_core.data.chat import TURN_START, token_id
-from genai_core.data.instruction.packing import IGNORED
-from genai_core.data.tokens.batches import epoch_rows
+from genai_core.data.tokens.batches import IGNORED, epoch_rows
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.families.bert.config import MaskedConfig
 from genai_core.families.bert.model import Bert, BertShape

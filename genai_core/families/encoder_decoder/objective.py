@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genai_core.data.instruction.packing import IGNORED
+from genai_core.data.tokens.batches import IGNORED
 from genai_core.families.encoder_decoder.config import PairTrainConfig
 from genai_core.families.encoder_decoder.interface import EncoderDecoder
 from genai_core.families.encoder_decoder.pairs import PairBatches, PairCodec, read_pairs

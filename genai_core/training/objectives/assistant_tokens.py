@@ -1,14 +1,14 @@
 """Supervised fine-tuning on packed chats, with loss on the assistant's tokens alone."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import InstructConfig
-from genai_core.data.instruction.packing import IGNORED, PackedRows
+from genai_core.data.instruction.packing import PackedRows
 from genai_core.data.tokens.batches import epoch_order, epoch_rows
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import packed_mask
+from genai_core.training.objectives.cross_entropy import token_loss
 from genai_core.training.objectives.objective import Batch, Objective
 
 VALIDATION_ROWS = 64
@@ -41,9 +41,9 @@ class AssistantTokens(Objective):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return weighted_loss(self.model, batch), {}
 
-    def targets(self, batch: Batch) -> float:
+    def targets(self, batch: Batch) -> Tensor:
         """Sum of the weights of all targets."""
-        return float(batch["weights"].sum())
+        return batch["weights"].sum()
 
     def size(self, batch: Batch) -> int:
         return batch["ids"].numel()
@@ -58,13 +58,11 @@ class AssistantTokens(Objective):
         for first in range(0, len(rows), 16):
             batch = self.validation.take(rows[first:first + 16], self.device)
             loss += self.loss(batch)[0].item()
-            targets += self.targets(batch)
+            targets += self.targets(batch).item()
         return {"validation_loss": loss / targets} if targets else {}
 
 
 def weighted_loss(model: LanguageModel, rows: Batch) -> Tensor:
     """Σ w_t · −log p(x_t) over the targets of packed rows."""
-    logits = model(rows["ids"], rows["position_ids"], packed_mask(rows["segments"]))
-    losses = F.cross_entropy(logits.float().flatten(0, 1), rows["targets"].flatten(), ignore_index=IGNORED,
-                             reduction="none")
-    return (losses * rows["weights"].flatten()).sum()
+    states = model.hidden(rows["ids"], rows["position_ids"], packed_mask(rows["segments"]))
+    return token_loss(model, states, rows["targets"], rows["weights"])

@@ -152,8 +152,8 @@ class Grpo(Objective):
             others["replay_loss"] = replay_loss.detach()
         return loss, others
 
-    def targets(self, batch: Batch) -> float:
-        return float(batch["completion_mask"][:, 1:].sum())
+    def targets(self, batch: Batch) -> Tensor:
+        return batch["completion_mask"][:, 1:].sum()
 
     def size(self, batch: Batch) -> int:
         return len(batch["ids"])

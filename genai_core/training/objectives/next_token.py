@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import LanguageModelConfig
@@ -15,6 +14,7 @@ from genai_core.errors import InputError
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.hardware import choose_precision
 from genai_core.models.language_model import LanguageModel
+from genai_core.training.objectives.cross_entropy import token_loss
 from genai_core.training.objectives.objective import Batch, Objective, evenly_spaced
 
 logger = logging.getLogger("genai_core")
@@ -61,8 +61,7 @@ class NextToken(Objective):
         return self.windows.batch(step)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.model(batch["ids"])
-        return F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), reduction="sum"), {}
+        return token_loss(self.model, self.model.hidden(batch["ids"]), batch["targets"]), {}
 
     def targets(self, batch: Batch) -> float:
         return batch["targets"].numel()

@@ -37,8 +37,11 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def targets(self, batch: Batch) -> float:
-        """Number of targets in the whole batch, e.g. of tokens or pairs: what the sums of `loss` are divided by."""
+    def targets(self, batch: Batch) -> float | Tensor:
+        """Number of targets in the whole batch, e.g. of tokens or pairs: what the sums of `loss` are divided by.
+
+        A scalar tensor where it is counted on the device, which then nothing waits for.
+        """
 
     @abstractmethod
     def size(self, batch: Batch) -> int:

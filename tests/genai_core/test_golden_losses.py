@@ -1,0 +1,80 @@
+"""The first twenty losses of the language models, by architecture, optimizer and objective, in float32."""
+
+import pytest
+import torch
+
+from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig
+from genai_core.context import Context
+from genai_core.data.chat import encode_chat
+from genai_core.data.instruction.judgements import Judged
+from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.token_files import write_tokens
+from genai_core.data.tokens.tokenizer import save_tokenizer
+from genai_core.families.recurrent import objective as recurrent
+from genai_core.families.recurrent.config import RecurrentConfig
+from genai_core.models.reward import RewardModel
+from genai_core.stages import pretrain
+from genai_core.training.curves import read_curves
+from genai_core.training.loop import train
+from genai_core.training.objectives.assistant_tokens import AssistantTokens
+from genai_core.training.objectives.bradley_terry import BradleyTerry
+from tests.genai_core import golden
+from tests.genai_core.golden import STEPS
+
+CPU = torch.device("cpu")
+LOOP = {"learning_rate": 3e-3, "batch_size": 4}
+WINDOWS = {"context_length": 32, "tokens": 32 * 4 * STEPS, "evaluations": 1, "validation_tokens": 1024, **LOOP}
+TRANSFORMER = {"layers": 2, "hidden_size": 64, "heads": 4, "key_value_heads": 2, "head_size": 16,
+               "feed_forward_size": 96}
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    golden.in_float32(monkeypatch)
+
+
+@pytest.fixture
+def context(tmp_path, recorder):
+    return Context(tmp_path / "checkpoints", recorder, device="cpu", compile="off")
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer, prose, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tokens")
+    save_tokenizer(tokenizer, directory)
+    for name, texts in (("train", prose[:20]), ("validation.prose", prose[20:24])):
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        write_tokens(directory, name, ids, 0, 700, sum(len(text.encode()) for text in texts))
+    return directory
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_golden_pretrain(tokens, tmp_path, context, optimizer):
+    config = PretrainConfig(**TRANSFORMER, **WINDOWS, optimizer=optimizer)
+    pretrain.run(config, tokens=tokens, out_dir=tmp_path, context=context)
+    golden.check(f"pretrain {optimizer}", read_curves(tmp_path))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_golden_recurrent(tokens, tmp_path, context, cell):
+    config = RecurrentConfig(cell=cell, layers=2, hidden_size=48, embedding_size=16, **WINDOWS)
+    recurrent.run(config, tokens=tokens, out_dir=tmp_path, context=context)
+    golden.check(f"recurrent {cell}", read_curves(tmp_path))
+
+
+def test_golden_instruct(tiny_model, tokenizer, prose, context):
+    chats = [[{"role": "user", "content": text[:60]}, {"role": "assistant", "content": text[60:160]}]
+             for text in prose[:40]]
+    rows = pack([encode_chat(tokenizer, chat) for chat in chats], 96, pad_id=0)
+    config = InstructConfig(**LOOP, context_length=96, epochs=STEPS * 4 / len(rows.ids))
+    objective = AssistantTokens(tiny_model, rows, rows, config, CPU)
+    golden.check("instruct", train(tiny_model, objective, config, context).curves)
+
+
+def test_golden_reward(tiny_model, tokenizer, prose, context):
+    judged = [Judged(text[:80], float(number % 5), "pages", "pages") for number, text in enumerate(prose[:40])]
+    config = RewardConfig(**LOOP, context_length=64, epochs=STEPS * 4 / len(judged))
+    torch.manual_seed(0)
+    model = RewardModel.from_language_model(tiny_model)
+    objective = BradleyTerry(model, tokenizer, judged, [], config, CPU)
+    golden.check("reward", train(model, objective, config, context).curves)
