@@ -56,8 +56,8 @@ def check_good_label(cleaned: Path, gold: Gold, sources: tuple[str, ...], whose:
         raise InputError(f"evaluate.gold.label: {gold.label!r} is none of the labels of {whose}, which have "
                          f"{_named(labels) or 'none'}")
     if len(labels) < 2:
-        raise InputError(f"evaluate.gold.label: {whose} have no label but {gold.label!r}, so nothing tells what is good; "
-                         "bring records with another one")
+        raise InputError(f"evaluate.gold.label: {whose} have no label but {gold.label!r}, so nothing tells what is "
+                         "good; bring records with another one")
 
 
 def check_gold_share(cleaned: Path, gold: Gold, reward_sources: tuple[str, ...]) -> None:

@@ -17,9 +17,10 @@ SUBJECTS = ("film", "play", "book", "song", "dance", "meal", "walk", "garden")
 @pytest.fixture
 def cleaned(tmp_path, recorder):
     """A run whose one source of labelled reviews is clean, by the label that counts as good."""
+    labels = (("good", "positive"), ("bad", "negative"))
     lines = [f'{{"text": "This is the {word} {subject} number {number} that we have seen in a year of days.", '
              f'"label": "{label}"}}\n'
-             for number in range(20) for subject in SUBJECTS for word, label in (("good", "positive"), ("bad", "negative"))]
+             for number in range(20) for subject in SUBJECTS for word, label in labels]
     (tmp_path / "reviews.jsonl").write_text("".join(lines))
 
     def made(label: str) -> PipelineRun:
