@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from genai_core.config.addresses import HOW_TO_LOG_IN, shown
 from genai_core.config.data import Content
+from genai_core.data.shards.files import file_digest
 from genai_core.data.sources.archives import cache_directory
 from genai_core.data.sources.paths import KNOWN_KINDS, is_known, select_readable
 from genai_core.errors import InputError
@@ -90,8 +91,8 @@ def digest_of(file: RemoteFile, field: str) -> str:
     memory = _remembered(file, "json")
     if file.version and memory.is_file():
         return str(json.loads(memory.read_text(encoding="utf-8"))["sha256"])
-    with downloaded(file, field) as copy, copy.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with downloaded(file, field) as copy:
+        digest = file_digest(copy)
     if file.version:
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf-8") as out:

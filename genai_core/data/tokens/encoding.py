@@ -1,6 +1,5 @@
 """What tokenizing does to one shard: count it, draw a sample of its training text, write its ids."""
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from genai_core.data.chat import plain
 from genai_core.data.shards.files import file_digest, source_of
+from genai_core.data.shards.splits import is_drawn
 from genai_core.data.shards.tables import MESSAGE_COLUMNS, TEXT_COLUMNS, texts_of
 from genai_core.data.tokens.token_files import dtype_of
 from genai_core.data.tokens.tokenizer import TOKENIZER_FILES, Encoder, load_tokenizer
@@ -107,7 +107,7 @@ def count_shard(path: Path) -> Counted:
 def sample_shard(path: Path, share: float) -> list[str]:
     """Training text of a shard: of all its rows the given share, chosen by the hash of their ids."""
     table = pq.read_table(path)
-    drawn = [split == "train" and _is_drawn(identifier, share) for split, identifier
+    drawn = [split == "train" and is_drawn(identifier, share) for split, identifier
              in zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)]
     return [plain(text) for row in table.filter(pa.array(drawn, pa.bool_())).to_pylist() for text in texts_of(row)]
 
@@ -171,11 +171,6 @@ def encoded_before(earlier: Iterable[Path], out_dir: Path) -> dict[str, Taken]:
             taken.setdefault(entry["shard"], Taken(directory, entry["part"], documents, tokens, **sizes))
             documents, tokens = documents + entry["documents"], tokens + entry["tokens"]
     return taken
-
-
-def _is_drawn(identifier: str, share: float) -> bool:
-    digest = hashlib.blake2b(identifier.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
 
 
 @lru_cache(maxsize=1)
