@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from genai_core.config.data import FileSource
 from genai_core.config.pipeline import STAGE_NAMES, PipelineConfig, load_pipeline
-from genai_core.data.sources.files import Located
 from genai_core.data.sources.kinds import Kind, kinds_of_files, recognise_content
+from genai_core.data.sources.paths import Located
 from genai_core.errors import InputError
 from genai_core.families.config import FamilyConfig
 from tasks.catalog import family_named, stages_for

@@ -7,7 +7,7 @@ from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
 from genai_core.data.instruction.examples import TABLES
 from genai_core.errors import InputError
-from genai_core.evaluation.prerequisites import check_gold_share, gaps_of_tasks
+from genai_core.evaluation.prerequisites import check_gold_share, check_good_label, gaps_of_tasks
 from tasks.pipeline import PipelineRun
 from tasks.store.artifacts import read_manifest
 
@@ -36,15 +36,24 @@ def check_data(run: PipelineRun) -> None:
             if not _records(counts, "train", lesson):
                 raise InputError(f"tasks.{name}: the cleaned data has no {lesson.content} to fine-tune on; set "
                                  "examples to 0 or switch a source for it on")
+    gold = config.evaluate.gold
     if "reward" in stages:
+        named = config.reward.sources
+        # as judgements() has it: labelled texts are judged where their source is named and a label counts as good
+        tables = ("ratings", "preferences", *(["labelled"] if named and gold.label else []))
         for split in ("train", "validation"):
-            judged = sum(_offered(counts, split, table, config.reward.sources) for table in ("ratings", "preferences"))
+            judged = sum(_offered(counts, split, table, named) for table in tables)
             if judged < 2:
-                named = ", ".join(config.reward.sources) or "the sources"
-                raise InputError(f"reward.sources: {named} offer {judged:,.0f} ratings and preferences for {split}, at "
-                                 f"least two are needed; bring more, or raise collect.{split}_fraction")
+                raise InputError(f"reward.sources: {', '.join(named) or 'the sources'} offer {judged:,.0f} judgements "
+                                 f"({', '.join(tables)}) for {split}, at least two are needed; bring more, or raise "
+                                 f"collect.{split}_fraction")
+        if "labelled" in tables and _offered(counts, "train", "labelled", named):
+            check_good_label(cleaned, gold, named, "the labelled training records of reward.sources")
     if "rlhf" in stages and "evaluate" in stages:
-        check_gold_share(cleaned, config.evaluate.gold, config.reward.sources)
+        if gold.task:
+            check_good_label(cleaned, gold, config.tasks[gold.task].sources, f"the training records of {gold.task}")
+        else:
+            check_gold_share(cleaned, gold, config.reward.sources)
     if "evaluate" in stages:
         for gap in gaps_of_tasks(config.active_tasks, cleaned):
             logger.warning(gap)

@@ -189,6 +189,9 @@ class DriftGate(Config):
     def is_counted(self) -> "DriftGate":
         if self.of in ("languages", "labels") and self.table != "documents":
             raise ValueError(f"{self.of} are counted of documents alone, not of {self.table}")
+        if self.of == "sources" and self.source:
+            raise ValueError(f"one source alone, {self.source}, cannot spread otherwise over sources; name none, or "
+                             "take another `of`")
         return self
 
 

@@ -144,10 +144,17 @@ class PipelineConfig(Config):
                 if "auto" not in brought and task.content not in brought:
                     raise ValueError(f"tasks.{name}: {source} brings {', '.join(sorted(brought)) or 'nothing'}, and no "
                                      f"{task.content}")
+        for source in self.tokenize.sources:
+            if "/" in source:
+                raise ValueError(f"tokenize.sources: {source!r} is a part of a source, and the tokenizer is trained on "
+                                 f"whole ones; name {source.partition('/')[0]!r}")
         named = [("rlhf.tasks", name) for name in self.rlhf.tasks]
         for place, name in [*named, ("evaluate.gold.task", self.evaluate.gold.task)]:
             if name and name not in self.tasks:
                 raise ValueError(f"{place}: there is no task {name!r} among {', '.join(self.tasks) or 'none'}")
+        if (taught := self.tasks.get(self.evaluate.gold.task)) and taught.content != "labelled":
+            raise ValueError(f"evaluate.gold.task: {self.evaluate.gold.task} is of {taught.content}, and labels alone "
+                             "tell what is good; name a task of labelled records, or none")
         return self
 
     @model_validator(mode="after")
@@ -236,8 +243,11 @@ class PipelineConfig(Config):
             return "there is no instruct model" + (rated if self.sources_of("ratings") else "")
         if stage in ("reward", "rlhf"):
             judged = self.sources_of("ratings", "preferences")
-            named = [name.partition("/")[0] for name in self.reward.sources]
-            if not [name for name in judged if not named or name in named]:
+            if self.reward.sources:
+                labelled = self.sources_of("labelled") if self.evaluate.gold.label else []
+                named = {name.partition("/")[0] for name in self.reward.sources}
+                judged = [name for name in [*judged, *labelled] if name in named]
+            if not judged:
                 return "no source of ratings or preferences is switched on"
         if stage == "rlhf" and not self.alignment_tasks:
             return "no task is left whose questions could be its prompts"

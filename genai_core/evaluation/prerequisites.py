@@ -48,11 +48,21 @@ def _gaps_of_labels(name: str, task: Task, train: Counter[str], test: Counter[st
     return found
 
 
+def check_good_label(cleaned: Path, gold: Gold, sources: tuple[str, ...], whose: str) -> None:
+    """Raises InputError where the labelled training records of some sources, which `whose` names, do not have both
+    `gold.label` and another label: all of them would count as equally good."""
+    labels = set(_values(Task(content="labelled", sources=sources), cleaned, "train"))
+    if gold.label not in labels:
+        raise InputError(f"evaluate.gold.label: {gold.label!r} is none of the labels of {whose}, which have "
+                         f"{_named(labels) or 'none'}")
+    if len(labels) < 2:
+        raise InputError(f"evaluate.gold.label: {whose} have no label but {gold.label!r}, so nothing tells what is "
+                         "good; bring records with another one")
+
+
 def check_gold_share(cleaned: Path, gold: Gold, reward_sources: tuple[str, ...]) -> None:
-    """Raises InputError where `gold.fraction` leaves no training judgement for the gold reward, or fewer than two for
-    the reward model."""
-    if gold.task:
-        return
+    """Raises InputError where `gold.fraction`, no task being named, leaves no training judgement for the gold reward,
+    or fewer than two for the reward model."""
     kept = left = 0
     for table in ("ratings", "preferences"):
         for row in iterate_table(cleaned, table, split="train"):

@@ -3,7 +3,6 @@
 Byte n-grams sort their whole training text, TF-IDF holds every record. Data below the bounds is taken whole.
 """
 
-import hashlib
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from genai_core.config.tasks import Lesson
 from genai_core.context import Reporter
 from genai_core.data.instruction.examples import Example, iterate_examples
 from genai_core.data.shards.files import iterate_batches, shards_of
+from genai_core.data.shards.splits import is_drawn
 from genai_core.data.shards.tables import SCHEMAS
 
 MOST_BYTES = 100_000_000
@@ -45,7 +45,7 @@ def training_text(cleaned: Path, most: int = MOST_BYTES) -> tuple[bytes, int]:
     for batch in iterate_batches(shards, SCHEMAS["documents"]):
         rows = batch.filter(pc.equal(batch["split"], "train"))
         for identifier, text in zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True):
-            if left > 0 and _is_drawn(identifier, share):
+            if left > 0 and is_drawn(identifier, share, b"baselines"):
                 pieces.append(text.encode()[:left])
                 left -= len(pieces[-1]) + len(SEPARATOR)
     return SEPARATOR.join(pieces), total
@@ -73,8 +73,3 @@ def even_sample(items: Iterable[T], most: int) -> tuple[list[T], int]:
         elif (place := generator.randrange(count)) < most:
             kept[place] = number, item
     return [item for _, item in sorted(kept, key=lambda pair: pair[0])], count
-
-
-def _is_drawn(identifier: str, share: float) -> bool:
-    digest = hashlib.blake2b(identifier.encode(), digest_size=8, person=b"baselines").digest()
-    return int.from_bytes(digest, "little") < share * 2**64

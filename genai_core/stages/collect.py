@@ -205,8 +205,8 @@ def file_bytes(config: CollectConfig, root: Path) -> int:
     enabled = [(name, source) for name, source in config.sources.items() if source.enabled]
     if not all(isinstance(source, FileSource) and not any(map(is_remote, source.paths)) for _, source in enabled):
         return 0
-    return sum(file.stat().st_size for name, source in enabled if isinstance(source, FileSource)
-               for file, _ in find_local(source, name, root))
+    return sum(found.file.stat().st_size for name, source in enabled if isinstance(source, FileSource)
+               for found in find_local(source, name, root))
 
 
 def _digests_of(name: str, source: AnySource, root: Path) -> dict[str, str]:

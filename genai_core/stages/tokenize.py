@@ -24,6 +24,7 @@ from genai_core.data.tokens.encoding import (
     Counted,
     Encoded,
     Encoding,
+    Shard,
     count_shard,
     encode_shard,
     encoded_before,
@@ -58,8 +59,11 @@ def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Contex
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
         encoding = Encoding(out_dir, Path(scratch), token_id(tokenizer, END_OF_TEXT), tokenizer.get_vocab_size(),
-                            encodes_fast(tokenizer, _first_texts(documents)), encoded_before(context.earlier, out_dir))
-        encoded = _told(context.map(partial(encode_shard, encoding=encoding), documents), total, reporter)
+                            encodes_fast(tokenizer, _first_texts(documents)))
+        taken = encoded_before(context.earlier, out_dir)
+        shards = [Shard(path, count.digest, taken.get(count.digest))
+                  for path, count in zip(documents, counts, strict=False)]      # the counts of `extra` follow
+        encoded = _told(context.map(partial(encode_shard, encoding=encoding), shards), total, reporter)
         parts = list(chain.from_iterable(encoded))
         metrics = _write_whole(parts, encoding)
     training = [part for part in parts if part.name == "train"]

@@ -5,6 +5,8 @@ data.dvc in the history of git (or the one here) names, and what a run of the la
 cannot be asked, nothing is garbage. What other workspaces or hosts may use too goes only when that is asked for.
 """
 
+import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -105,7 +107,8 @@ def _find(workspace: Workspace, policy: Policy) -> list[Garbage]:
              for path in old]
     found += _untouched("checkpoints", workspace.checkpoints.glob("*/*"), policy,
                         lambda path: f"a checkpoint that no run of the last {policy.days} days wrote")
-    found += _untouched("sources", workspace.sources.glob("*"), policy,
+    needed = _named_sources(workspace, [artifacts[path] for path in kept])
+    found += _untouched("sources", (path for path in workspace.sources.glob("*") if path.name not in needed), policy,
                         lambda path: f"files from MLflow that no run of the last {policy.days} days asked for")
     flow_runs = {version.flow_run_id for version in staying}
     found += _untouched("reports", (page.parent for page in workspace.reports.glob("*/report.html")
@@ -117,6 +120,13 @@ def _find(workspace: Workspace, policy: Policy) -> list[Garbage]:
     found += _nobodys_models(workspace, policy)
     found += _objects(workspace, policy, set(old), kept, {version.dvc_md5 for version in staying})
     return sorted(found, key=lambda entry: -entry.bytes)
+
+
+def _named_sources(workspace: Workspace, manifests: list[dict[str, Any]]) -> set[str]:
+    """Folders of files from MLflow that datasets were collected from, without which they could not be made again."""
+    folder = re.escape(workspace.sources.relative_to(workspace.root).as_posix())
+    configs = json.dumps([manifest["config"] for manifest in manifests if manifest["stage"] == "collect"])
+    return set(re.findall(rf"{folder}/([0-9a-f]+)", configs))
 
 
 def _require_its_registry(workspace: Workspace, versions: list[Version], artifacts: dict[Path, dict[str, Any]]) -> None:

@@ -93,7 +93,7 @@ def plan(config: PipelineConfig | FamilyConfig, workspace: Workspace, force: fro
             lines.append(PlannedStage(stage.name, "fetch", f"{where} has it", parts.key, digest=digest))
         else:
             why = explain_miss(stage, parts, directory.parent)
-            again = stage.again if directory.parent.is_dir() else ""
+            again = stage.again if store.made_by(stage.name, stage.kind, parts.code) else ""
             lines.append(_costed(PlannedStage(stage.name, "miss", why, parts.key, again=again), config, workspace,
                                  known))
     return lines + (_left_out(config) if stages is None else [])

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from genai_core.config.addresses import REGISTERED, is_in_mlflow, shown
 from genai_core.config.data import FileSource
+from genai_core.data.shards.files import file_digest
 from genai_core.errors import InputError
 from genai_core.roots import require_allowed
 from tasks.store.workspace import Workspace
@@ -127,9 +128,7 @@ def _digest(folder: Path) -> str:
     """Digest of the files of a folder: of their paths in it and their bytes."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()}\n{content}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\n{file_digest(file)}\n".encode())
     return digest.hexdigest()[:32]
 
 

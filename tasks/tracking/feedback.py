@@ -94,9 +94,13 @@ def _verdict(value: Any) -> float | None:
 def _text_of(logged: Any, names: tuple[str, ...]) -> Any:
     """The text or the messages in what a trace logged of its request or response; None where it is not clear which."""
     try:
-        value = json.loads(logged) if isinstance(logged, str) else logged
+        return _text_in(json.loads(logged) if isinstance(logged, str) else logged, names)
     except ValueError:
-        value = logged
+        return _text_in(logged, names)
+
+
+def _text_in(value: Any, names: tuple[str, ...]) -> Any:
+    """The same of the value that was logged as JSON: texts in it are texts, also where they look like JSON again."""
     if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
         value = value["choices"][0]
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
@@ -104,11 +108,11 @@ def _text_of(logged: Any, names: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         plain = [{"role": entry.get("role"), "content": entry.get("content")} for entry in value
                  if isinstance(entry, dict)]
-        return (plain or None) if names is _ASKED else _text_of(plain[-1] if plain else None, names)
+        return (plain or None) if names is _ASKED else _text_in(plain[-1] if plain else None, names)
     if isinstance(value, dict):
         found = next((value[name] for name in names if value.get(name)), None)
         texts = [text for text in value.values() if isinstance(text, str) and text.strip()]
-        return _text_of(found, names) if found else (texts[0] if len(texts) == 1 else None)
+        return _text_in(found, names) if found else (texts[0] if len(texts) == 1 else None)
     return value if isinstance(value, str) and value.strip() else None
 
 

@@ -32,6 +32,8 @@ class Entry:
     labels: dict[str, int]
     removed: dict[str, int]
     samples: list[str]
+    other_labels: int = 0
+    """Records with labels that are not among the commonest, which `labels` counts."""
     licence: str = ""
     origin: str = ""
 
@@ -149,7 +151,7 @@ def _about_removals(entry: Entry) -> list[str]:
 
 
 def _about_labels(entry: Entry) -> list[str]:
-    total = sum(entry.labels.values())
+    total = sum(entry.labels.values()) + entry.other_labels
     if not total:
         return []
     label, most = max(entry.labels.items(), key=lambda item: item[1])

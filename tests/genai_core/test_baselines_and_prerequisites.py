@@ -12,7 +12,7 @@ from genai_core.data.shards.tables import read_table
 from genai_core.errors import InputError
 from genai_core.evaluation.baseline_column import _multiple_choice_baselines
 from genai_core.evaluation.baselines import _counts
-from genai_core.evaluation.prerequisites import check_gold_share, gaps_of_tasks
+from genai_core.evaluation.prerequisites import check_gold_share, check_good_label, gaps_of_tasks
 from genai_core.evaluation.questions import choose_questions, known_labels, texts_of
 from genai_core.evaluation.tasks import AskedTask
 from genai_core.evaluation.training_data import even_sample, training_examples, training_text
@@ -144,4 +144,15 @@ def test_a_gold_share_that_leaves_one_side_nothing_is_refused(tmp_path):
         check_gold_share(cleaned, Gold(fraction=1e-9), ())
     with pytest.raises(InputError, match=r"6 are for the gold reward and 0 for the reward model, .* or lower it"):
         check_gold_share(cleaned, Gold(fraction=1 - 1e-9), ())
-    check_gold_share(cleaned, Gold(task="x", label="y", fraction=1e-9), ())
+
+
+def test_a_good_label_that_tells_nothing_apart_is_refused(tmp_path):
+    cleaned = write_tables(tmp_path, documents=[
+        document("a", "positive", "films"), document("b", "negative", "films"), document("c", "positive", "books"),
+        document("d", "Positive", "books", split="test"), document("e", None, "books")])
+    check_good_label(cleaned, Gold(task="x", label="positive"), ("films",), "the records")
+    with pytest.raises(InputError, match=r"^evaluate\.gold\.label: 'Positive' is none of the labels of the records, "
+                                         "which have the labels 'negative', 'positive'$"):
+        check_good_label(cleaned, Gold(task="x", label="Positive"), (), "the records")
+    with pytest.raises(InputError, match="the records have no label but 'positive'"):
+        check_good_label(cleaned, Gold(task="x", label="positive"), ("books",), "the records")

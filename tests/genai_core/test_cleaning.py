@@ -51,6 +51,15 @@ def test_each_rule_gives_its_reason(text, reason):
     ("<script>alert(1)</script><p>text</p>", "text"),
     ("def f(x):  # x\n    if x:\n\treturn  1", "def f(x): # x\n    if x:\n\treturn 1"),
     ("a List<String> of <stdio.h>, Vec<T>", "a List<String> of <stdio.h>, Vec<T>"),
+    ("#include <map>\nstd::map<int, std::vector<A>> m;", "#include <map>\nstd::map<int, std::vector<A>> m;"),
+    ("<b>Use</b> <vector> and std::vector<int>,<br>not List<A> or List<P>: i<b and c>d",
+     "Use <vector> and std::vector<int>,\nnot List<A> or List<P>: i<b and c>d"),
+    ("<p>Say #include <span> or <code>Map<K, V></code>.</p>", "Say #include <span> or Map<K, V>."),
+    ('<a href="x">link</a> <img src=y> <svg:path d="z"/> <!-- unseen --> git add <source>', "link git add <source>"),
+    ("one < br / > two <BR clear=all>three", "one\ntwo\nthree"),
+    ("an old page <p>with <li>items <hr> and a </font>", "an old page <p>with\nitems and a"),
+    ("<!DOCTYPE html><body><p>one<p>two<x-y>three</x-y>", "one\ntwothree"),
+    ("<script async>let a = b<c;</script>AT&amp;T &lt;div&gt;", "AT&T <div>"),
 ])
 def test_normalisation(before, after):
     assert normalize(before) == after

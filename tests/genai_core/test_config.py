@@ -54,6 +54,8 @@ def test_every_depth_is_a_valid_model(depth):
     ({"rlhf.tasks": ["continuatoin"]}, "rlhf.tasks: there is no task 'continuatoin' among trivia, "),
     ({"evaluate.gold.task": "sentimnet"}, "evaluate.gold.task: there is no task 'sentimnet' among"),
     ({"evaluate.gold.label": ""}, "evaluate.gold: task and label belong together"),
+    ({"tokenize.sources": ["reviews/imdb"]}, "tokenize.sources: 'reviews/imdb' is a part of a source, .* 'reviews'"),
+    ({"evaluate.gold.task": "trivia"}, "evaluate.gold.task: trivia is of problems, and labels alone tell what is good"),
     ({"tasks.trivia.content": "quiz"}, "tasks.trivia.content: Input should be 'documents', "),
     ({"tasks.trivia.question": 5}, r"tasks.trivia.question: no such field"),
     ({"tasks.sentiment.prompt": "Good? {txt}"}, "tasks.sentiment: prompt: {txt} is not known of labelled"),

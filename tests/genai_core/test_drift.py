@@ -1,9 +1,14 @@
 """How far data has moved: amounts, shares, and data that was not there before."""
 
+import json
+import random
+from collections import Counter
+
 import pytest
 from pydantic import ValidationError
 
 from genai_core.config.data import CleanConfig, DriftGate
+from genai_core.data.clean.card import CARD, SourceCard, write_card
 from genai_core.data.clean.drift import drift
 
 
@@ -36,6 +41,29 @@ def test_a_distribution_moves_by_the_share_that_lies_elsewhere():
         0.5, "under 32 characters 50.0% → 0.0%, under 512 characters 50.0% → 100.0%")
 
 
+def labelled(counts, directory):
+    """The entry of a card of a source with so many records of each label."""
+    card = SourceCard("web", "documents", Counter(train=counts.total()), labels=counts)
+    write_card({("web", "documents"): card}, directory)
+    return json.loads((directory / CARD).read_text())
+
+
+def test_two_samples_of_more_labels_than_a_card_names_are_alike(tmp_path):
+    generator = random.Random(0)
+    before, now = (labelled(Counter(f"label {generator.randrange(200)}" for _ in range(20_000)), tmp_path)
+                   for _ in range(2))
+    assert moved("labels", before, now)[0] < 0.05
+    skewed = labelled(Counter(f"label {min(generator.randrange(400), 200)}" for _ in range(20_000)), tmp_path)
+    assert 0.4 < moved("labels", before, skewed)[0] < 0.55, "half of the records have a label that was rare"
+
+
+def test_a_label_in_place_of_all_others_has_moved_by_all_there_is(tmp_path):
+    few, many = Counter({"a": 10, "b": 10}), Counter({f"label {number}": 10 for number in range(60)})
+    assert moved("labels", labelled(few, tmp_path), labelled(Counter({"c": 20}), tmp_path))[0] == 1
+    assert moved("labels", labelled(few, tmp_path), labelled(many, tmp_path))[0] > 0.9
+    assert moved("labels", labelled(many, tmp_path), labelled(few, tmp_path))[0] > 0.9
+
+
 def test_what_was_not_there_before_or_is_no_more_has_moved_by_all_there_is():
     chats = [entry("talk", 5, "chats")]
     assert moved("rows", [], chats, table="chats")[0] == moved("rows", chats, [], table="chats")[0] == 1
@@ -46,6 +74,11 @@ def test_what_was_not_there_before_or_is_no_more_has_moved_by_all_there_is():
 def test_languages_are_counted_of_documents_alone():
     with pytest.raises(ValidationError, match="languages are counted of documents alone, not of chats"):
         DriftGate(of="languages", table="chats", most=0.1)
+
+
+def test_one_source_alone_is_not_spread_over_sources():
+    with pytest.raises(ValidationError, match="one source alone, web, cannot spread otherwise over sources"):
+        DriftGate(of="sources", source="web", most=0.1)
 
 
 def test_gates_are_no_part_of_what_a_key_holds():

@@ -6,6 +6,7 @@ import socket
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,6 +121,22 @@ def test_copies_that_nobody_came_back_for_go_after_a_day(web, tmp_path):
     os.utime(forgotten, (0, 0))
     dict(file_digests_of(source(f"{web}/open/a.jsonl"), "mine", tmp_path))
     assert len(list(forgotten.parent.glob("*.copy"))) == 1 and not forgotten.exists()
+
+
+def test_all_copies_together_take_a_tenth_of_the_free_disk(web, tmp_path, monkeypatch):
+    folder = tmp_path / "web" / "open"
+    for number in range(4):
+        (folder / f"{number}.txt").write_text("x" * 100)
+    monkeypatch.setattr(remote.shutil, "disk_usage", lambda path: SimpleNamespace(free=2500))
+    given = [source(f"{web}/open/{number}.txt") for number in range(4)]
+    for each in given:
+        dict(file_digests_of(each, "mine", tmp_path))
+    kept = list((tmp_path / "cache" / "remote").glob("*.copy"))
+    assert sum(copy.stat().st_size for copy in kept) == 200
+    Handler.sent.clear()
+    for each in (given[3], given[2], given[0]):
+        texts(each, tmp_path)
+    assert Handler.sent == ["/open/0.txt"], "the oldest went first"
 
 
 def test_half_a_download_is_no_file(web, tmp_path):

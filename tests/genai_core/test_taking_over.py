@@ -1,6 +1,7 @@
 """What was collected and encoded before is taken over, and comes out as if it had been made again."""
 
 import hashlib
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from genai_core.config.data import CleanConfig, CollectConfig, FileSource, TokenizeConfig
 from genai_core.context import Context
+from genai_core.data.tokens.encoding import encode_shard
 from genai_core.errors import InputError
 from genai_core.stages import clean, collect, tokenize
 
@@ -46,10 +48,10 @@ def source(path: Path) -> FileSource:
     return FileSource(paths=(str(path),), licence="own")
 
 
-def chain(tmp_path: Path, name: str, sources, earlier: str = "", tokenizer=()) -> tuple[dict, list[str]]:
+def chain(tmp_path: Path, name: str, sources, earlier: str = "", tokenizer=(), mapper=map) -> tuple[dict, list[str]]:
     """Collect, clean and tokenize into folders of `name`, taking over from those of `earlier`; the bytes and notes."""
     notes = Notes()
-    context = Context(tmp_path / "checkpoints", notes, root=tmp_path)
+    context = Context(tmp_path / "checkpoints", notes, root=tmp_path, map=mapper)
     made = {stage: tmp_path / f"{stage}-{name}" for stage in ("collect", "clean", "tokenize")}
     for directory in made.values():
         directory.mkdir()
@@ -75,6 +77,26 @@ def test_a_new_source_leaves_the_others_collected_and_encoded(tmp_path):
     assert grown == afresh, "to the byte"
     assert "unchanged since they were collected before: day-1" in notes
     assert "1 of 2 training shards were encoded before and are taken over" in notes
+
+
+def test_what_is_handed_to_a_worker_for_a_shard_does_not_grow_with_the_number_of_shards(tmp_path):
+    sizes = []
+
+    def mapper(function, items):
+        for item in items:
+            if getattr(function, "func", None) is encode_shard:
+                sizes.append(len(pickle.dumps((function, item))))
+            yield function(item)
+
+    def days(count: int) -> dict:
+        return {f"day-{day}": source(lines(tmp_path / f"{day}.jsonl", range(day * 40, day * 40 + 40)))
+                for day in range(count)}
+
+    chain(tmp_path, "one", days(1), tokenizer=("day-0",))
+    chain(tmp_path, "many", days(9), tokenizer=("day-0",))
+    for count, earlier in ((1, "one"), (9, "many")):
+        chain(tmp_path, f"again-{count}", days(count), earlier, tokenizer=("day-0",), mapper=mapper)
+    assert len(sizes) == 10 and max(sizes) < sizes[0] + 50
 
 
 def test_what_changed_is_made_again(tmp_path):

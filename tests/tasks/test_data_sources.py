@@ -15,6 +15,7 @@ from tasks.language_model import collect as collect_stage
 from tasks.store.key import key_parts
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
+from tasks.tracking.feedback import _ASKED, _SAID, _text_of
 from tests.end_to_end.helpers import mlflow_server
 
 MODEL = "samples-of-somebody"
@@ -207,6 +208,14 @@ def test_verdicts_that_people_logged_teach_a_reward_model(workspace, recorder):
     assert key_of(config("feedback:/verdicts", content="auto"), workspace) != before
     card = collected(taken, workspace, recorder)
     assert card["rows"] == 3 and card["origin"] == "feedback:/verdicts"
+
+
+@pytest.mark.parametrize("answer", ["42", "true", "null", "[1, 2]", '{"text": "one", "name": "two"}', '"quoted"'])
+def test_an_answer_that_looks_like_json_stays_as_it_was_said(answer):
+    said = {"choices": [{"message": {"role": "assistant", "content": answer}}]}
+    for logged in (answer, {"answer": answer}, said):
+        assert _text_of(json.dumps(logged), _SAID) == answer
+    assert _text_of(json.dumps(answer), _ASKED) == answer
 
 
 def test_numbers_that_people_logged_are_ratings(workspace):

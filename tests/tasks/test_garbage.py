@@ -152,6 +152,26 @@ def test_what_a_release_that_stays_names_stays(workspace, two):
     assert not going & {"artifacts", "reports", "DVC remote"}
 
 
+def test_files_that_a_dataset_that_stays_was_collected_from_stay(workspace, two):
+    store = Store.of(workspace)
+    folder = workspace.sources / ("ab" * 16)
+    folder.mkdir()
+    (folder / "feedback.jsonl").write_text(WORDS)
+    path = f"{folder.relative_to(workspace.root).as_posix()}/feedback.jsonl"
+    parts = KeyParts("collect", {"collect": {"sources": {"mine": {"paths": [path]}}}}, {}, {})
+    directory = store.directory("collect", "dataset", parts.key)
+    with store.new(directory, parts) as scratch:
+        (scratch / "file").write_text(WORDS)
+        dataset = store.commit(scratch, directory, parts, {})
+    going = [entry.path for entry in find_garbage(workspace, Policy(days=0, keep=0)) if entry.place == "sources"]
+    assert folder in going, "no version that stays comes from it"
+    model = made(workspace, "pretrain", "model", "fed", collect=dataset.digest)
+    version = registered(workspace, model, "", "flow-run-fed")
+    tracking.client().set_registered_model_alias("genai-pretrain", "champion", version)
+    going = [entry.path for entry in find_garbage(workspace, Policy(days=0, keep=0)) if entry.place == "sources"]
+    assert going == [workspace.sources / "0123"]
+
+
 def test_a_remote_that_others_may_use_is_touched_only_when_asked_for(workspace, two, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "remote"
     (workspace.hidden / "dvc-remote").rename(elsewhere)

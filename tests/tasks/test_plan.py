@@ -65,7 +65,9 @@ def test_changed_code_is_named(workspace):
     (directory / "manifest.json").write_text(json.dumps(manifest))
     directory.rename(directory.with_name("f" * 16))
     now = key_parts(STAGES[0], config, {}, workspace).code["genai_core.data.sources.readers"]["read_tatoeba"]
-    assert plan(config, workspace)[0].why == (
+    line = plan(config, workspace)[0]
+    assert not line.again, "other code takes nothing over"
+    assert line.why == (
         f"code of genai_core.data.sources.readers.read_tatoeba: 00000000 → {now[:8]}")
 
 

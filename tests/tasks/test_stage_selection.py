@@ -88,10 +88,18 @@ def test_a_stage_that_cannot_run_is_refused_with_the_reason(contents, named, mes
 
 def test_a_source_that_is_switched_off_takes_its_task_and_the_stages_that_hang_on_it_along():
     off = ("trivia", "vader", "chitchat")
-    config = load_pipeline("smoke", {f"collect.sources.{name}.enabled": False for name in off})
+    config = load_pipeline("smoke", {f"collect.sources.{name}.enabled": False for name in off} | {
+        "reward.sources": ["vader"]})
     assert set(config.active_tasks) == set(load_pipeline("smoke").tasks) - {"trivia"}
     assert set(config.mixture.lessons) == set(config.active_tasks)
     assert "instruct" in config.stage_names and config.why_not("reward") == config.why_not("rlhf") == NO_JUDGEMENTS
+
+
+def test_labelled_texts_of_named_sources_are_judged_where_a_label_counts_as_good():
+    named, good = {"reward.sources": ["labelled"]}, {"evaluate.gold": {"task": "labelled", "label": "good"}}
+    assert own("labelled", **named, **good).stage_names == STAGE_NAMES
+    for less in (named, good):
+        assert own("labelled", **less).why_not("reward") == NO_JUDGEMENTS
 
 
 def test_a_task_of_several_sources_stays_while_one_of_them_is_on():

@@ -77,6 +77,7 @@ def write_card(cards: Mapping[tuple[str, str], SourceCard], out_dir: Path) -> No
         entry = dict(vars(card))
         entry["lengths"] = dict(sorted(card.lengths.items()))
         entry["labels"] = dict(card.labels.most_common(LABELS))
+        entry["other_labels"] = card.labels.total() - sum(entry["labels"].values())
         for name in ("splits", "languages", "removed"):
             entry[name] = dict(sorted(entry[name].items()))
         entries.append(entry)

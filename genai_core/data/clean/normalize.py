@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from functools import partial
 
 import ftfy
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
@@ -13,8 +14,21 @@ _ELEMENTS = ("a abbr address article aside b base big blockquote body br button 
              "span strike strong style sub summary sup svg table tbody td textarea tfoot th thead time title tr tt "
              "u ul var video")
 _TAG = re.compile(rf"</?(?:{'|'.join(_ELEMENTS.split())})(?:\s[^<>]*)?/?>", re.IGNORECASE)
-"""A tag of HTML, and not `List<String>` or `<stdio.h>`, which look like one."""
-_BREAK = re.compile(r"\s*<\s*(?:br|p|/p|div|/div|li|/li|tr|/tr|h[1-6]|/h[1-6])\b[^<>]*>\s*", re.IGNORECASE)
+"""What may be a tag of HTML, and not `List<String>` or `<stdio.h>`, which look like one: a fast look."""
+_KNOWN = frozenset(_ELEMENTS.split())
+_ALONE = frozenset(("br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "tbody", "td", "tfoot",
+                    "th", "thead", "tr"))
+"""Elements whose tag is markup by itself: no code calls a type or a file so, unlike `map` in `#include <map>`."""
+_PAGE = re.compile(r"<(?:!doctype\s+html|html|body)[\s>]", re.IGNORECASE)
+_ANGLE = re.compile(r"<(?:(?P<special>!--|!doctype\b|!\[CDATA\[|\?xml\b)"
+                    r"|(?P<slash>/?)(?P<name>[a-z][\w:.-]*)(?P<rest>[^<>]*)>)?", re.IGNORECASE)
+"""An opening angle bracket, with the tag, the comment or the declaration that it may be the beginning of."""
+_CLOSING = re.compile(r"</([A-Za-z][\w:.-]*)\s*>")
+_ATTRIBUTE = re.compile(r"\s[\w:.-]+\s*=(?!=)")
+_QUOTED_ATTRIBUTE = re.compile(r"""\s[\w:.-]+\s*=\s*["']""")
+_NO_ATTRIBUTE = re.compile(r"(?:\s+[a-z]+)?\s*")
+"""Nothing behind the name of a tag, or a word such as `async`."""
+_BREAK = re.compile(r"(?<!\s)\s*(<\s*br\b[^<>]*>|</?(?:p|div|li|tr|h[1-6])\b[^<>]*>)\s*", re.IGNORECASE)
 _TRAILING_SPACE = re.compile(r"[ \t\u00a0]+(?=\n|$)")
 _SPACES = re.compile(r"(?<=[^\n \t\u00a0])[ \t\u00a0]{2,}")
 """Not those that a line begins with: they are the structure of code, lists and verse."""
@@ -88,16 +102,46 @@ def is_plain(text: str) -> bool:
 
 
 def strip_markup(text: str) -> str:
-    """The text of an HTML fragment; block elements and line breaks become ends of lines."""
-    text = _BREAK.sub("\n", text)
-    if not _TAG.search(text):
-        return text
+    """The text of an HTML fragment; block elements and line breaks become ends of lines.
+
+    Beside markup a text may hold code: `std::map<int, List<A>>` stays. Only of a whole page all that is in angle
+    brackets is markup.
+    """
+    if not _PAGE.search(text):
+        closed = frozenset(_CLOSING.findall(text))
+        text = _BREAK.sub(partial(_line_end, closed=closed), text)
+        if not any(_is_markup(found, closed) for found in _ANGLE.finditer(text)):
+            return text
+        text = _ANGLE.sub(lambda found: found[0] if _is_markup(found, closed) else f"&lt;{found[0][1:]}", text)
+    else:
+        text = _BREAK.sub("\n", text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
         soup = BeautifulSoup(text, "html.parser")
     for invisible in soup(["script", "style", "head"]):
         invisible.decompose()
     return soup.get_text()
+
+
+def _line_end(found: re.Match[str], closed: frozenset[str]) -> str:
+    """The end of a line in place of what `_BREAK` found, if it is markup."""
+    tag = _ANGLE.match(f"<{found[1][1:].lstrip()}")
+    return "\n" if tag and _is_markup(tag, closed) else found[0]
+
+
+def _is_markup(found: re.Match[str], closed: frozenset[str]) -> bool:
+    """Whether an angle bracket begins markup, in a text that has closing tags of the elements `closed`."""
+    name, rest = found["name"], found["rest"]
+    if found["special"] or not name:
+        return bool(found["special"])
+    is_known = name.lower() in _KNOWN
+    if found["slash"]:
+        return not rest.strip() and (is_known or name in closed)
+    if (_ATTRIBUTE if is_known else _QUOTED_ATTRIBUTE).search(rest):
+        return True
+    rest = rest.rstrip()
+    is_ended = is_known and (name.lower() in _ALONE or rest.endswith("/"))
+    return (is_ended or name in closed) and bool(_NO_ATTRIBUTE.fullmatch(rest.removesuffix("/")))
 
 
 def detokenize_wikitext(text: str) -> str:

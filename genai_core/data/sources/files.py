@@ -1,17 +1,17 @@
 """The records of what a person has: files and folders of this machine, and files behind an address."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from genai_core.config.addresses import is_remote
 from genai_core.config.addresses import shown as without_secrets
 from genai_core.config.data import FileSource, RowSource
+from genai_core.data.shards.files import file_digest
 from genai_core.data.sources.bad_rows import BadRow, Policy, SetAside
 from genai_core.data.sources.formats.files import read_document, read_rows
-from genai_core.data.sources.paths import DOCUMENT_SUFFIXES, find_local, kind_of, tell_passed
+from genai_core.data.sources.paths import DOCUMENT_SUFFIXES, Located, find_local, kind_of, tell_passed
 from genai_core.data.sources.remote import RemoteFile, digest_of, downloaded, forget_copy, list_remote
 from genai_core.data.sources.shapes.rows import ROW_KEYS, Record, Shape, read_row, recognise, renamed, repaired
 from genai_core.errors import InputError
@@ -29,20 +29,12 @@ def read_files(source: FileSource, name: str, root: Path, note: Note | None = No
     reader = RowReader(source, name, note, set_aside)
     for found in find_local(source, name, root, note):
         shown = str(found.file.relative_to(root)) if found.file.is_relative_to(root) else found.file.name
-        yield from _records(reader, found.file, str(found.file), shown, source.split or found.split)
+        yield from _records(reader, found.file, found.path, shown, source.split or found.split)
     for remote in _remote_files(source, name, note):
         with downloaded(remote, f"collect.sources.{name}") as copy:
             yield from _records(reader, copy, remote.address, remote.address, source.split or remote.split)
         forget_copy(remote)
     reader.end(without_secrets(", ".join(source.paths)))
-
-
-class Located(NamedTuple):
-    """A file of a source, as a path or an address."""
-
-    path: str
-    split: str | None
-    """`validation` or `test` where the file is of that split of a saved dataset."""
 
 
 def first_records(source: FileSource, name: str, root: Path) -> Iterator[tuple[Located, Record]]:
@@ -53,11 +45,11 @@ def first_records(source: FileSource, name: str, root: Path) -> Iterator[tuple[L
     """
     reader = RowReader(source, name, None, None)
     known: dict[str, Record] = {}
-    for file, split in find_local(source, name, root):
-        ending = kind_of(file)
-        record = known.get(ending) or next(_records(reader, file, str(file), file.name, None), None)
+    for found in find_local(source, name, root):
+        ending = kind_of(found.file)
+        record = known.get(ending) or next(_records(reader, found.file, found.path, found.file.name, None), None)
         if record:
-            yield Located(str(file), split), record
+            yield found, record
             if ending in DOCUMENT_SUFFIXES:
                 known[ending] = record
     known = {}
@@ -78,9 +70,8 @@ def file_digests_of(source: FileSource, name: str, root: Path) -> Iterator[tuple
     The label holds the split that a folder says, on which the records depend too.
     """
     local = find_local(source, name, root)
-    for number, (file, split) in enumerate(local):
-        with file.open("rb") as stream:
-            yield _label(name, number, file.name, split), hashlib.file_digest(stream, "sha256").hexdigest()
+    for number, found in enumerate(local):
+        yield _label(name, number, found.file.name, found.split), file_digest(found.file)
     for number, remote in enumerate(_remote_files(source, name), start=len(local)):
         yield _label(name, number, remote.name, remote.split), digest_of(remote, f"collect.sources.{name}")
 

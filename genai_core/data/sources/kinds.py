@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from genai_core.config.addresses import shown
 from genai_core.config.data import FileSource
-from genai_core.data.sources.files import Located, first_records
+from genai_core.data.sources.files import first_records
+from genai_core.data.sources.paths import Located
 from genai_core.errors import InputError
 
 

@@ -24,19 +24,27 @@ _DATASET_FILES = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_
 """What a saved dataset holds beside its rows."""
 
 
-class Found(NamedTuple):
-    file: Path
+class Located(NamedTuple):
+    """A file of a source."""
+
+    path: str
+    """Where it lies on this machine, or its address."""
     split: str | None
     """`validation` or `test` where the file is of that split of a saved dataset."""
 
+    @property
+    def file(self) -> Path:
+        """The file, where it lies on this machine."""
+        return Path(self.path)
 
-def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], None] | None = None) -> list[Found]:
+
+def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], None] | None = None) -> list[Located]:
     """The files of this machine that a source's paths name, sorted; `note` is told what was passed over.
 
     Raises InputError when a path names none, leads out of the allowed roots, or names a file of an unknown kind. In a
     folder such files are passed over, as are hidden ones.
     """
-    files: dict[Path, Found] = {}
+    files: dict[Path, Located] = {}
     passed: Counter[str] = Counter()
     field = f"collect.sources.{name}.paths"
     for pattern in (path for path in source.paths if not is_remote(path)):
@@ -45,7 +53,7 @@ def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], 
         if absolute.is_dir():
             matches = list(_in_folder(absolute, source, passed))
         else:
-            matches = [Found(file, None) for file in _matching(absolute)]
+            matches = [Located(str(file), None) for file in _matching(absolute)]
             if not matches:
                 raise InputError(f"{field}: no file matches {absolute}{_reason(absolute)}")
         if not matches:
@@ -96,7 +104,7 @@ def _matching(pattern: Path) -> Iterator[Path]:
             yield file
 
 
-def _in_folder(folder: Path, source: FileSource, passed: Counter[str]) -> Iterator[Found]:
+def _in_folder(folder: Path, source: FileSource, passed: Counter[str]) -> Iterator[Located]:
     """Every file below `folder` that can be read; links to folders are not followed."""
     files = []
     for directory, folders, names in os.walk(folder, onerror=_cannot_be_listed):
@@ -104,7 +112,7 @@ def _in_folder(folder: Path, source: FileSource, passed: Counter[str]) -> Iterat
         files += [Path(directory) / name for name in names]
     inside = [PurePosixPath(file.relative_to(folder)) for file in files if file.is_file()]
     for path, split in select_readable(inside, source.content, passed):
-        yield Found(folder / path, split)
+        yield Located(str(folder / path), split)
 
 
 def select_readable(paths: list[PurePosixPath], content: Content, passed: Counter[str]

@@ -1,9 +1,11 @@
 """Files behind an address (S3, Google storage, a web server), through fsspec: each one brought whole or not at all.
 
 A run looks at a file several times: what it holds, its digest, its rows. So a copy is kept for the version that the
-server announces (an ETag or a time) until its rows are read to the end, a day at most, and only where it takes no more
-than a tenth of the free disk, so that the disk need hold only the largest file. Its digest is remembered for good, so
-that to plan a run does not download everything again. Where no version is announced, each look downloads.
+server announces (an ETag or a time) until its rows are read to the end. All that a process keeps takes no more than a
+tenth of the free disk, the oldest goes first, so that the disk need hold only the largest file beside. Copies that
+nobody came back for go once they are a day old, with the next process that reads from an address. The digest of a file
+is remembered for good, so that to plan a run does not download everything again. Where no version is announced, each
+look downloads.
 """
 
 import hashlib
@@ -16,12 +18,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from genai_core.config.addresses import HOW_TO_LOG_IN, shown
 from genai_core.config.data import Content
+from genai_core.data.shards.files import file_digest
 from genai_core.data.sources.archives import cache_directory
 from genai_core.data.sources.paths import KNOWN_KINDS, is_known, select_readable
 from genai_core.errors import InputError
@@ -87,8 +91,8 @@ def digest_of(file: RemoteFile, field: str) -> str:
     memory = _remembered(file, "json")
     if file.version and memory.is_file():
         return str(json.loads(memory.read_text(encoding="utf-8"))["sha256"])
-    with downloaded(file, field) as copy, copy.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with downloaded(file, field) as copy:
+        digest = file_digest(copy)
     if file.version:
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf-8") as out:
@@ -102,6 +106,7 @@ def downloaded(file: RemoteFile, field: str) -> Iterator[Path]:
     """The file on this machine for as long as the context lasts. Raises InputError for half a download."""
     folder = cache_directory() / "scratch"
     folder.mkdir(parents=True, exist_ok=True)
+    _copies(_remembered(file, "copy").parent)      # old ones go, also where nothing is kept
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         copy = Path(scratch) / (file.name or "file")
         try:
@@ -114,7 +119,7 @@ def downloaded(file: RemoteFile, field: str) -> Iterator[Path]:
 
 def forget_copy(file: RemoteFile) -> None:
     """Remove the copy that `downloaded` kept: the file has been read to the end."""
-    _remembered(file, "copy").unlink(missing_ok=True)
+    _remove_copy(_remembered(file, "copy"))
 
 
 def _remembered(file: RemoteFile, suffix: str) -> Path:
@@ -133,16 +138,36 @@ def _download(file: RemoteFile, copy: Path, field: str) -> None:
 
 
 def _keep(file: RemoteFile, copy: Path) -> None:
-    kept = _remembered(file, "copy")
-    if not file.version or copy.stat().st_size > shutil.disk_usage(copy).free / 10:
+    kept, size, most = _remembered(file, "copy"), copy.stat().st_size, shutil.disk_usage(copy).free / 10
+    if not file.version or size > most:
         return
     kept.parent.mkdir(parents=True, exist_ok=True)
-    for old in kept.parent.glob("*.copy"):
-        with suppress(FileNotFoundError):      # another process removes it in this moment
-            if old.stat().st_mtime < time.time() - _SECONDS_KEPT:
-                old.unlink()
+    copies = _copies(kept.parent)
+    while copies and sum(copies.values()) + size > most:
+        _remove_copy(next(iter(copies)))
     with suppress(OSError):      # it is there, or the file system has no second names: then it is downloaded again
         os.link(copy, kept)
+        copies[kept] = size
+
+
+@cache
+def _copies(folder: Path) -> dict[Path, int]:
+    """The copies in a folder and their sizes, the oldest first, as this process found them and has kept on: told at its
+    first use, when those go that are older than a day."""
+    found = []
+    for path in folder.glob("*.copy"):
+        with suppress(FileNotFoundError):      # another process removes it in this moment
+            status = path.stat()
+            if status.st_mtime < time.time() - _SECONDS_KEPT:
+                path.unlink()
+            else:
+                found.append((status.st_mtime, path, status.st_size))
+    return {path: size for _, path, size in sorted(found)}
+
+
+def _remove_copy(kept: Path) -> None:
+    _copies(kept.parent).pop(kept, None)
+    kept.unlink(missing_ok=True)
 
 
 def _file_system(address: str, field: str) -> tuple[Any, str]:

@@ -1,6 +1,5 @@
 """What tokenizing does to one shard: count it, draw a sample of its training text, write its ids."""
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from genai_core.data.chat import plain
 from genai_core.data.shards.files import file_digest, source_of
+from genai_core.data.shards.splits import is_drawn
 from genai_core.data.shards.tables import MESSAGE_COLUMNS, TEXT_COLUMNS, texts_of
 from genai_core.data.tokens.token_files import dtype_of
 from genai_core.data.tokens.tokenizer import TOKENIZER_FILES, Encoder, load_tokenizer
@@ -36,8 +36,6 @@ class Encoding:
     vocab_size: int
     fast: bool
     """Whether `gigatoken` encodes."""
-    taken: dict[str, "Taken"]
-    """Training parts that were encoded before with the same tokenizer, by the digest of their shard."""
 
 
 @dataclass
@@ -47,6 +45,8 @@ class Counted:
     documents: Counter[str]
     """Number of rows by split."""
     train_characters: int
+    digest: str
+    """SHA-256 of its file."""
 
 
 @dataclass
@@ -82,38 +82,50 @@ class Taken:
     utf8_bytes: int
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A shard to encode."""
+
+    path: Path
+    digest: str
+    taken: Taken | None
+    """Its training part, where that was encoded before with the same tokenizer."""
+
+
 def count_shard(path: Path) -> Counted:
-    """Rows by split, and characters of training text."""
+    """Rows by split, characters of training text, and the digest of the file."""
     table = pq.read_table(path)
     splits = Counter(table["split"].to_pylist())
     train = table.filter(pc.equal(table["split"], "train"))
     if set(train.column_names) & {*TEXT_COLUMNS, *MESSAGE_COLUMNS} == {"text"}:
-        return Counted(splits, pc.sum(pc.utf8_length(train["text"])).as_py() or 0)
-    return Counted(splits, sum(len(text) for row in train.to_pylist() for text in texts_of(row)))
+        characters = pc.sum(pc.utf8_length(train["text"])).as_py() or 0
+    else:
+        characters = sum(len(text) for row in train.to_pylist() for text in texts_of(row))
+    return Counted(splits, characters, file_digest(path))
 
 
 def sample_shard(path: Path, share: float) -> list[str]:
     """Training text of a shard: of all its rows the given share, chosen by the hash of their ids."""
     table = pq.read_table(path)
-    drawn = [split == "train" and _is_drawn(identifier, share) for split, identifier
+    drawn = [split == "train" and is_drawn(identifier, share) for split, identifier
              in zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)]
     return [plain(text) for row in table.filter(pa.array(drawn, pa.bool_())).to_pylist() for text in texts_of(row)]
 
 
-def encode_shard(path: Path, encoding: Encoding) -> list[Encoded]:
+def encode_shard(shard: Shard, encoding: Encoding) -> list[Encoded]:
     """Write the ids of a shard's documents, those of each split to a part of its own.
 
     Of a shard that an earlier run encoded with the same tokenizer the training part is copied, held-out ones, which are
     small, are encoded again.
     """
+    path = shard.path
     table = pq.read_table(path, columns=["split", "text", "raw_words"])
     splits = np.array(table["split"].to_pylist())
-    shard = file_digest(path)
     found = []
     for split in sorted(set(splits.tolist())):
         part = f"{split}-{path.stem}"
-        if split == "train" and shard in encoding.taken:
-            found.append(_copied(encoding.taken[shard], part, encoding, shard))
+        if split == "train" and shard.taken:
+            found.append(_copied(shard.taken, part, encoding, shard.digest))
             continue
         rows = table.filter(pa.array(splits == split))
         texts = [plain(text) for text in rows["text"].to_pylist()]
@@ -126,16 +138,16 @@ def encode_shard(path: Path, encoding: Encoding) -> list[Encoded]:
         words = [] if split == "train" else [count or 0 for count in rows["raw_words"].to_pylist()]
         name = "train" if split == "train" else f"{split}.{source_of(path)}"
         size = sum(len(text.encode()) for text in texts)
-        found.append(Encoded(name, part, len(whole), len(texts), size, words, shard))
+        found.append(Encoded(name, part, len(whole), len(texts), size, words, shard.digest))
     return found
 
 
-def _copied(taken: Taken, part: str, encoding: Encoding, shard: str) -> Encoded:
+def _copied(taken: Taken, part: str, encoding: Encoding, digest: str) -> Encoded:
     shutil.copyfile(taken.directory / f"{taken.part}.bin", encoding.out_dir / f"{part}.bin")
     starts = np.fromfile(taken.directory / "train.starts", "<i8", count=taken.documents,
                          offset=8 * taken.first_document)
     (starts - taken.first_token).tofile(encoding.scratch / f"{part}.starts")
-    return Encoded("train", part, taken.tokens, taken.documents, taken.utf8_bytes, [], shard, copied=True)
+    return Encoded("train", part, taken.tokens, taken.documents, taken.utf8_bytes, [], digest, copied=True)
 
 
 def write_shards(parts: list[Encoded], out_dir: Path) -> None:
@@ -159,11 +171,6 @@ def encoded_before(earlier: Iterable[Path], out_dir: Path) -> dict[str, Taken]:
             taken.setdefault(entry["shard"], Taken(directory, entry["part"], documents, tokens, **sizes))
             documents, tokens = documents + entry["documents"], tokens + entry["tokens"]
     return taken
-
-
-def _is_drawn(identifier: str, share: float) -> bool:
-    digest = hashlib.blake2b(identifier.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
 
 
 @lru_cache(maxsize=1)
