@@ -112,6 +112,7 @@ def test_shared_runs_are_those_of_the_words(texts, held_out):
     assert shares_runs(texts, held_out, 5) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("日本a 。", max_size=24), max_size=6), st.lists(st.text("日本a 。", max_size=24), max_size=4))
 def test_two_letters_without_spaces_count_as_a_word_in_shared_runs(texts, held_out):
     """Beside the plain way: sets of tuples of words, the size of each counted in half words."""
