@@ -66,14 +66,18 @@ def describe(device: torch.device) -> str:
     return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
-def matrix_flops_per_second(device: torch.device, size: int = 512, seconds: float = 0.2) -> float:
-    """Floating-point operations per second of square matrix products in the precision that training would use."""
+def matrix_flops_per_second(device: torch.device, size: int = 0, seconds: float = 0.2) -> float:
+    """Floating-point operations per second of square matrix products in the precision that training would use; 0 is a
+    size that the device is busy with."""
     precision = choose_precision(device)
+    size = size or (512 if device.type == "cpu" else 8192)
     a = torch.randn(size, size, device=device).to(precision)
     for _ in range(3):
         a @ a
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        (a @ a).sum().item()
-        count += 1
+        for _ in range(4):      # a GPU has the next one in its queue
+            product = a @ a
+        product[0, 0].item()
+        count += 4
     return 2 * size**3 * count / (time.perf_counter() - start)

@@ -109,8 +109,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     """
     length, keys = query.shape[2], key.shape[2]
     if query.device.type != "cpu" or length > LONGEST_PLAIN:
+        if mask is not None:      # the fused kernels that take a mask take no grouped queries
+            groups = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None,
-                                              enable_gqa=True)
+                                              enable_gqa=query.shape[1] != key.shape[1])
     if mask is None:
         mask = causal_mask(length, query.device, keys - length)
     if length != keys or length % BLOCKS:

@@ -6,7 +6,13 @@ from types import MappingProxyType
 
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
-from genai_core.models.transformer import parameter_count, training_flops_per_token, transformer_config
+from genai_core.models.transformer import (
+    LONGEST_PLAIN,
+    parameter_count,
+    training_flops_per_token,
+    transformer_config,
+)
+from genai_core.training.objectives.cross_entropy import MANY_LOGITS
 
 TOKENS_OF_A_CHAT = 70
 """Mean length assumed for the chats of the mixture, before they can be counted."""
@@ -52,14 +58,15 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
     else:
         return None
-    # weights, gradients and two optimizer slots in float32; per token the logits three times and each layer's
-    # intermediate results, which the backward pass reads, in half precision
-    states = 16 * parameters
-    per_token = shape.vocab_size * 10 + shape.num_hidden_layers * (
-        20 * shape.hidden_size + 8 * shape.intermediate_size + 6 * shape.num_attention_heads * length)
-    micro_batch = rows // getattr(config, stage).accumulation_steps
-    return Estimate(parameters, tokens, passes * tokens * training_flops_per_token(shape, length),
-                    states + micro_batch * length * per_token)
+    # weights, gradients and two optimizer slots in float32; per token the logits three times, unless they are made in
+    # pieces, and each layer's intermediate results, which the backward pass reads, in half precision; the fused kernels
+    # of long rows keep no attention weights
+    in_micro_batch = rows // getattr(config, stage).accumulation_steps * length
+    logits = in_micro_batch * shape.vocab_size
+    attention = 6 * shape.num_attention_heads * (length if length <= LONGEST_PLAIN else 1)
+    per_token = shape.num_hidden_layers * (20 * shape.hidden_size + 8 * shape.intermediate_size + attention)
+    memory = 16 * parameters + in_micro_batch * per_token + 10 * (logits if logits <= MANY_LOGITS else 0)
+    return Estimate(parameters, tokens, passes * tokens * training_flops_per_token(shape, length), memory)
 
 
 def _examples(lesson: Lesson, counts: Mapping[str, float]) -> float:

@@ -47,7 +47,8 @@ def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copie
     (["run", "--preset", "smoke", "--set", "collect.sources.trivia=null"],
      "tasks.trivia.sources: there is no source 'trivia' among"),
     (["run", "--preset", "smoke", "--text", "no.txt"], "collect.sources.no.paths: no file matches"),
-    (["run", "--preset", "smoke", "--set", "collect.sources.vader.enabled=false", "--until", "rlhf"],
+    (["run", "--preset", "smoke", "--set", "collect.sources.vader.enabled=false", "--set",
+      "reward.sources=[vader/movie]", "--until", "rlhf"],
      "--until: this run has no stage rlhf: no source of ratings or preferences is switched on"),
     (["run", "--preset", "smoke", "--set", "collect.sources.mine={kind: files, paths: [no.txt], licence: x}"],
      "collect.sources.mine.paths: no file matches"),
@@ -69,7 +70,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
     (["quantize.int4_group_size=48"], "quantize.int4_group_size 48 does not divide pretrain.hidden_size 64"),
     (["tasks.trivia.sources=[trivia/none]"],
      "tasks.trivia: the cleaned data has no problems to fine-tune on; set examples to 0 or switch a source for it on"),
-    (["reward.sources=[vader/none]"], "reward.sources: vader/none offer 0 ratings and preferences for train"),
+    (["reward.sources=[vader/none]"], "reward.sources: vader/none offer 0 judgements (ratings, preferences"),
 ])
 def test_what_only_the_data_can_tell_is_one_line_too(copied, settings, message):
     settings = [part for setting in settings for part in ("--set", setting)]
