@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from genai_core.context import LogReporter
+from genai_core.data.tokens.token_files import write_tokens
 from genai_core.data.tokens.tokenizer import save_tokenizer, train_tokenizer
 from genai_core.models.transformer import Transformer, TransformerConfig
 from genai_core.training import saver as saver_module
@@ -42,6 +43,17 @@ def tokenizer(prose: list[str]) -> Tokenizer:
 def tokenizer_dir(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(tokenizer, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokens(tokenizer: Tokenizer, prose: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Token files of some pages, as the stage tokenize writes them."""
+    directory = tmp_path_factory.mktemp("tokens")
+    save_tokenizer(tokenizer, directory)
+    for name, texts in (("train", prose[:20]), ("validation.prose", prose[20:24])):
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        write_tokens(directory, name, ids, 0, 700, sum(len(text.encode()) for text in texts))
     return directory
 
 

@@ -8,8 +8,6 @@ from genai_core.context import Context
 from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.judgements import Judged
 from genai_core.data.instruction.packing import pack
-from genai_core.data.tokens.token_files import write_tokens
-from genai_core.data.tokens.tokenizer import save_tokenizer
 from genai_core.families.recurrent import objective as recurrent
 from genai_core.families.recurrent.config import RecurrentConfig
 from genai_core.models.reward import RewardModel
@@ -36,16 +34,6 @@ def float32(monkeypatch):
 @pytest.fixture
 def context(tmp_path, recorder):
     return Context(tmp_path / "checkpoints", recorder, device="cpu", compile="off")
-
-
-@pytest.fixture(scope="module")
-def tokens(tokenizer, prose, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tokens")
-    save_tokenizer(tokenizer, directory)
-    for name, texts in (("train", prose[:20]), ("validation.prose", prose[20:24])):
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        write_tokens(directory, name, ids, 0, 700, sum(len(text.encode()) for text in texts))
-    return directory
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])

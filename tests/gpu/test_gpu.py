@@ -9,8 +9,6 @@ import torch
 
 from genai_core.config.training import PretrainConfig
 from genai_core.context import Context
-from genai_core.data.tokens.token_files import write_tokens
-from genai_core.data.tokens.tokenizer import save_tokenizer
 from genai_core.models.transformer import Transformer, TransformerConfig
 from genai_core.stages import pretrain
 from genai_core.training.objectives import cross_entropy
@@ -24,16 +22,6 @@ GPU = "cuda"
 CONFIG = {"layers": 2, "hidden_size": 128, "heads": 2, "key_value_heads": 1, "head_size": 64, "feed_forward_size": 256,
           "context_length": 128, "batch_size": 8, "tokens": 128 * 8 * 40, "learning_rate": 3e-3, "optimizer": "muon",
           "evaluations": 1, "validation_tokens": 1024}
-
-
-@pytest.fixture(scope="module")
-def tokens(tokenizer, prose, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tokens")
-    save_tokenizer(tokenizer, directory)
-    for name, texts in (("train", prose[:40]), ("validation.prose", prose[40:44])):
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        write_tokens(directory, name, ids, 0, 700, sum(len(text.encode()) for text in texts))
-    return directory
 
 
 def pretrained(tokens, folder, recorder, **context):
