@@ -4,7 +4,6 @@ The verdict is a tensor on the training's device and goes to the optimizers as `
 gradient scaler: a step that does not count is taken, without effect, and no host waits for the verdict.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -62,6 +61,5 @@ def keep_batch(directory: Path, step: int, batch: Batch) -> Path | None:
         return None
     directory.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in batch.items()}, scratch,
-              {"shapes": json.dumps({name: list(tensor.shape) for name, tensor in batch.items()})})
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in batch.items()}, scratch)
     return scratch.replace(path)
