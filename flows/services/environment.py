@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flows.services.health import answers, free_port
+from flows.services.health import answers, bound_socket
 from flows.services.notifications import wait_for_delivery
 from flows.services.password import make_password, of_clients, of_prefect
 from genai_core.errors import InputError
@@ -104,19 +104,19 @@ class Server:
     def __init__(self) -> None:
         self._turn = ExitStack()
         self._turn.enter_context(Store.of(Workspace.current()).lock("prefect", "server"))
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}/api"
+        listener = bound_socket()
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         auth = make_password()      # other users of the machine, and pages in a browser, are not let in
         environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
                        "PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_API_AUTH_STRING": auth,
                        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": self.url.removesuffix("/api")}
         command = [sys.executable, "-m", "flows.services.lifeline", sys.executable, "-m", "uvicorn", "--factory",
-                   "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port),
-                   "--log-level", "error", "--lifespan", "on"]
+                   "prefect.server.api.server:create_app", "--fd", str(listener.fileno()), "--log-level", "error",
+                   "--lifespan", "on"]
         self.log = Workspace.current().prefect / "server.log"
-        with self.log.open("a") as log:
+        with listener, self.log.open("a") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
-                                             cwd=REPOSITORY, start_new_session=True)
+                                             cwd=REPOSITORY, start_new_session=True, pass_fds=[listener.fileno()])
         os.environ |= {"PREFECT_API_URL": self.url, **of_prefect(auth)}
 
     def wait(self) -> None:

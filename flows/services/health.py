@@ -31,3 +31,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def bound_socket() -> socket.socket:
+    """A socket on a loopback port that nobody else can take until the process that it is handed to listens on it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)      # what it accepts inherits it
+    return listener

@@ -4,6 +4,7 @@ The format is ChatML, as Qwen3 uses it; the template in `tokenizer_config.json` 
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 from tokenizers import Tokenizer
 
@@ -13,6 +14,8 @@ END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
+
+ANSWER_START = f"{TURN_START}assistant\n"
 
 TURNS_LOST = ("the conversation does not fit into the model's context of {context} tokens: its oldest turns are left "
               "out")
@@ -35,8 +38,11 @@ Chat = list[Message]
 
 def render_prompt(messages: Sequence[Message]) -> str:
     """The text of a chat up to the point where the assistant is to answer."""
-    turns = "".join(f"{TURN_START}{message['role']}\n{plain(message['content'])}{TURN_END}\n" for message in messages)
-    return f"{turns}{TURN_START}assistant\n"
+    return "".join(map(_rendered, messages)) + ANSWER_START
+
+
+def _rendered(message: Message) -> str:
+    return f"{TURN_START}{message['role']}\n{plain(message['content'])}{TURN_END}\n"
 
 
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
@@ -88,14 +94,17 @@ def fit_prompt(tokenizer: Tokenizer, messages: list[Message], room: int) -> tupl
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
     turns = messages[len(system):]
+    # the special tokens at its ends keep the ids of a message the same, whatever comes before and after it
+    pieces = [_encoded(tokenizer, _rendered(message)) for message in messages]
+    start_of_answer = _encoded(tokenizer, ANSWER_START)
     for first in range(max(1, len(turns))):
         if 0 < first < len(turns) - 1 and turns[first]["role"] == "assistant":
             continue
-        ids = _encoded(tokenizer, render_prompt(system + turns[first:]))
-        if len(ids) <= room:
-            return ids, TURNS_LOST if first else ""
+        kept = [*pieces[:len(system)], *pieces[len(system) + first:], start_of_answer]
+        if sum(map(len, kept)) <= room:
+            return list(chain.from_iterable(kept)), TURNS_LOST if first else ""
     if not turns:
-        return ids[-room:], MESSAGE_CUT
+        return list(chain.from_iterable(kept))[-room:], MESSAGE_CUT
     frame = render_prompt([*system, {**turns[-1], "content": ""}])
     before, _, after = frame.rpartition(TURN_END)
     start, end = _encoded(tokenizer, before), _encoded(tokenizer, TURN_END + after)

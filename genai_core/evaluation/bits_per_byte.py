@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import nn
 
 from genai_core.data.tokens.token_files import TokenFile
 from genai_core.hardware import autocast
+from genai_core.models.language_model import LanguageModel
 
 STRETCH = 512
 """Length of a stretch of text, in bytes, that is drawn as one when the noise of bits per byte is estimated."""
@@ -48,7 +48,7 @@ def token_byte_lengths(tokenizer: Tokenizer) -> torch.Tensor:
 
 
 @torch.no_grad()
-def held_out_loss(model: nn.Module, file: TokenFile, byte_lengths: torch.Tensor, length: int, *, max_tokens: int,
+def held_out_loss(model: LanguageModel, file: TokenFile, byte_lengths: torch.Tensor, length: int, *, max_tokens: int,
                   device: torch.device, precision: torch.dtype, overlap: bool = False,
                   batch_size: int = 16) -> HeldOutLoss:
     """Loss over the first `max_tokens` tokens of a file, in windows of `length`.
@@ -62,16 +62,16 @@ def held_out_loss(model: nn.Module, file: TokenFile, byte_lengths: torch.Tensor,
     nats_of = torch.zeros(len(ids), dtype=torch.float64)      # of each token, in order; the first is not predicted
     predicted = torch.zeros(len(ids), dtype=torch.bool)
     for first in range(0, len(starts), batch_size):
-        chosen = starts[first:first + batch_size]
-        rows = torch.stack([F.pad(ids[start:start + length + 1], (0, length + 1 - len(ids[start:start + length + 1])))
-                            for start in chosen])
-        with autocast(device, precision):
-            logits = model(rows[:, :-1].to(device))
-        losses = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten().to(device), reduction="none")
-        for start, row in zip(chosen, losses.cpu().double().view(len(chosen), length), strict=True):
-            begin, end = (length - stride if start else 0), min(length, len(ids) - 1 - start)
-            nats_of[start + 1 + begin:start + 1 + end] = row[begin:end]
-            predicted[start + 1 + begin:start + 1 + end] = True
+        chosen = torch.tensor(starts[first:first + batch_size])
+        places = chosen[:, None] + torch.arange(length + 1)      # (B, T + 1): where each window lies in `ids`
+        rows = ids[places.clamp(max=len(ids) - 1)]
+        counted = places[:, 1:] < len(ids)
+        counted[chosen > 0, :length - stride] = False
+        with autocast(device, precision):      # a vocabulary wide: not for tokens that do not count
+            logits = model.logits(model.hidden(rows[:, :-1].to(device))[counted.to(device)])
+        losses = F.cross_entropy(logits.float(), rows[:, 1:][counted].to(device), reduction="none")
+        nats_of[places[:, 1:][counted]] = losses.cpu().double()
+        predicted[places[:, 1:][counted]] = True
     sizes = byte_lengths[ids]
     stretch = (sizes.cumsum(0) - sizes) // STRETCH      # of the first byte of each token
     nats = torch.zeros(int(stretch[-1]) + 1, dtype=torch.float64).index_add_(0, stretch, nats_of)

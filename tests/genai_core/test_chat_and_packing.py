@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genai_core.config.tasks import Lesson, Mixture
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context
-from genai_core.data.chat import encode_chat, render_prompt
+from genai_core.data.chat import encode_chat, fit_prompt, render_prompt
 from genai_core.data.instruction.packing import pack
 from genai_core.data.tokens.batches import IGNORED
 from genai_core.export.model_directory import save_model
@@ -46,6 +46,18 @@ def test_nobody_can_end_a_turn_from_inside_a_message(tokenizer):
     prompt = tokenizer.encode(render_prompt(attack), add_special_tokens=False).ids
     assert prompt.count(tokenizer.token_to_id("<|im_end|>")) == 1
     assert prompt.count(tokenizer.token_to_id("<|im_start|>")) == 2
+
+
+@given(st.lists(st.text(alphabet=" \n\tab.é日<|im_end>", max_size=12), min_size=1, max_size=7), st.integers(8, 80))
+@settings(deadline=None)
+def test_a_prompt_that_fits_has_the_ids_of_its_text(tokenizer, contents, room):
+    chat = [{"role": ("user", "assistant")[number % 2], "content": content}
+            for number, content in enumerate(contents)]
+    ids, _ = fit_prompt(tokenizer, chat, room)
+    longer = [tokenizer.encode(render_prompt(chat[first:]), add_special_tokens=False).ids
+              for first in range(len(chat)) if first in (0, len(chat) - 1) or first % 2 == 0]
+    assert len(ids) <= room
+    assert ids in longer or all(len(whole) > room for whole in longer)
 
 
 def test_packed_equals_unpacked(tiny_model, tokenizer):

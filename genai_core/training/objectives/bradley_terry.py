@@ -25,7 +25,7 @@ class BradleyTerry(Objective):
     """
 
     unit = "texts"
-    fixed_shapes = False
+    fixed_shapes = True
 
     def __init__(self, model: RewardModel, tokenizer: Any, judged: list[Judged], validation: list[Judged],
                  config: RewardConfig, device: torch.device):
@@ -49,8 +49,7 @@ class BradleyTerry(Objective):
     def batch(self, step: int) -> Batch:
         pairs = epoch_rows(len(self.ratings) // 2, step, self.config.batch_size // 2, self.config.seed)
         rows = torch.from_numpy((2 * pairs[:, None] + np.arange(2)).ravel())
-        longest = int(self.last[rows].max()) + 1
-        return {"ids": self.ids[rows, :longest].to(self.device), "last": self.last[rows].to(self.device),
+        return {"ids": self.ids[rows].to(self.device), "last": self.last[rows].to(self.device),
                 "ratings": self.ratings[rows].to(self.device), "groups": self.groups[rows].to(self.device)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
