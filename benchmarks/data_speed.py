@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.tables import put_between_marks
+from benchmarks.tables import keep_and_compare, machine, put_between_marks
 from genai_core.config.data import ArchiveSource, CleanConfig, CollectConfig, FileSource, TokenizeConfig
 from genai_core.context import Context, serial
 from genai_core.data.sources.archives import Archive, fetch
@@ -109,7 +109,7 @@ def measure(megabytes: int, workers: int, source: Path, folder: Path) -> dict[st
     """Seconds of each stage and the peak of memory over all three, in a process of its own."""
     memory = Memory()
     config = CollectConfig(sources={"text": FileSource(paths=(str(source),), licence="see docs")})
-    figures: dict[str, Any] = {"megabytes": megabytes, "workers": workers, "cores": psutil.cpu_count()}
+    figures: dict[str, Any] = {"megabytes": megabytes, "workers": workers}
     with ExitStack() as stack:
         mapper = stack.enter_context(Processes(workers)) if workers > 1 else serial
         context = Context(folder, root=source.parent, map=mapper)
@@ -137,9 +137,9 @@ def measure_peer(python: str, source: Path, workers: int) -> float:
     return float(json.loads(answer.stdout.splitlines()[-1])["seconds"])
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{platform.machine()}, {rows[0]['cores']} cores, Python {platform.python_version()}, "
-             f"{date.today().isoformat()}, load before the first run {os.getloadavg()[0]:.1f}", "",
+def table(rows: list[dict[str, Any]], load: float) -> str:
+    lines = [f"{machine()}, Python {platform.python_version()}, {date.today().isoformat()}, "
+             f"`python -m benchmarks.data_speed`, load before the first run {load:.1f}", "",
              "| text | workers | collect | clean | tokenize | of that encoding | memory of all processes |",
              "|---:|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
@@ -165,7 +165,7 @@ def main() -> None:
         megabytes, workers, source, folder = arguments.one
         print(json.dumps(measure(int(megabytes), int(workers), Path(source), Path(folder))))
         return
-    rows = []
+    rows, load = [], os.getloadavg()[0]
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory() as scratch:
             source = Path(scratch) / "text.jsonl"
@@ -175,7 +175,10 @@ def main() -> None:
                 if arguments.peer and megabytes == min(arguments.megabytes) and workers == max(arguments.workers):
                     rows[-1]["peer"] = measure_peer(arguments.peer, source, workers)
                 print(json.dumps(rows[-1]), flush=True)
-    put_between_marks(arguments.output, "data speed", "Data", table(rows))
+    figures = {f"{stage}, {row['megabytes']} MB, {row['workers']} workers, MB/s": row["megabytes"] / row[stage]
+               for row in rows for stage in ("collect", "clean", "tokenize")}
+    worse = keep_and_compare(arguments.output.with_suffix(".json"), "data speed", figures)
+    put_between_marks(arguments.output, "data speed", "Data", table(rows, load) + worse)
 
 
 def _measure_apart(megabytes: int, workers: int, source: Path) -> dict[str, Any]:

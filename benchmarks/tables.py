@@ -1,6 +1,14 @@
-"""Where benchmarks put their tables."""
+"""Where benchmarks put their tables, and what became worse since the last one on the same machine."""
 
+import json
+import platform
 from pathlib import Path
+
+import psutil
+import torch
+
+WORSE = 0.05
+"""Share by which a figure may fall behind the last one before that is said."""
 
 
 def put_between_marks(path: Path, name: str, heading: str, text: str) -> None:
@@ -12,3 +20,25 @@ def put_between_marks(path: Path, name: str, heading: str, text: str) -> None:
         old = f"{old}\n## {heading}\n\n{begin}\n{end}\n"
     before, _, rest = old.partition(begin)
     path.write_text(f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def machine() -> str:
+    """What tells this machine from others whose figures do not compare."""
+    units = [name for name, there in (("AMX", torch.cpu._is_amx_tile_supported()),
+                                      ("bfloat16 units", torch.cpu._is_avx512_bf16_supported())) if there]
+    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([platform.machine(), f"{psutil.cpu_count()} cores", torch.backends.cpu.get_cpu_capability(),
+                      *units, *gpu])
+
+
+def keep_and_compare(file: Path, benchmark: str, figures: dict[str, float]) -> str:
+    """Keep figures, of which more is better, as the last ones of this machine in a JSON file of all benchmarks; what
+    became worse by more than WORSE, as sentences for the table."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    of_machine = known.setdefault(benchmark, {}).setdefault(machine(), {})
+    worse = [f"{name}: {value:,.1f}, {1 - value / of_machine[name]:.0%} less than the {of_machine[name]:,.1f} of the "
+             "last table on such a machine." for name, value in figures.items()
+             if name in of_machine and value < (1 - WORSE) * of_machine[name]]
+    of_machine |= {name: round(value, 4) for name, value in figures.items()}
+    file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return "".join(f"\n* {sentence}" for sentence in worse) + ("\n" if worse else "")

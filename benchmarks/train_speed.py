@@ -15,7 +15,6 @@ their first, untimed steps, and the seconds of a run are those from its first st
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,14 +28,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.tables import put_between_marks
+from benchmarks.tables import keep_and_compare, machine, put_between_marks
 from genai_core.config.training import PretrainConfig
 from genai_core.context import Context
 from genai_core.data.tokens.batches import random_windows
 from genai_core.data.tokens.token_files import read_tokens, validation_names
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
-from genai_core.hardware import choose_precision, describe, matrix_flops_per_second, prepare
+from genai_core.hardware import choose_precision, matrix_flops_per_second, prepare
 from genai_core.models.transformer import Transformer, transformer_config
 from genai_core.stages import pretrain
 
@@ -180,9 +179,8 @@ def roof() -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{platform.machine()}, {describe(CPU)}, {str(choose_precision(CPU))[6:]}, AMX: "
-             f"{'yes' if torch.cpu._is_amx_tile_supported() else 'no'}, {date.today().isoformat()}, load before "
-             f"{os.getloadavg()[0]:.1f}", "",
+    lines = [f"{machine()}, {torch.get_num_threads()} threads, {str(choose_precision(CPU))[6:]}, "
+             f"{date.today().isoformat()}, `python -m benchmarks.train_speed`", "",
              "| parameters | tokens/s, Trainer | ours, AdamW | ratio | ours, Muon | of the roof | Trainer's bits per "
              "byte | in | ours needs | share |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
@@ -215,7 +213,9 @@ def main() -> None:
         sys.exit(f"no token files under {home}/data: run `genai run` first")
     rows = [measure(size, found[-1], 60 * options.minutes) for size in options.sizes]
     print(json.dumps(rows, indent=1))
-    put_between_marks(options.output, "training speed", "Training", table(rows))
+    figures = {f"{row['size']}, {side}, tokens/s": row["speeds"][side] for row in rows for side in ("adamw", "muon")}
+    worse = keep_and_compare(options.output.with_suffix(".json"), "training speed", figures)
+    put_between_marks(options.output, "training speed", "Training", table(rows) + worse)
 
 
 if __name__ == "__main__":
