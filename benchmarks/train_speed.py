@@ -15,7 +15,6 @@ their first, untimed steps, and the seconds of a run are those from its first st
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,18 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from benchmarks.tables import keep_and_compare, machine, put_between_marks
+from benchmarks.training import mean_bits_per_byte, newest, pretrained, steady
 from genai_core.config.training import PretrainConfig
-from genai_core.context import Context
 from genai_core.data.tokens.batches import random_windows
-from genai_core.data.tokens.token_files import read_tokens, validation_names
+from genai_core.data.tokens.token_files import read_tokens
 from genai_core.data.tokens.tokenizer import load_tokenizer
-from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.hardware import choose_precision, matrix_flops_per_second, prepare
 from genai_core.models.transformer import Transformer, transformer_config
-from genai_core.stages import pretrain
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -59,14 +55,6 @@ def config_of(size: str, tokens: int, **changes: Any) -> PretrainConfig:
         **SIZES[size], "context_length": LENGTH, "batch_size": BATCH, "tokens": tokens, "optimizer": "muon",
         "learning_rate": round(8e-3 * (192 / width) ** 0.5, 6), "matrix_learning_rate": 0.02, "evaluations": 1,
         "validation_tokens": 131_072, **changes})
-
-
-def bits_per_byte(model: Transformer, tokens: Path) -> float:
-    lengths = token_byte_lengths(load_tokenizer(tokens))
-    figures = [held_out_loss(model, read_tokens(tokens, f"validation.{name}"), lengths, LENGTH, max_tokens=131_072,
-                             device=CPU, precision=choose_precision(CPU)).bits_per_byte
-               for name in validation_names(tokens)]
-    return sum(figures) / len(figures)
 
 
 def peer(size: str, tokens: Path, steps: int, rate: float) -> dict[str, float]:
@@ -98,40 +86,16 @@ def peer(size: str, tokens: Path, steps: int, rate: float) -> dict[str, float]:
         trainer.train()
     ours = Transformer(shape)
     ours.load_state_dict({name: value for name, value in model.state_dict().items() if name != "lm_head.weight"})
-    return {"tokens_per_second": _steady(ends), "seconds": ends[-1] - ends[0],
-            "bits_per_byte": bits_per_byte(ours.eval(), tokens)}
+    return {"tokens_per_second": steady(ends, BATCH * LENGTH), "seconds": ends[-1] - ends[0],
+            "bits_per_byte": mean_bits_per_byte(ours.eval(), tokens)}
 
 
 def ours(size: str, tokens: Path, steps: int, rate: float, optimizer: str) -> dict[str, float]:
     """Train by the stage itself; steady tokens a second, seconds, and the validation loss."""
     changes = {"optimizer": optimizer} | ({"learning_rate": rate} if rate else {})
-    ends: list[float] = []
-
-    class Clock:
-        def progress(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
-
-        def metrics(self, *_: Any, **__: Any) -> None:
-            pass
-
-        def note(self, text: str) -> None:
-            print(text, file=sys.stderr)
-
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "model"
-        out.mkdir()
-        pretrain.run(config_of(size, steps * BATCH * LENGTH, **changes), tokens=tokens, out_dir=out,
-                     context=Context(Path(folder) / "checkpoints", Clock(), device="cpu", compile="on",
-                                     checkpoint_seconds=1e9))
-        model = Transformer(transformer_config(config_of(size, 4096), load_tokenizer(tokens).get_vocab_size()))
-        model.load_state_dict(load_file(out / "model.safetensors"), strict=False)
-    return {"tokens_per_second": _steady(ends), "seconds": ends[-1] - ends[0],
-            "bits_per_byte": bits_per_byte(model.eval(), tokens)}
-
-
-def _steady(ends: list[float]) -> float:
-    steps = [after - before for before, after in pairwise(ends[10:])]
-    return BATCH * LENGTH / statistics.median(steps)
+    model, ends = pretrained(config_of(size, steps * BATCH * LENGTH, **changes), tokens)
+    return {"tokens_per_second": steady(ends, BATCH * LENGTH), "seconds": ends[-1] - ends[0],
+            "bits_per_byte": mean_bits_per_byte(model, tokens)}
 
 
 def apart(*arguments: Any) -> dict[str, float]:
@@ -208,10 +172,8 @@ def main() -> None:
         print(json.dumps(run()))
         return
     home = Path(os.environ.get("GENAI_HOME", ROOT))
-    found = sorted((home / "data" / "tokenize").glob("*"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        sys.exit(f"no token files under {home}/data: run `genai run` first")
-    rows = [measure(size, found[-1], 60 * options.minutes) for size in options.sizes]
+    tokens = newest(home / "data" / "tokenize", "genai run")
+    rows = [measure(size, tokens, 60 * options.minutes) for size in options.sizes]
     print(json.dumps(rows, indent=1))
     figures = {f"{row['size']}, {side}, tokens/s": row["speeds"][side] for row in rows for side in ("adamw", "muon")}
     worse = keep_and_compare(options.output.with_suffix(".json"), "training speed", figures)
