@@ -37,6 +37,9 @@ def configure(workspace: Workspace) -> None:
     # beside 429, 502 and 503: a proxy or a database that is away for a moment; no request of a run does harm twice
     os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "408,500,504")
     os.environ.setdefault("PREFECT_SERVER_DATABASE_TIMEOUT", "60")      # several runs share one SQLite file
+    if os.access(Path.home(), os.W_OK):      # compiled kernels outlast /tmp beside the downloads
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "genai-core" / "kernels"))
     services = running_services(workspace)
     if services:
         os.environ.setdefault("PREFECT_API_URL", services["prefect_api"])
