@@ -31,7 +31,7 @@ def dial(depth: int) -> dict[str, Any]:
         "reward": {"learning_rate": round(learning_rate / 3, 6), "matrix_learning_rate": 0.005, "optimizer": "muon",
                    "batch_size": 64, "decay_fraction": 0.9, "weight_decay": 0.05},
         "rlhf": {"learning_rate": round(learning_rate / 12, 6), "kl_coefficient": 0.1, "batch_size": 64,
-                 "replay_rows": 32, "replay_coefficient": 0.85, "decay_fraction": 0.6, "warmup_fraction": 0.05},
+                 "replay_rows": 32, "replay_coefficient": 1.0, "decay_fraction": 0.6, "warmup_fraction": 0.05},
     }
 
 

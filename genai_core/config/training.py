@@ -152,7 +152,7 @@ class RlhfConfig(TrainConfig):
     replay_rows: int = Field(default=8, ge=0)
     """Rows of the fine-tuning data, chats and plain text, that each step reads beside the completions."""
     replay_coefficient: float = Field(default=1.0, ge=0)
-    """Weight of their mean loss beside that of the completions."""
+    """Weight of their mean KL from what the instruct model predicts there, beside the mean over the completions."""
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Range ε of the probability ratio, 1 − ε to 1 + ε, outside of which it is clipped."""
     evaluation_prompts: int = Field(default=64, ge=8)

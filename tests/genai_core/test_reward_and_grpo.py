@@ -1,5 +1,6 @@
 """Reward model and GRPO: padding changes nothing, the pair loss is the naive one, the first ratio is one."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.examples import Example, user_asks
 from genai_core.data.instruction.judgements import Judged
 from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.batches import IGNORED
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
-from genai_core.models.masks import causal_mask
+from genai_core.models.masks import causal_mask, packed_mask
 from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
-from genai_core.training.objectives.assistant_tokens import weighted_loss
 from genai_core.training.objectives.bradley_terry import BradleyTerry
-from genai_core.training.objectives.grpo import Grpo, evaluate_policy, sample_rollout, token_log_probs
+from genai_core.training.objectives.grpo import (
+    Grpo,
+    evaluate_policy,
+    sample_rollout,
+    token_log_probs,
+    weighted_divergence,
+)
 
 CPU = torch.device("cpu")
 
@@ -216,14 +223,38 @@ def test_the_gradient_of_the_penalty_is_that_of_the_kl_that_is_reported(setting,
 def test_replayed_rows_count_as_the_config_says_beside_the_mean_over_the_completions(setting, tiny_model):
     torch.manual_seed(0)
     config, _, objective = setting
+    objective.reference = copy.deepcopy(tiny_model)
+    for parameter in objective.reference.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
     batch = objective.batch(0)
     with_replay, sums = objective.loss(batch)
     without, _ = objective.loss({name: tensor for name, tensor in batch.items() if not name.startswith("replay")})
     rows = objective.replay.take(np.array([0, 1]), CPU)
-    mean = (weighted_loss(tiny_model, rows) / rows["weights"].sum()).item()
+    mean = mean_divergence(objective.reference, tiny_model, rows)
     added = ((with_replay - without) / objective.targets(batch)).item()
-    assert added == pytest.approx(config.replay_coefficient * mean, rel=1e-3)
-    assert (sums["replay_loss"] / objective.targets(batch)).item() == pytest.approx(added, rel=1e-3)
+    assert mean > 1e-3 and added == pytest.approx(config.replay_coefficient * mean, rel=1e-3)
+    assert (sums["replay_divergence"] / objective.targets(batch)).item() == pytest.approx(added, rel=1e-3)
+
+
+def mean_divergence(reference, policy, rows):
+    """Token by token, by the definition."""
+    sums = []
+    with torch.no_grad():
+        expected, found = (model(rows["ids"], rows["position_ids"], packed_mask(rows["segments"])).softmax(-1)
+                           for model in (reference, policy))
+    for row, place in (rows["targets"] != IGNORED).nonzero().tolist():
+        p, q = expected[row, place], found[row, place]
+        sums.append(rows["weights"][row, place] * (p * (p / q).log()).sum())
+    return (sum(sums) / rows["weights"].sum()).item()
+
+
+def test_a_policy_that_is_the_reference_is_not_moved_by_replayed_rows(setting, tiny_model):
+    _, _, objective = setting
+    rows = objective.replay.take(np.array([0, 1]), CPU)
+    loss = weighted_divergence(copy.deepcopy(tiny_model), tiny_model, rows)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    assert all(parameter.grad.abs().max() < 1e-4 for parameter in tiny_model.parameters())
 
 
 def test_a_completion_that_is_cut_off_pays_the_penalty(setting):

@@ -2,7 +2,8 @@
 
 The objective samples a batch with the policy itself, scores it with the reward model and compares it with the
 reference; the loop does the rest. Each step makes one update, so the probability ratio starts at 1. Beside the
-completions each step reads rows that the instruct model was fine-tuned on, so that the policy keeps what it can do.
+completions each step reads rows that the instruct model was fine-tuned on, and is held near what the reference predicts
+there, so that the policy keeps what it can do (Li & Hoiem 2016, learning without forgetting).
 
 Shapes: B completions, G of them to each prompt; T tokens, prompt and completion.
 """
@@ -19,12 +20,11 @@ from genai_core.data.chat import END_OF_TEXT, end_ids, fit_prompt, token_id
 from genai_core.data.instruction.examples import Example
 from genai_core.data.instruction.judgements import Subject
 from genai_core.data.instruction.packing import PackedRows
-from genai_core.data.tokens.batches import epoch_rows, pad
+from genai_core.data.tokens.batches import IGNORED, epoch_rows, pad
 from genai_core.inference.generate import Sampling, generate
 from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
-from genai_core.models.masks import left_padded_mask, position_ids_of
-from genai_core.training.objectives.assistant_tokens import weighted_loss
+from genai_core.models.masks import left_padded_mask, packed_mask, position_ids_of
 from genai_core.training.objectives.objective import Batch, Objective
 
 LENGTHS_OF = 256
@@ -62,7 +62,8 @@ class Rollout:
 
 
 class Grpo(Objective):
-    """Clipped policy gradient with group-normalised rewards, a KL penalty to the reference, and a replay loss."""
+    """Clipped policy gradient with group-normalised rewards, held near the reference on its completions and on rows of
+    the fine-tuning data."""
 
     unit = "completions"
     fixed_shapes = False
@@ -86,7 +87,8 @@ class Grpo(Objective):
         # twice: sampling and scoring take about as much as training
         self.flops = 2 * tokens * policy.training_flops_per_token(length)
         replayed = replay.ids.shape[1]
-        self.flops += config.steps * config.replay_rows * replayed * policy.training_flops_per_token(replayed)
+        # and the reference reads them too, forward alone
+        self.flops += 4 / 3 * config.steps * config.replay_rows * replayed * policy.training_flops_per_token(replayed)
         self.evaluation_steps = frozenset({config.steps // 2})
 
     def batch(self, step: int) -> Batch:
@@ -107,8 +109,8 @@ class Grpo(Objective):
                 "kl_weight": self._kl_weight(kl.mean()).expand(len(kl)), **self._replay_rows(step, rollout)}
 
     def _replay_rows(self, step: int, rollout: Rollout) -> Batch:
-        """Rows of the fine-tuning data, weighted so that their mean loss counts as the config says beside the mean over
-        the completions' tokens, which the loop divides all by."""
+        """Rows of the fine-tuning data, weighted so that their mean divergence counts as the config says beside the
+        mean over the completions' tokens, which the loop divides all by."""
         if not self.config.replay_rows:
             return {}
         chosen = epoch_rows(len(self.replay.ids), step, self.config.replay_rows, self.config.seed)
@@ -131,7 +133,7 @@ class Grpo(Objective):
         # ρ = π(x_t) / π_sampled(x_t)
         # KL_t = ½ d²,  d = log π(x_t) − log π_ref(x_t)            Schulman 2020 (k2)
         #     its gradient d ∇ log π is that of KL(π ‖ π_ref); as a loss, k3 has that of KL(π_ref ‖ π)
-        # + γ −log π of replayed rows                              Ouyang et al. 2022 (PPO-ptx), eq. 2
+        # + γ KL(π_ref ‖ π) of replayed rows                       Li & Hoiem 2016; PPO-ptx has −log π of their tokens
         # The loop divides by the number of sampled tokens         Yu et al. 2025 (DAPO), eq. 8
         epsilon = self.config.clip_ratio
         mask = batch["completion_mask"][:, 1:].float()
@@ -147,9 +149,9 @@ class Grpo(Objective):
         others = {"kl_per_token": (log_ratio.detach() * mask).sum(), "entropy": (entropy.detach() * mask).sum()}
         if "replay_ids" in batch:
             replay = {name.removeprefix("replay_"): tensor for name, tensor in batch.items() if name[:7] == "replay_"}
-            replay_loss = weighted_loss(self.policy, replay)
-            loss = loss + replay_loss
-            others["replay_loss"] = replay_loss.detach()
+            divergence = weighted_divergence(self.reference, self.policy, replay)
+            loss = loss + divergence
+            others["replay_divergence"] = divergence.detach()
         return loss, others
 
     def targets(self, batch: Batch) -> Tensor:
@@ -212,6 +214,20 @@ def token_log_probs(model: LanguageModel, ids: Tensor, position_ids: Tensor, mas
     log_probs = F.log_softmax(logits, dim=-1)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     return log_probs.gather(-1, ids[:, 1:, None])[..., 0], entropy
+
+
+def weighted_divergence(reference: LanguageModel, policy: LanguageModel, rows: Batch) -> Tensor:
+    """Σ w_t · KL(π_ref ‖ π) in nats over the targets of packed rows, on the whole vocabulary."""
+    counted, mask = rows["targets"] != IGNORED, packed_mask(rows["segments"])
+
+    def log_probs(model: LanguageModel) -> Tensor:
+        states = model.hidden(rows["ids"], rows["position_ids"], mask)[counted]
+        return F.log_softmax(model.logits(states).float(), dim=-1)
+
+    with torch.no_grad():
+        expected = log_probs(reference)
+    divergence = F.kl_div(log_probs(policy), expected, reduction="none", log_target=True).sum(-1)
+    return (divergence * rows["weights"][counted]).sum()
 
 
 @torch.no_grad()
