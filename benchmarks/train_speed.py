@@ -5,11 +5,12 @@
 
 Both sides train the same Qwen3 parameters on the same token files (those of the last finished run of this workspace),
 16 windows of 256 tokens a step, compiled, in bfloat16 where the hardware multiplies it, with the same settings of the
-allocator, each in a process of its own, one after the other. The peer has fused AdamW, a warmup and a cosine, and the
-best of four learning rates, tried on the validation text for a quarter of the time; then it trains for the whole time.
-Ours trains as the presets do (Muon and AdamW, warmup, constant, decay) for several shares of that time. The time in
-which it reaches the peer's validation loss is interpolated between these. Compiled kernels are cached for both sides by
-their first, untimed steps, and the seconds of a run are those from its first step to its last.
+allocator, each in a process of its own, one after the other. The peer has fused AdamW, a warmup and a cosine, the
+faster of the attentions `sdpa` and `eager`, and the best of four learning rates, tried on the validation text for a
+quarter of the time; then it trains for the whole time. Ours trains with Muon at 0.02 and AdamW at 8e-3 for a width of
+192, warmup, constant, decay, for several shares of that time. The time in which it reaches the peer's validation loss
+is interpolated between these. Speeds are the better of two short runs a side, which take turns; compiled kernels are
+cached by the first, and the seconds of a run are those from its first step to its last.
 """
 
 import argparse
@@ -46,7 +47,8 @@ SIZES: dict[str, dict[str, int]] = {
 PEER_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 SHARES = (0.25, 1 / 3, 0.5)
 """Of the peer's time, for which ours trains."""
-PROBE_STEPS = 60
+PROBE_STEPS, PROBES = 60, 2
+PEERS, OURS = ("sdpa", "eager"), ("adamw", "muon")
 
 
 def config_of(size: str, tokens: int, **changes: Any) -> PretrainConfig:
@@ -57,14 +59,14 @@ def config_of(size: str, tokens: int, **changes: Any) -> PretrainConfig:
         "validation_tokens": 131_072, **changes})
 
 
-def peer(size: str, tokens: Path, steps: int, rate: float) -> dict[str, float]:
+def peer(size: str, tokens: Path, steps: int, rate: float, attention: str) -> dict[str, float]:
     """Train with the Trainer of transformers; steady tokens a second, seconds, and the validation loss."""
     from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     prepare(CPU, "off")
     shape = transformer_config(config_of(size, 4096), load_tokenizer(tokens).get_vocab_size())
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(Qwen3Config(**shape.to_dict(), tie_word_embeddings=True, attn_implementation="sdpa"))
+    model = Qwen3ForCausalLM(Qwen3Config(**shape.to_dict(), tie_word_embeddings=True, attn_implementation=attention))
     rows = random_windows(read_tokens(tokens, "train"), steps * BATCH, LENGTH, seed=0)
     rows = [torch.from_numpy(row[:-1].astype("int64")) for row in rows]
     ends: list[float] = []
@@ -110,19 +112,22 @@ def apart(*arguments: Any) -> dict[str, float]:
 
 
 def measure(size: str, tokens: Path, seconds: float) -> dict[str, Any]:
-    speeds = {side: apart(side, size, tokens, PROBE_STEPS, *options)["tokens_per_second"]
-              for side, options in (("peer", [1e-3]), ("muon", [0]), ("adamw", [0]))}
+    probes = [{side: apart(side, size, tokens, PROBE_STEPS, 1e-3 if side in PEERS else 0)["tokens_per_second"]
+               for side in (*PEERS, *OURS)} for _ in range(PROBES)]
+    speeds = {side: max(probe[side] for probe in probes) for side in probes[0]}
+    best = max(PEERS, key=lambda side: speeds[side])
 
     def steps(side: str, share: float) -> int:
         return max(PROBE_STEPS, int(seconds * share * speeds[side] / (BATCH * LENGTH)))
 
-    tried = {rate: apart("peer", size, tokens, steps("peer", 0.25), rate)["bits_per_byte"] for rate in PEER_RATES}
+    tried = {rate: apart(best, size, tokens, steps(best, 0.25), rate)["bits_per_byte"] for rate in PEER_RATES}
     rate = min(tried, key=lambda each: tried[each])
-    theirs = apart("peer", size, tokens, steps("peer", 1.0), rate)
+    theirs = apart(best, size, tokens, steps(best, 1.0), rate)
     reached = [apart("muon", size, tokens, steps("muon", share), 0) for share in SHARES]
     shape = transformer_config(config_of(size, 4096), load_tokenizer(tokens).get_vocab_size())
     flops = Transformer(shape).training_flops_per_token(LENGTH)
-    return {"size": size, "peer": theirs, "peer_rate": rate, "tried": tried, "ours": reached, "speeds": speeds,
+    return {"size": size, "peer": theirs, "peer_rate": rate, "peer_attention": best, "tried": tried, "ours": reached,
+            "speeds": speeds, "ratio": speeds["adamw"] / speeds[best],
             "needed": needed(theirs["bits_per_byte"], reached), "share_of_roof": speeds["adamw"] * flops / roof()}
 
 
@@ -148,13 +153,12 @@ def table(rows: list[dict[str, Any]]) -> str:
              "| parameters | tokens/s, Trainer | ours, AdamW | ratio | ours, Muon | of the roof | Trainer's bits per "
              "byte | in | ours needs | share |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
-        speeds, needed = row["speeds"], row["needed"]
+        speeds, needed, best = row["speeds"], row["needed"], row["peer_attention"]
         took = f"{needed:.0f} s | {needed / row['peer']['seconds']:.2f}" if needed else "more | –"
-        ratio = speeds["adamw"] / speeds["peer"]
         lines.append(
-            f"| {row['size']} | {speeds['peer']:,.0f} | {speeds['adamw']:,.0f} | {ratio:.2f} | {speeds['muon']:,.0f} "
-            f"| {row['share_of_roof']:.0%} | {row['peer']['bits_per_byte']:.3f} (rate {row['peer_rate']:g}) "
-            f"| {row['peer']['seconds']:.0f} s | {took} |")
+            f"| {row['size']} | {speeds[best]:,.0f} ({best}) | {speeds['adamw']:,.0f} | {row['ratio']:.2f} "
+            f"| {speeds['muon']:,.0f} | {row['share_of_roof']:.0%} | {row['peer']['bits_per_byte']:.3f} (rate "
+            f"{row['peer_rate']:g}) | {row['peer']['seconds']:.0f} s | {took} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,15 +171,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         side, size, tokens, steps, rate = options.one
-        run = (lambda: peer(size, Path(tokens), int(steps), float(rate))) if side == "peer" else \
-            (lambda: ours(size, Path(tokens), int(steps), float(rate), side))
-        print(json.dumps(run()))
+        one = peer if side in PEERS else ours
+        print(json.dumps(one(size, Path(tokens), int(steps), float(rate), side)))
         return
     home = Path(os.environ.get("GENAI_HOME", ROOT))
     tokens = newest(home / "data" / "tokenize", "genai run")
     rows = [measure(size, tokens, 60 * options.minutes) for size in options.sizes]
     print(json.dumps(rows, indent=1))
-    figures = {f"{row['size']}, {side}, tokens/s": row["speeds"][side] for row in rows for side in ("adamw", "muon")}
+    figures = {f"{row['size']}, {name}": value for row in rows for name, value in
+               {"AdamW, ratio to the Trainer": row["ratio"], "Muon, tokens/s": row["speeds"]["muon"],
+                "Trainer's time over ours": row["peer"]["seconds"] / row["needed"] if row["needed"] else 0.0}.items()}
     worse = keep_and_compare(options.output.with_suffix(".json"), "training speed", figures)
     put_between_marks(options.output, "training speed", "Training", table(rows) + worse)
 

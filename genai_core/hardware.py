@@ -63,6 +63,8 @@ def prepare(device: torch.device, deterministic: str = "auto") -> None:
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "the GPU of a Mac"
     return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 

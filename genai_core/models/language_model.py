@@ -17,9 +17,6 @@ class LanguageModel(nn.Module, ABC):
     unbounded_context: bool = False
     """Whether it can read past its `context_length`, as a recurrent model can."""
 
-    recompute_activations: bool = False
-    """Whether training makes the activations of each block again in the backward pass, where the model can."""
-
     @property
     @abstractmethod
     def context_length(self) -> int:

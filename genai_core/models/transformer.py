@@ -103,9 +103,9 @@ class KeyValueCache:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(QKᵀ/√D + mask) V (Vaswani et al. 2017, eq. 1) for (B, H, T, D) and (B, K, S, D); H is a multiple of K.
 
-    `mask` is True where a query may attend to a key, broadcastable to (B, 1, T, S); None is causal. With T = S no query
-    attends to what is after it, whatever the mask. On a GPU, and for long rows, the fused kernel; for short rows on a
-    CPU plain products in blocks of rows, which are faster there (docs/LOG.md).
+    `mask` (B or 1, 1, T, S) is True where a query may attend to a key, never to what is after it; None is causal. On a
+    GPU, and for long rows, the fused kernel; for short rows on a CPU plain products in blocks of rows, which are faster
+    there (docs/LOG.md).
     """
     length, keys = query.shape[2], key.shape[2]
     if query.device.type != "cpu" or length > LONGEST_PLAIN:
@@ -203,6 +203,9 @@ class TokenEmbedding(nn.Embedding):
 class Decoder(nn.Module):
     """Embedding, blocks and final norm: token ids (B, T) to hidden states (B, T, C)."""
 
+    recompute_activations = False
+    """Whether training makes the activations of each block again in the backward pass."""
+
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
@@ -210,8 +213,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None,
-                recompute: bool = False) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+        recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
         x = self.embed_tokens(ids)
         angles = rotary_angles(position_ids, self.config.head_dim, self.config.rope_theta)
         for block in self.layers:
@@ -245,8 +248,7 @@ class Transformer(LanguageModel):
             position_ids = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
         if mask is None and cache is not None:
             mask = causal_mask(ids.shape[1], ids.device, past)
-        recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
-        states = self.model(ids, position_ids, mask, cache, recompute)
+        states = self.model(ids, position_ids, mask, cache)
         if cache is not None:
             cache.length += ids.shape[1]
         return states

@@ -23,4 +23,4 @@ def run(config: PretrainConfig, *, tokens: Path, out_dir: Path, context: Context
     objective = NextToken(model, tokens, config, device)
     trained = train(model, objective, config, context)
     save_model(model, tokens, out_dir)
-    return trained.outcome(model, out_dir, "bits_per_byte")
+    return trained.outcome(model, out_dir, "bits_per_byte", "validation_loss")

@@ -22,7 +22,7 @@ from genai_core.training.guards import Guard
 
 logger = logging.getLogger("genai_core")
 
-STATE = ("passed_over", "done", "skipped", "rewinds", "curves")
+STATE = ("passed_over", "done", "skipped", "rewinds", "streaks", "curves")
 """Fields of the state that a training keeps beside its tensors."""
 KEPT = 2
 """Number of checkpoints that stay, the newest ones."""
@@ -39,6 +39,8 @@ def snapshot(model: nn.Module, optimizers: list[torch.optim.Optimizer], guard: d
     random = {"random/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["random/cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        random["random/mps"] = torch.mps.get_rng_state()
     files = {"model": state_of(model), "optimizer": _optimizer_tensors(optimizers), "extra": random | guard}
     return {file: {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
             for file, tensors in files.items()}
@@ -99,6 +101,9 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
         cuda = extra.get("random/cuda")
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
+        mps = extra.get("random/mps")
+        if mps is not None and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(mps)
         return state
     if found:
         reporter.note("no checkpoint is whole: beginning anew")

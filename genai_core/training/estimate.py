@@ -52,7 +52,7 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         tokens, passes = int(chats * TOKENS_OF_A_CHAT * mixture.epochs), 1.0
     elif stage == "reward":
         rows, length = config.reward.batch_size, config.reward.context_length
-        tokens, passes = int((_judgements(config, counts) or JUDGEMENTS) * config.reward.epochs * length / 2), 1.0
+        tokens, passes = int((_judgements(config, counts) or JUDGEMENTS) * config.reward.epochs * length), 1.0
     elif stage == "rlhf":
         rows, length = config.rlhf.batch_size, PROMPT_TOKENS + config.rlhf.completion_tokens
         tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training

@@ -18,16 +18,16 @@ from genai_core.config.training import TrainConfig
 from genai_core.context import Context, Reporter, Result
 from genai_core.errors import BudgetSpent, TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
-from genai_core.models.language_model import LanguageModel
+from genai_core.models.transformer import Decoder
 from genai_core.training import checkpoints, compilation
 from genai_core.training.curves import Curves, finite, last_values, save_curves
 from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.optimizers import build_optimizers, learning_rate_factor
+from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
 from genai_core.training.saver import Saver
 
-STEPS_BETWEEN_READINGS = {"cuda": 16}
+STEPS_BETWEEN_READINGS = {"cuda": 16, "mps": 16}
 """Steps after which losses are read from a device that works on its own; elsewhere reading is free: after each."""
 MAX_SKIPPED_STEPS = 10
 """Steps in a row that may be skipped before training goes back to a checkpoint, or stops."""
@@ -81,15 +81,19 @@ class _Training:
         self.model, self.objective, self.config, self.context = model, objective, config, context
         self.device = choose_device(context.device)
         prepare(self.device, context.deterministic)
-        if isinstance(model, LanguageModel):
-            model.recompute_activations = context.recompute_activations
+        for part in model.modules():
+            if isinstance(part, Decoder):
+                part.recompute_activations = context.recompute_activations
         self.precision = choose_precision(self.device)
         self.players = objective.players(model)
+        self.buffers = list(model.buffers())
         self.optimizers_of = {name: build_optimizers(part, config, self.device) for name, part in self.players.items()}
         self.optimizers = [optimizer for own in self.optimizers_of.values() for optimizer in own]
         self.peaks = {id(optimizer): [group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers}
         self.guard = Guard(self.players, config.skip_above_deviations, self.device)
         self.step, self.passed_over, self.done, self.skipped, self.rewinds, self.evaluated = 0, 0, 0, 0, 0, 0
+        self.streaks: dict[str, list[int]] = {}
+        """Of each player, the last steps of its own that were skipped in a row."""
         self.curves: Curves = {}
         self._restore()
         if self.step:
@@ -101,31 +105,31 @@ class _Training:
         context.reporter.note(f"{objective.steps} steps on {self.device} ({describe(self.device)}), "
                               f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
         self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
-        self.skipped_in_a_row = 0
         self.unread: list[_Step] = []
         self.began = time.monotonic()
         self.evaluating = 0.0
 
     def advance(self) -> None:
         """Make one step: of its loss and of whether it counts the host learns later."""
-        batch = self.objective.batch(self.step + self.passed_over)
-        targets = self.objective.targets(batch)
+        number = self.step + self.passed_over
+        batch, player = self.objective.batch(number), self.objective.player(number)
+        targets, buffers = self.objective.targets(batch), [buffer.clone() for buffer in self.buffers]
         sums = _backward(self.loss_function, batch, targets, self.config.accumulation_steps, self.device,
                          self.precision)
-        player = self.objective.player(self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.players[player].parameters(), self.config.gradient_clip)
         skip = self.guard.skip(player, sums["loss"], norm)
         factor = learning_rate_factor(self.step, self.objective.steps, self.config)
         for optimizer in self.optimizers_of[player]:
             for group, rate in zip(optimizer.param_groups, self.peaks[id(optimizer)], strict=True):
                 group["lr"] = rate * factor
-            optimizer.found_inf = skip      # type: ignore[attr-defined]
-            optimizer.step()
+            take_step(optimizer, skip)
+        for buffer, before in zip(self.buffers, buffers, strict=True):      # statistics of batch normalisation
+            buffer.copy_(torch.where(skip > 0, before, buffer))
         self.model.zero_grad(set_to_none=True)
-        self.objective.after_step()
+        self.objective.after_step(skip)
         self.step += 1
         self.done += self.objective.size(batch)
-        self.unread.append(_Step(self.step, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))
+        self.unread.append(_Step(self.step, player, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))
         if len(self.unread) >= STEPS_BETWEEN_READINGS.get(self.device.type, 1):
             self.read()
 
@@ -138,45 +142,48 @@ class _Training:
         for each in unread:
             values = dict(zip(each.values, numbers, strict=False))
             numbers = numbers[len(values):]
+            loss = values["loss"]
             if values.pop("skip"):
                 self._skip(each, values)
-                if self.skipped_in_a_row >= MAX_SKIPPED_STEPS:
-                    self._go_back(each.number)
+                if len(self.streaks[each.player]) >= MAX_SKIPPED_STEPS:
+                    self._go_back(each)
                     return
+                values = dict.fromkeys(values, math.nan)      # a gap: the weights know nothing of it
             else:
-                self.skipped_in_a_row = 0
+                self.streaks.pop(each.player, None)
             self._record(each.number, {**values, **self.objective.figures(each.batch),
                                        "learning_rate_factor": each.factor})
         speed = (self.done - self.done_before) / (time.monotonic() - self.began - self.evaluating)
         self.context.reporter.progress(
             self.done, self.done / self.step * self.objective.steps, self.objective.unit, per_second=speed,
-            loss=values["loss"] if math.isfinite(values["loss"]) else 0.0)
+            loss=loss if math.isfinite(loss) else 0.0)
 
     def _skip(self, each: "_Step", values: dict[str, float]) -> None:
-        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        self.skipped += 1
+        self.streaks.setdefault(each.player, []).append(each.number)
         kept = keep_batch(self.context.checkpoint_dir, each.number, each.batch)
         where = f"; its batch is {kept}" if kept else ""
         self.context.reporter.note(f"step {each.number - 1}: loss {values['loss']:.4g}, gradient norm "
                                    f"{values['gradient_norm']:.4g}: skipped{where}")
         if self.config.on_non_finite == "stop":
-            raise TrainingDiverged(self._divergence(each.number))
+            raise TrainingDiverged(self._divergence(each))
 
-    def _go_back(self, number: int) -> None:
-        """To the last checkpoint before the steps that did not count, and past the batches up to step `number`."""
+    def _go_back(self, last: "_Step") -> None:
+        """To the last checkpoint before the steps that did not count, and past the batches up to `last`."""
         self.saver.wait()
-        next_batch = number + self.passed_over
+        next_batch = last.number + self.passed_over
         rewinds, skipped = self.rewinds, self.skipped
-        if rewinds >= MAX_REWINDS or not self._restore(before=number - self.skipped_in_a_row + 1):
-            raise TrainingDiverged(self._divergence(number))
+        if rewinds >= MAX_REWINDS or not self._restore(before=self.streaks[last.player][0]):
+            raise TrainingDiverged(self._divergence(last))
         self.passed_over, self.rewinds, self.skipped = next_batch - self.step, rewinds + 1, skipped
-        self.skipped_in_a_row = 0
+        self.streaks = {}
         self.context.reporter.note(f"{MAX_SKIPPED_STEPS} steps in a row were skipped: back to the checkpoint at step "
                                    f"{self.step}, and past the batches that led here")
 
-    def _divergence(self, number: int) -> str:
-        return (f"the loss is not finite, or explodes, at step {number - 1} of {self.objective.steps} "
-                f"({self.skipped_in_a_row} in a row); the last good state is the checkpoint in "
-                f"{self.context.checkpoint_dir}; lower the learning rate")
+    def _divergence(self, last: "_Step") -> str:
+        return (f"the loss is not finite, or explodes, at step {last.number - 1} of {self.objective.steps} "
+                f"({len(self.streaks[last.player])} in a row); what was good before is in the checkpoints of "
+                f"{self.context.checkpoint_dir}, where there are any; lower the learning rate")
 
     def _restore(self, before: int | None = None) -> bool:
         state = checkpoints.restore(self.context.checkpoint_dir, self.model, self.optimizers, self.guard,
@@ -184,7 +191,8 @@ class _Training:
         if state is None:
             return False
         self.step, self.passed_over, self.done = state["step"], state["passed_over"], state["done"]
-        self.skipped, self.rewinds, self.curves = state["skipped"], state["rewinds"], state["curves"]
+        self.skipped, self.rewinds, self.streaks = state["skipped"], state["rewinds"], state["streaks"]
+        self.curves = state["curves"]
         self.evaluated = self.step
         return True
 
@@ -210,13 +218,14 @@ class _Training:
         """Save a checkpoint when it is time to, and stop there when a signal came or the budget is spent."""
         over = self.step >= self.objective.steps
         spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
-        # not among steps that are skipped, so that there is one from before them to go back to
-        due = self.saver.due and not over and not self.skipped_in_a_row
-        if not (due or interruption.requested or spent):
+        if not ((self.saver.due and not over) or interruption.requested or spent):
             return
         self.read()
+        # not among steps that are skipped, so that there is one from before them to go back to
+        if self.streaks and not (interruption.requested or spent):
+            return
         self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
-                                    "rewinds": self.rewinds,
+                                    "rewinds": self.rewinds, "streaks": self.streaks,
                                     "curves": {name: list(points) for name, points in self.curves.items()}},
                         self.guard.state())
         where = f"saved a checkpoint at step {self.step} of {self.objective.steps}"
@@ -232,12 +241,12 @@ class _Training:
         """What the training comes to."""
         steps, unit = self.objective.steps, self.objective.unit
         seconds = time.monotonic() - self.began
-        if self.skipped >= steps:
-            raise TrainingDiverged(f"each of the {self.skipped} steps was skipped: their loss or gradient was not "
-                                   "finite; lower the learning rate")
+        if not finite(self.curves["loss"]):
+            raise TrainingDiverged(f"each of the {steps} steps was skipped: their loss or gradient was not finite; "
+                                   "lower the learning rate")
         if self.skipped:
-            self.context.reporter.note(f"{self.skipped} of {steps} steps were skipped: their loss or gradient was not "
-                                       "finite, or exploded")
+            self.context.reporter.note(f"{self.skipped} steps were skipped: their loss or gradient was not finite, or "
+                                       "exploded")
         return Trained(
             curves=self.curves,
             metrics={"loss": finite(self.curves["loss"])[-1][1], "steps": steps, unit: self.done,
@@ -259,6 +268,7 @@ class _Step:
 
     number: int
     """How many steps were made with it."""
+    player: str
     values: dict[str, Tensor]
     """Scalars on the device."""
     batch: Batch

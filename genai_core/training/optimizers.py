@@ -88,11 +88,25 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
                 Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay,
                      dtype=choose_precision(device))]
     if config.optimizer == "sgd":
-        return [torch.optim.SGD([parameter for _, parameter in named], lr=config.learning_rate, momentum=0.9,
-                                nesterov=True, fused=True)]
+        sgd = torch.optim.SGD([parameter for _, parameter in named], lr=config.learning_rate, momentum=0.9,
+                              nesterov=True, fused=True)
+        for _, parameter in named:      # made by the first step, it would stay unwritten where that one is skipped
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return [sgd]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate,
                               betas=config.adam_betas, fused=True)]
+
+
+def take_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """A step that is without effect where `skip`, a scalar on the device, is 1; no host waits for it, but for a Mac's
+    GPU, whose kernels do not ask."""
+    if skip.device.type == "mps":
+        if not skip.item():
+            optimizer.step()
+        return
+    optimizer.found_inf = skip      # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:

@@ -38,7 +38,8 @@ def context(tmp_path, recorder):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_golden_pretrain(tokens, tmp_path, context, optimizer):
-    config = PretrainConfig(**TRANSFORMER, **WINDOWS, optimizer=optimizer)
+    rate = {"learning_rate": 0.3} if optimizer == "sgd" else {}
+    config = PretrainConfig(**{**TRANSFORMER, **WINDOWS, "optimizer": optimizer, **rate})
     pretrain.run(config, tokens=tokens, out_dir=tmp_path, context=context)
     golden.check(f"pretrain {optimizer}", read_curves(tmp_path))
 

@@ -14,7 +14,7 @@ from genai_core.training import saver as saver_module
 from genai_core.training.guards import KEPT_BATCHES, WINDOW
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import Objective
-from genai_core.training.optimizers import build_optimizers
+from genai_core.training.optimizers import build_optimizers, take_step
 from genai_core.training.saver import Saver
 
 
@@ -63,7 +63,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_reported(tmp_path, recorder):
 
 def test_skipped_steps_are_counted_at_the_end_of_training(tmp_path, recorder):
     train_quadratic(tmp_path, recorder, 20, {3, 4}, "skip")
-    assert recorder.notes[-1] == "2 of 20 steps were skipped: their loss or gradient was not finite, or exploded"
+    assert recorder.notes[-1] == "2 steps were skipped: their loss or gradient was not finite, or exploded"
 
 
 def test_no_skipped_steps_are_not_worth_a_note(tmp_path, recorder):
@@ -87,8 +87,9 @@ def test_training_stops_when_it_cannot_go_on(tmp_path, recorder, policy, bad):
         train_quadratic(tmp_path, recorder, 20, bad, policy)
 
 
+@pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
-def test_a_step_that_is_skipped_changes_neither_weights_nor_momentum(optimizer):
+def test_a_step_that_is_skipped_changes_neither_weights_nor_momentum(optimizer, first):
     torch.manual_seed(0)
     model = torch.nn.ModuleDict({"layers": torch.nn.Linear(8, 8), "head": torch.nn.Linear(8, 2)})
     config = TrainConfig(learning_rate=0.1, batch_size=1, optimizer=optimizer, weight_decay=0.1)
@@ -98,18 +99,19 @@ def test_a_step_that_is_skipped_changes_neither_weights_nor_momentum(optimizer):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, gradient)
         for each in optimizers:
-            each.found_inf = torch.tensor(found_inf)
-            each.step()
+            take_step(each, torch.tensor(found_inf))
 
     def everything():
         return checkpoints.snapshot(model, optimizers, {})
 
-    step(0.5, 0.0)
+    if not first:
+        step(0.5, 0.0)
     before = everything()
     step(float("nan"), 1.0)
     after = everything()
     for file in ("model", "optimizer"):
         assert all(torch.equal(before[file][name], after[file][name]) for name in before[file])
+    assert all(tensor.abs().max() == 0 for tensor in after["optimizer"].values()) or not first
     step(0.5, 0.0)
     assert not torch.equal(everything()["model"]["head.weight"], before["model"]["head.weight"])
 
@@ -119,6 +121,7 @@ def test_a_loss_that_explodes_is_skipped_once_it_is_known_what_is_usual(tmp_path
     _, trained, _ = train_quadratic(tmp_path, recorder, WINDOW + 40, bad, "skip", value=1e6)
     assert trained.metrics["skipped_steps"] == 1
     assert any(f"step {WINDOW + 20}: loss" in note and "skipped" in note for note in recorder.notes)
+    assert (WINDOW + 21, None) in trained.curves["loss"], "a gap, not a mountain"
     _, trained, _ = train_quadratic(tmp_path / "never", recorder, WINDOW + 40, bad, "skip", value=1e6,
                                     skip_above_deviations=0)
     assert trained.metrics["skipped_steps"] == 0
@@ -140,6 +143,60 @@ def test_ten_skipped_steps_in_a_row_go_back_to_a_checkpoint_and_past_their_data(
     assert objective.seen == [*range(17), *range(17, 40)]      # from the checkpoint at step 7 on: 23 more
     assert [step for step, _ in trained.curves["loss"]] == list(range(1, 31))
     assert any("back to the checkpoint at step 7" in note for note in recorder.notes)
+
+
+class TwoPlayers(Quadratic):
+    """Even batches are the first player's, odd ones the second's, which may lose its head for good."""
+
+    def players(self, model):
+        return {"first": model[0], "second": model[1]}
+
+    def player(self, step):
+        return "second" if step % 2 else "first"
+
+    def batch(self, step):
+        return {**super().batch(step), "second": torch.tensor([bool(step % 2)])}
+
+    def loss(self, batch):
+        return self.model[int(batch["second"])](batch["x"]).pow(2).sum(), {}
+
+
+def two_players(tmp_path, recorder, bad, steps=60):
+    model = torch.nn.ModuleList([torch.nn.Linear(2, 1, bias=False) for _ in range(2)])
+    for part in model:
+        torch.nn.init.ones_(part.weight)
+    objective = TwoPlayers(model, steps, bad)
+    context = Context(tmp_path, recorder, device="cpu", compile="off", checkpoint_seconds=1e-9)
+    return train(model, objective, TrainConfig(learning_rate=0.01, batch_size=1), context), objective
+
+
+def test_a_player_whose_steps_are_all_skipped_does_not_go_unseen_beside_one_that_learns(tmp_path, recorder,
+                                                                                       monkeypatch):
+    monkeypatch.setattr(saver_module, "LARGEST_SHARE", 1e9)
+    with pytest.raises(TrainingDiverged, match="10 in a row"):
+        two_players(tmp_path, recorder, set(range(7, 1000, 2)))
+
+
+def test_a_player_keeps_its_batches_after_going_back(tmp_path, recorder, monkeypatch):
+    monkeypatch.setattr(saver_module, "LARGEST_SHARE", 1e9)
+    trained, objective = two_players(tmp_path, recorder, set(range(7, 26, 2)))      # ten of the second player's
+    assert trained.metrics["rewinds"] == 1 and trained.metrics["skipped_steps"] == 10
+    assert objective.seen[-1] - 60 + 1 == 26 - 7      # passed over: an odd number, which swaps the turns of the steps
+    losses = dict(trained.curves["loss"])
+    assert all(losses[step + 2] < losses[step] for step in range(10, 50)), "each step moves the player of its batch"
+
+
+def test_a_skipped_step_leaves_the_statistics_of_batch_normalisation(tmp_path, recorder):
+    torch.manual_seed(4)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    context = Context(tmp_path, recorder, device="cpu", compile="off", checkpoint_seconds=1e9)
+
+    class Wider(Quadratic):
+        def batch(self, step):
+            return {"x": torch.full((2, 2), self.value if step in self.bad else 1.0)}
+
+    train(model, Wider(model, 20, {3, 19}), TrainConfig(learning_rate=0.1, batch_size=1), context)
+    assert torch.isfinite(model[0].running_mean).all() and model[0].num_batches_tracked == 18
 
 
 def test_a_training_that_goes_back_in_vain_stops(tmp_path, recorder, monkeypatch):

@@ -113,10 +113,10 @@ class Diffusion(nn.Module):
         self.register_buffer("alphas", noise_schedule(shape.noise_steps), persistent=False)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Move the average towards the network's weights."""
+    def follow(self, decay: float, skipped: Tensor) -> None:
+        """Move the average towards the network's weights, unless `skipped`, a scalar, is 1."""
         for average, parameter in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+            average.lerp_(parameter, (1 - decay) * (1 - skipped))
 
     def noised(self, images: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """x_t of images (B, 1, H, W) from −1 to 1 at times (B,) from 0 to T − 1 (Ho et al. 2020, eq. 4)."""

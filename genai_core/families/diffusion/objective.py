@@ -51,8 +51,8 @@ class Denoising(ImageObjective):
         predicted = self.model.network(batch["images"], batch["times"], batch["labels"])
         return (predicted.float() - batch["noise"]).square().flatten(1).mean(1).sum(), {}
 
-    def after_step(self) -> None:
-        self.model.follow(self.diffusion.average_decay)
+    def after_step(self, skipped: Tensor) -> None:
+        self.model.follow(self.diffusion.average_decay, skipped)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:

@@ -49,8 +49,8 @@ class TargetTokens(Objective):
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum",
                                label_smoothing=smoothing)
 
-    def targets(self, batch: Batch) -> float:
-        return int((batch["targets"] != self.codec.pad).sum())
+    def targets(self, batch: Batch) -> Tensor:
+        return (batch["targets"] != self.codec.pad).sum()
 
     def size(self, batch: Batch) -> int:
         return len(batch["source"])
@@ -64,5 +64,5 @@ class TargetTokens(Objective):
             source = self.codec.padded(self.codec.sources([pair.source for pair in pairs])).to(self.device)
             batch = {"source": source, "inputs": target[:, :-1], "targets": target[:, 1:]}
             loss += self._loss(batch, 0.0).item()
-            count += self.targets(batch)
+            count += self.targets(batch).item()
         return {"validation_loss": loss / count}

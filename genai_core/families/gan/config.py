@@ -24,6 +24,8 @@ class GanConfig(ImageTrainConfig):
     """Steps of the generator in each of its turns."""
     gradient_penalty: float = Field(default=10.0, ge=0)
     """Weight of the gradient penalty; unused with `dcgan`."""
+    skip_above_deviations: float = Field(default=0.0, ge=0)
+    """As for every training, but off: the loss of a player rises when the other becomes better."""
     average_decay: float = Field(default=0.995, ge=0, lt=1)
     """Decay of the moving average of the generator's weights, with which images are generated."""
 

@@ -71,10 +71,11 @@ class Gan(nn.Module):
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Move the average towards the generator's weights; statistics of batch normalisation are copied."""
+    def follow(self, decay: float, skipped: Tensor) -> None:
+        """Move the average towards the generator's weights; statistics of batch normalisation are copied. Nothing moves
+        where `skipped`, a scalar, is 1."""
         for average, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+            average.lerp_(parameter, (1 - decay) * (1 - skipped))
         for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             kept.copy_(buffer)
 

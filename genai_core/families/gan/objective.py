@@ -80,8 +80,8 @@ class Adversarial(ImageObjective):
         (gradient,) = torch.autograd.grad(value, between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().sum()
 
-    def after_step(self) -> None:
-        self.model.follow(self.game.average_decay)
+    def after_step(self, skipped: Tensor) -> None:
+        self.model.follow(self.game.average_decay, skipped)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The monitor of mode collapse: how many digits the generator still makes, and its distance to real images."""

@@ -71,11 +71,11 @@ class BradleyTerry(Objective):
         higher = ratings[:, None] - ratings[None, :] >= self.config.min_rating_gap
         return higher & (groups[:, None] == groups[None, :])
 
-    def targets(self, batch: Batch) -> float:
+    def targets(self, batch: Batch) -> Tensor:
         """Number of pairs within the micro-batches that the loop cuts."""
         size = len(batch["ratings"]) // self.config.accumulation_steps
         parts = zip(batch["ratings"].split(size), batch["groups"].split(size), strict=True)
-        return max(1, sum(int(self._pairs(ratings, groups).sum()) for ratings, groups in parts))
+        return torch.stack([self._pairs(ratings, groups).sum() for ratings, groups in parts]).sum().clamp(min=1)
 
     def size(self, batch: Batch) -> int:
         return len(batch["ratings"])

@@ -3,13 +3,15 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
+from torch.utils.checkpoint import checkpoint
 
 from genai_core.data.tokens.batches import IGNORED
 from genai_core.models.language_model import LanguageModel
 
 MANY_LOGITS = 2**31
 """Logits of a micro-batch above which a GPU makes them in pieces; in float32 so many take 8 GiB."""
+PIECE = 4096
+"""Tokens whose logits are there at a time."""
 
 
 def token_loss(model: LanguageModel, states: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -18,19 +20,33 @@ def token_loss(model: LanguageModel, states: Tensor, targets: Tensor, weights: T
     A target that is IGNORED counts 0. `weights` (B, T) are 1 by default.
     """
     states, targets = states.flatten(0, 1), targets.flatten()
-    reduction = "sum" if weights is None else "none"
+    weights = None if weights is None else weights.flatten()
     head = model.head_weight
     if head is not None and states.is_cuda and len(states) * len(head) > MANY_LOGITS:
-        losses = in_pieces(states, head, targets, reduction)
-    else:
-        losses = F.cross_entropy(model.logits(states).float(), targets, ignore_index=IGNORED, reduction=reduction)
-    return losses if weights is None else (losses * weights.flatten()).sum()
+        return in_pieces(states, head, targets, weights)
+    return _summed(model.logits(states), targets, weights)
 
 
-def in_pieces(states: Tensor, head: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """PyTorch's cross-entropy of hidden states (N, C) times a matrix (V, C), which holds the logits of some rows at a
-    time: summed, with its gradients made beside it, or of each row, with the logits made again for the gradients."""
+def in_pieces(states: Tensor, head: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """The loss of hidden states (N, C) times a matrix (V, C), with the logits of PIECE tokens at a time, which are made
+    again for the gradients. Sums, those of the matrix's gradient too, are in float32."""
     kind = states.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-    return F.linear_cross_entropy(states.to(dtype), head.to(dtype), targets, ignore_index=IGNORED, reduction=reduction,
-                                  options=LinearCrossEntropyOptions()).float()
+
+    def piece(some: Tensor, head: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        with torch.autocast(kind, enabled=False):      # its cache of weights would add up gradients in its precision
+            return _summed(F.linear(some.to(dtype), head.to(dtype)), targets, weights)
+
+    total = states.new_zeros((), dtype=torch.float32)
+    for first in range(0, len(states), PIECE):
+        rows = slice(first, first + PIECE)
+        total = total + checkpoint(piece, states[rows], head, targets[rows],
+                                   None if weights is None else weights[rows], use_reentrant=False,
+                                   preserve_rng_state=False)
+    return total
+
+
+def _summed(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    losses = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED,
+                             reduction="sum" if weights is None else "none")
+    return losses if weights is None else (losses * weights).sum()

@@ -70,10 +70,12 @@ class NextToken(Objective):
         return batch["targets"].numel()
 
     def evaluate(self, step: int) -> dict[str, float]:
-        figures = {}
+        figures, losses = {}, []
         for name, file in self.validation.items():
             loss = held_out_loss(self.model, file, self.byte_lengths, self.config.context_length,
                                  max_tokens=self.config.validation_tokens, device=self.device,
                                  precision=choose_precision(self.device))
             figures[f"bits_per_byte/{name}"] = loss.bits_per_byte
-        return figures | {"bits_per_byte": sum(figures.values()) / len(figures)}
+            losses.append(loss.nats / loss.tokens)
+        return figures | {"bits_per_byte": sum(figures.values()) / len(figures),
+                          "validation_loss": sum(losses) / len(losses)}

@@ -63,8 +63,9 @@ class Objective(ABC):
         """Name of the player whose parameters step `step` updates."""
         return "model"
 
-    def after_step(self) -> None:      # noqa: B027  most objectives have nothing to do
-        """Update what depends on the weights, e.g. their moving average; called after each optimizer step."""
+    def after_step(self, skipped: Tensor) -> None:      # noqa: B027  most objectives have nothing to do
+        """Update what depends on the weights, e.g. their moving average; called after each optimizer step. `skipped`,
+        a scalar on the device, is 1 where the step did not count."""
 
 
 def evenly_spaced(steps: int, count: int) -> frozenset[int]:
