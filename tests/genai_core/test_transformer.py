@@ -126,4 +126,5 @@ def test_logits_in_pieces_give_the_same_loss_and_gradients(weighted, precision, 
     naive = torch.nn.functional.cross_entropy(states @ head.T, targets, reduction="none")
     naive = (naive * (1 if weights is None else weights)).sum().item()
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5) == pytest.approx(naive, rel=near)
-    assert all(torch.allclose(*pair, rtol=near, atol=near) for pair in zip(results[0][1:], results[1][1:], strict=True))
+    for in_many, in_one in zip(results[0][1:], results[1][1:], strict=True):
+        assert (in_many - in_one).norm() < near * in_one.norm()
