@@ -30,7 +30,7 @@ def dial(depth: int) -> dict[str, Any]:
                      "batch_size": 16, "context_length": 256, "decay_fraction": 0.9},
         "reward": {"learning_rate": round(learning_rate / 3, 6), "matrix_learning_rate": 0.005, "optimizer": "muon",
                    "batch_size": 64, "decay_fraction": 0.9, "weight_decay": 0.05},
-        "rlhf": {"learning_rate": round(learning_rate / 12, 6), "kl_coefficient": 0.1, "batch_size": 64,
+        "rlhf": {"learning_rate": round(learning_rate / 13.5, 6), "kl_coefficient": 0.1, "batch_size": 128,
                  "replay_rows": 32, "replay_coefficient": 1.0, "decay_fraction": 0.6, "warmup_fraction": 0.05},
     }
 
