@@ -1,7 +1,7 @@
 # make run    the whole pipeline on the preset laptop; PRESET=smoke takes another
 # make families   the other generative families, some four minutes each
 # make bench-data   speed and memory of the data stages on this machine, into docs/benchmarks.md
-# make bench-train  speed of pretraining beside the Trainer of transformers, likewise; make bench runs both
+# make bench-train  speed of pretraining beside the Trainer of transformers, likewise; make bench runs both and the dial's depths
 # make test   linters, the fast tests, and every stage and family end to end; make test-fast stops before the whole flows,
 #             make test-all goes on with kills, outages, damage, browsers and a team's servers; WORKERS=4 takes more cores
 PYTHON ?= python3
@@ -25,6 +25,7 @@ families: $(INSTALLED)
 	if [ -n "$$missed" ]; then echo "not passed:$$missed"; exit 1; fi
 
 bench: bench-data bench-train
+	@$(BIN)/python -m benchmarks.depths
 
 bench-data: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.data_speed

@@ -51,12 +51,11 @@ def measure(depth: int, tokens: Path, seconds: float) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]], seconds: float) -> list[str]:
-    lines = [f"| depth | parameters | tokens/s | tokens in {seconds:.0f} s | bits per byte | FLOPs a token, predicted "
-             "| measured |",
-             "|---:|---:|---:|---:|---:|---:|---:|"]
+    lines = [f"| depth | parameters | tokens/s | tokens | in, of {seconds:.0f} s | bits per byte | FLOPs a token, "
+             "predicted | measured |", "|---:|---:|---:|---:|---:|---:|---:|---:|"]
     return lines + [f"| {row['depth']} | {row['parameters']:,} | {row['tokens_per_second']:,.0f} | {row['tokens']:,} | "
-                    f"{row['bits_per_byte']:.3f} | {row['predicted_flops']:.3g} | {row['measured_flops']:.3g} |"
-                    for row in rows]
+                    f"{row['seconds']:.0f} s | {row['bits_per_byte']:.3f} | {row['predicted_flops']:.3g} | "
+                    f"{row['measured_flops']:.3g} |" for row in rows]
 
 
 def main() -> None:
