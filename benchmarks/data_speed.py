@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -24,14 +23,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from benchmarks.tables import keep_and_compare, machine, put_between_marks
+from benchmarks.tables import headline, keep_and_compare, put_between_marks
 from genai_core.config.data import ArchiveSource, CleanConfig, CollectConfig, FileSource, TokenizeConfig
 from genai_core.context import Context, serial
 from genai_core.data.sources.archives import Archive, fetch
@@ -137,9 +135,8 @@ def measure_peer(python: str, source: Path, workers: int) -> float:
     return float(json.loads(answer.stdout.splitlines()[-1])["seconds"])
 
 
-def table(rows: list[dict[str, Any]], load: float) -> str:
-    lines = [f"{machine()}, Python {platform.python_version()}, {date.today().isoformat()}, "
-             f"`python -m benchmarks.data_speed`, load before the first run {load:.1f}", "",
+def table(rows: list[dict[str, Any]], above: str) -> str:
+    lines = [above, "",
              "| text | workers | collect | clean | tokenize | of that encoding | memory of all processes |",
              "|---:|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
@@ -165,7 +162,7 @@ def main() -> None:
         megabytes, workers, source, folder = arguments.one
         print(json.dumps(measure(int(megabytes), int(workers), Path(source), Path(folder))))
         return
-    rows, load = [], os.getloadavg()[0]
+    rows, above = [], headline()      # before there is any load of its own
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory() as scratch:
             source = Path(scratch) / "text.jsonl"
@@ -178,7 +175,7 @@ def main() -> None:
     figures = {f"{stage}, {row['megabytes']} MB, {row['workers']} workers, MB/s": row["megabytes"] / row[stage]
                for row in rows for stage in ("collect", "clean", "tokenize")}
     worse = keep_and_compare(arguments.output.with_suffix(".json"), "data speed", figures)
-    put_between_marks(arguments.output, "data speed", "Data", table(rows, load) + worse)
+    put_between_marks(arguments.output, "data speed", "Data", table(rows, above) + worse)
 
 
 def _measure_apart(megabytes: int, workers: int, source: Path) -> dict[str, Any]:

@@ -10,13 +10,12 @@ floating-point operations that a run's cost and `genai plan` are made of, measur
 import argparse
 import json
 import os
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.tables import machine, put_between_marks
+from benchmarks.tables import headline, keep_and_compare, put_between_marks
 from benchmarks.training import mean_bits_per_byte, newest, pretrained, steady
 from genai_core.config.dial import dial
 from genai_core.config.training import PretrainConfig
@@ -66,14 +65,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
     tokens = newest(Path(os.environ.get("GENAI_HOME", ROOT)) / "data" / "tokenize", "genai run")
+    above = headline()
     rows = [measure(depth, tokens, options.seconds) for depth in options.depths]
     print(json.dumps(rows, indent=1))
-    lines = [f"{machine()}, {date.today().isoformat()}, `python -m benchmarks.depths`; tokens of a vocabulary of "
-             f"{load_tokenizer(tokens).get_vocab_size():,}", "", *table(rows, options.seconds)]
-    if options.batches:
+    batches = {batch: speed(3, tokens, batch_size=batch) for batch in options.batches}
+    lines = [f"{above}; tokens of a vocabulary of {load_tokenizer(tokens).get_vocab_size():,}", "",
+             *table(rows, options.seconds)]
+    if batches:
         lines += ["", "Windows of 256 tokens a step at depth 3: " + ", ".join(
-            f"{batch}: {speed(3, tokens, batch_size=batch):,.0f} tokens/s" for batch in options.batches)]
-    put_between_marks(options.output, "depths", "What the dial comes to", "\n".join(lines) + "\n")
+            f"{batch}: {per_second:,.0f} tokens/s" for batch, per_second in batches.items())]
+    figures = {f"depth {row['depth']}, tokens/s": row["tokens_per_second"] for row in rows}
+    figures |= {f"depth 3, {batch} windows, tokens/s": per_second for batch, per_second in batches.items()}
+    worse = keep_and_compare(options.output.with_suffix(".json"), "depths", figures)
+    put_between_marks(options.output, "depths", "What the dial comes to", "\n".join(lines) + "\n" + worse)
 
 
 if __name__ == "__main__":

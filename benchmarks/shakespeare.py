@@ -13,14 +13,13 @@ import argparse
 import math
 import os
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.tables import machine, put_between_marks
+from benchmarks.tables import headline, keep_and_compare, put_between_marks
 from benchmarks.training import newest, pretrained
 from genai_core.config.training import PretrainConfig
 from genai_core.data.tokens.batches import Windows
@@ -96,14 +95,17 @@ def main() -> None:
     options = parser.parse_args()
     home = Path(os.environ.get("GENAI_HOME", ROOT))
     tokens = newest(home / "data" / "characters", "genai run --family recurrent --until characters")
+    above = headline()
     rows = {"GPT-2 as nanoGPT trains it": peer(tokens), "ours": ours(tokens)}
-    lines = [f"{machine()}, {date.today().isoformat()}, `python -m benchmarks.shakespeare`", "",
+    lines = [above, "",
              "| 2,000 steps of 12 windows of 64 characters | parameters | nats a character | seconds |",
              "|---|---:|---:|---:|"]
     lines += [f"| {name} | {row['parameters']:,} | {row['loss']:.3f} | {row['seconds']:.0f} |"
               for name, row in rows.items()]
     print("\n".join(lines))
-    put_between_marks(options.output, "shakespeare", "Characters of Shakespeare", "\n".join(lines) + "\n")
+    figures = {f"{name}, steps/s": STEPS / row["seconds"] for name, row in rows.items()}
+    worse = keep_and_compare(options.output.with_suffix(".json"), "shakespeare", figures)
+    put_between_marks(options.output, "shakespeare", "Characters of Shakespeare", "\n".join(lines) + "\n" + worse)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Where benchmarks put their tables, and what became worse since the last one on the same machine."""
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -8,7 +9,6 @@ from datetime import date
 from pathlib import Path
 
 import psutil
-import torch
 
 WORSE = 0.05
 """Share by which a figure may fall behind the last one before that is said."""
@@ -25,8 +25,16 @@ def put_between_marks(path: Path, name: str, heading: str, text: str) -> None:
     path.write_text(f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
+def headline() -> str:
+    """The machine, the day, the load of the last minute and the command, for above a table."""
+    return f"{machine()}, {date.today().isoformat()}, load {os.getloadavg()[0]:.1f}, `{command()}`"
+
+
 def machine() -> str:
     """What tells this machine from others whose figures do not compare."""
+    # not at the top: the data stages, whose memory is measured, do without it
+    import torch
+
     cpu = next((line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo"))
                 if line.startswith("model name")), platform.machine())
     units = [name for name, there in (("AMX", torch.cpu._is_amx_tile_supported()),
@@ -36,19 +44,24 @@ def machine() -> str:
                       *units, *gpu])
 
 
+def command() -> str:
+    """The command that runs, without the folder of its file and that of its Python."""
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+
+
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def keep_and_compare(file: Path, benchmark: str, figures: dict[str, float]) -> str:
-    """Keep figures, of which more is better, as the last ones of this machine in a JSON file of all benchmarks, with
-    the day and the command; what became worse by more than WORSE, as sentences for the table."""
+    """Keep figures, of which more is better, as the last ones of this machine in a JSON file of all benchmarks, each
+    with its day and command; what became worse by more than WORSE, as sentences for the table."""
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    of_machine = known.setdefault(benchmark, {}).setdefault(machine(), {})
-    worse = [f"{name}: {value:,.1f}, {1 - value / of_machine[name]:.0%} less than the {of_machine[name]:,.1f} of the "
-             "last table on such a machine." for name, value in figures.items()
-             if name in of_machine and value < (1 - WORSE) * of_machine[name]]
-    of_machine |= {name: round(value, 4) for name, value in figures.items()}
-    of_machine |= {"date": date.today().isoformat(), "command": shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])}
+    last = known.setdefault(benchmark, {}).setdefault(machine(), {})
+    worse = [f"{name}: {value:,.4g}, {1 - value / last[name]['value']:.0%} less than the {last[name]['value']:,.4g} of "
+             f"{last[name]['date']}." for name, value in figures.items()
+             if name in last and value < (1 - WORSE) * last[name]["value"]]
+    last |= {name: {"value": round(value, 4), "date": date.today().isoformat(), "command": command()}
+             for name, value in figures.items()}
     file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return "".join(f"\n* {sentence}" for sentence in worse) + ("\n" if worse else "")

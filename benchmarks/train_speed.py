@@ -1,6 +1,6 @@
 """How fast and how well a language model trains on this machine, beside the Trainer of `transformers` at its best.
 
-    make bench-train              three sizes, some forty minutes; the table goes to docs/benchmarks.md
+    make bench-train              three sizes, about an hour; the table goes to docs/benchmarks.md
     python -m benchmarks.train_speed --sizes 2M --minutes 4
 
 Both sides train the same Qwen3 parameters on the same token files (those of the last finished run of this workspace),
@@ -20,14 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.tables import keep_and_compare, machine, put_between_marks
+from benchmarks.tables import headline, keep_and_compare, put_between_marks
 from benchmarks.training import mean_bits_per_byte, newest, pretrained, steady
 from genai_core.config.training import PretrainConfig
 from genai_core.data.tokens.batches import random_windows
@@ -88,16 +87,19 @@ def peer(size: str, tokens: Path, steps: int, rate: float, attention: str) -> di
         trainer.train()
     ours = Transformer(shape)
     ours.load_state_dict({name: value for name, value in model.state_dict().items() if name != "lm_head.weight"})
-    return {"tokens_per_second": steady(ends, BATCH * LENGTH), "seconds": ends[-1] - ends[0],
-            "bits_per_byte": mean_bits_per_byte(ours.eval(), tokens)}
+    return figures(ours.eval(), ends, tokens)
 
 
 def ours(size: str, tokens: Path, steps: int, rate: float, optimizer: str) -> dict[str, float]:
     """Train by the stage itself; steady tokens a second, seconds, and the validation loss."""
     changes = {"optimizer": optimizer} | ({"learning_rate": rate} if rate else {})
     model, ends = pretrained(config_of(size, steps * BATCH * LENGTH, **changes), tokens)
-    return {"tokens_per_second": steady(ends, BATCH * LENGTH), "seconds": ends[-1] - ends[0],
-            "bits_per_byte": mean_bits_per_byte(model, tokens)}
+    return figures(model, ends, tokens)
+
+
+def figures(model: Transformer, ends: list[float], tokens: Path) -> dict[str, float]:
+    speed = {"tokens_per_second": steady(ends, BATCH * LENGTH), "seconds": ends[-1] - ends[0]}
+    return speed if len(ends) == PROBE_STEPS else speed | {"bits_per_byte": mean_bits_per_byte(model, tokens)}
 
 
 def apart(*arguments: Any) -> dict[str, float]:
@@ -106,9 +108,9 @@ def apart(*arguments: Any) -> dict[str, float]:
                             capture_output=True, text=True, check=False)
     if answer.returncode:
         sys.exit(answer.stderr[-3000:])
-    figures: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
-    print(*arguments, figures, flush=True)
-    return figures
+    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    print(*arguments, found, flush=True)
+    return found
 
 
 def measure(size: str, tokens: Path, seconds: float) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def measure(size: str, tokens: Path, seconds: float) -> dict[str, Any]:
     best = max(PEERS, key=lambda side: speeds[side])
 
     def steps(side: str, share: float) -> int:
-        return max(PROBE_STEPS, int(seconds * share * speeds[side] / (BATCH * LENGTH)))
+        return max(PROBE_STEPS + 1, int(seconds * share * speeds[side] / (BATCH * LENGTH)))
 
     tried = {rate: apart(best, size, tokens, steps(best, 0.25), rate)["bits_per_byte"] for rate in PEER_RATES}
     rate = min(tried, key=lambda each: tried[each])
@@ -147,9 +149,8 @@ def roof() -> float:
     return max(matrix_flops_per_second(CPU, size, 1.0) for size in (512, 1024, 2048))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{machine()}, {torch.get_num_threads()} threads, {str(choose_precision(CPU))[6:]}, "
-             f"{date.today().isoformat()}, `python -m benchmarks.train_speed`", "",
+def table(rows: list[dict[str, Any]], above: str) -> str:
+    lines = [f"{above}, {torch.get_num_threads()} threads, {str(choose_precision(CPU))[6:]}", "",
              "| parameters | tokens/s, Trainer | ours, AdamW | ratio | ours, Muon | of the roof | Trainer's bits per "
              "byte | in | ours needs | share |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
@@ -176,13 +177,14 @@ def main() -> None:
         return
     home = Path(os.environ.get("GENAI_HOME", ROOT))
     tokens = newest(home / "data" / "tokenize", "genai run")
+    above = headline()
     rows = [measure(size, tokens, 60 * options.minutes) for size in options.sizes]
     print(json.dumps(rows, indent=1))
-    figures = {f"{row['size']}, {name}": value for row in rows for name, value in
+    kept = {f"{row['size']}, {name}": value for row in rows for name, value in
                {"AdamW, ratio to the Trainer": row["ratio"], "Muon, tokens/s": row["speeds"]["muon"],
                 "Trainer's time over ours": row["peer"]["seconds"] / row["needed"] if row["needed"] else 0.0}.items()}
-    worse = keep_and_compare(options.output.with_suffix(".json"), "training speed", figures)
-    put_between_marks(options.output, "training speed", "Training", table(rows) + worse)
+    worse = keep_and_compare(options.output.with_suffix(".json"), "training speed", kept)
+    put_between_marks(options.output, "training speed", "Training", table(rows, above) + worse)
 
 
 if __name__ == "__main__":

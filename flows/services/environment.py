@@ -37,15 +37,26 @@ def configure(workspace: Workspace) -> None:
     # beside 429, 502 and 503: a proxy or a database that is away for a moment; no request of a run does harm twice
     os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "408,500,504")
     os.environ.setdefault("PREFECT_SERVER_DATABASE_TIMEOUT", "60")      # several runs share one SQLite file
-    if os.access(Path.home(), os.W_OK):      # compiled kernels outlast /tmp beside the downloads
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "genai-core" / "kernels"))
+    if kernels := _kernels():
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
     services = running_services(workspace)
     if services:
         os.environ.setdefault("PREFECT_API_URL", services["prefect_api"])
         os.environ.setdefault("MLFLOW_TRACKING_URI", services["mlflow"])
         for name, value in of_clients(workspace, services).items():
             os.environ.setdefault(name, value)
+
+
+def _kernels() -> Path | None:
+    """Where compiled kernels outlast /tmp, beside the downloads; None where nothing can be written there."""
+    from genai_core.data.sources.archives import cache_directory
+
+    try:
+        folder = cache_directory() / "kernels"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):      # the folder is another's, or nobody knows a home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _close_to_others(workspace: Workspace) -> None:

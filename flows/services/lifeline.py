@@ -21,7 +21,8 @@ def main(command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
-    # open files too: the parent may have bound the socket that the command is to listen on
+    # open files too: the parent may have bound the socket that the command is to listen on. Copies of it stay open here
+    # and there, so that whoever connects while the server shuts down waits for its end, and is then refused
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
     while process.poll() is None and not stop.is_set():
         time.sleep(POLL_SECONDS)

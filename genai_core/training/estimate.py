@@ -41,7 +41,7 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
     """What the training stage `stage` takes; None for a stage that trains nothing. `counts` are the metrics of `clean`,
     where the data is there."""
     shape = transformer_config(config.pretrain, config.tokenize.vocab_size)
-    parameters = parameter_count(shape)
+    parameters, replayed = parameter_count(shape), 0
     if stage == "pretrain":
         rows, length = config.pretrain.batch_size, config.pretrain.context_length
         tokens, passes = config.pretrain.tokens, 1.0
@@ -56,6 +56,7 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
     elif stage == "rlhf":
         rows, length = config.rlhf.batch_size, PROMPT_TOKENS + config.rlhf.completion_tokens
         tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
+        replayed = config.rlhf.replay_rows * config.instruct.context_length
     else:
         return None
     # weights, gradients and two optimizer slots in float32; per token the logits three times, unless they are made in
@@ -66,7 +67,12 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
     attention = 6 * shape.num_attention_heads * (length if length <= LONGEST_PLAIN else 1)
     per_token = shape.num_hidden_layers * (20 * shape.hidden_size + 8 * shape.intermediate_size + attention)
     memory = 16 * parameters + in_micro_batch * per_token + 10 * (logits if logits <= MANY_LOGITS else 0)
-    return Estimate(parameters, tokens, passes * tokens * training_flops_per_token(shape, length), memory)
+    flops = passes * tokens * training_flops_per_token(shape, length)
+    if replayed:      # the policy and, forward alone, the reference read them; of their logits there are five copies
+        rows_of_micro_batch = replayed // config.rlhf.accumulation_steps
+        memory += rows_of_micro_batch * (per_token + 20 * shape.vocab_size)
+        flops += 4 / 3 * config.rlhf.steps * replayed * training_flops_per_token(shape, config.instruct.context_length)
+    return Estimate(parameters, tokens, flops, memory)
 
 
 def _examples(lesson: Lesson, counts: Mapping[str, float]) -> float:

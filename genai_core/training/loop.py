@@ -1,8 +1,8 @@
 """The one training loop. An objective says what a batch is and what its loss is; the loop does everything else.
 
 Which examples a step sees is a pure function of the step's number, so that the data position of a checkpoint is the
-step itself and a resumed run sees exactly what an uninterrupted one would have seen. No step waits for the device: what
-is to be known of it is read some steps later, all at once.
+step itself and a resumed run sees exactly what an uninterrupted one would have seen. What is to be known of the device
+is read some steps later, all at once, so that no step waits for it (on a Mac's GPU: `take_step` does).
 """
 
 import math
@@ -225,7 +225,8 @@ class _Training:
         if self.streaks and not (interruption.requested or spent):
             return
         self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
-                                    "rewinds": self.rewinds, "streaks": self.streaks,
+                                    "rewinds": self.rewinds,
+                                    "streaks": {player: list(steps) for player, steps in self.streaks.items()},
                                     "curves": {name: list(points) for name, points in self.curves.items()}},
                         self.guard.state())
         where = f"saved a checkpoint at step {self.step} of {self.objective.steps}"

@@ -99,9 +99,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
 
 
 def take_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
-    """A step that is without effect where `skip`, a scalar on the device, is 1; no host waits for it, but for a Mac's
-    GPU, whose kernels do not ask."""
-    if skip.device.type == "mps":
+    """A step that is without effect where `skip`, a scalar on the device, is 1. No host waits for it, but for PyTorch's
+    optimizers on a Mac's GPU, whose kernels do not ask."""
+    if skip.device.type == "mps" and not isinstance(optimizer, Muon):
         if not skip.item():
             optimizer.step()
         return

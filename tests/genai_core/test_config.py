@@ -35,6 +35,12 @@ def test_every_depth_is_a_valid_model(depth):
     assert sizes is not None and sizes.flops > 0 and sizes.memory_bytes > 16 * sizes.parameters
 
 
+def test_the_estimate_of_rlhf_counts_the_replayed_rows():
+    without, with_them = (estimate("rlhf", load_pipeline("laptop", {"rlhf.replay_rows": rows})) for rows in (0, 32))
+    assert without is not None and with_them is not None and without.tokens == with_them.tokens
+    assert with_them.flops > 1.5 * without.flops and with_them.memory_bytes > without.memory_bytes
+
+
 @pytest.mark.parametrize(("overrides", "message"), [
     ({"depth": 0}, "depth: 0 is not a whole number from 1 to 64"),
     ({"depth": "deep"}, "depth: 'deep' is not"),

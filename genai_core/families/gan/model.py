@@ -72,8 +72,8 @@ class Gan(nn.Module):
 
     @torch.no_grad()
     def follow(self, decay: float, skipped: Tensor) -> None:
-        """Move the average towards the generator's weights; statistics of batch normalisation are copied. Nothing moves
-        where `skipped`, a scalar, is 1."""
+        """Move the average towards the generator's weights, unless `skipped`, a scalar, is 1; copy the statistics of
+        batch normalisation, which the loop has put back where a step was skipped."""
         for average, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(parameter, (1 - decay) * (1 - skipped))
         for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):

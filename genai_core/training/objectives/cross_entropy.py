@@ -1,5 +1,7 @@
 """Cross-entropy of the next tokens, without all logits at once where they would fill a GPU."""
 
+from itertools import repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,10 +40,9 @@ def in_pieces(states: Tensor, head: Tensor, targets: Tensor, weights: Tensor | N
             return _summed(F.linear(some.to(dtype), head.to(dtype)), targets, weights)
 
     total = states.new_zeros((), dtype=torch.float32)
-    for first in range(0, len(states), PIECE):
-        rows = slice(first, first + PIECE)
-        total = total + checkpoint(piece, states[rows], head, targets[rows],
-                                   None if weights is None else weights[rows], use_reentrant=False,
+    pieces = repeat(None) if weights is None else weights.split(PIECE)
+    for some, its_targets, its_weights in zip(states.split(PIECE), targets.split(PIECE), pieces, strict=False):
+        total = total + checkpoint(piece, some, head, its_targets, its_weights, use_reentrant=False,
                                    preserve_rng_state=False)
     return total
 

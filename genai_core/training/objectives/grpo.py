@@ -168,7 +168,8 @@ class Grpo(Objective):
 
     def evaluate(self, step: int) -> dict[str, float]:
         # evaluation must not move what training samples next, and seeding seeds every device
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        kind = "mps" if self.device.type == "mps" else "cuda"
+        with torch.random.fork_rng(range(torch.get_device_module(kind).device_count()), device_type=kind):
             torch.manual_seed(self.config.seed + 1)
             figures = evaluate_policy(self.policy, self.reference, self.reward_model, self.tokenizer, self.held_out,
                                       self.config)

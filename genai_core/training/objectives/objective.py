@@ -60,7 +60,7 @@ class Objective(ABC):
         return {"model": model}
 
     def player(self, step: int) -> str:
-        """Name of the player whose parameters step `step` updates."""
+        """Name of the player whose parameters are updated by the batch of this number."""
         return "model"
 
     def after_step(self, skipped: Tensor) -> None:      # noqa: B027  most objectives have nothing to do
