@@ -1,5 +1,7 @@
 """The first twenty losses of the language models, by architecture, optimizer and objective, in float32."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -8,6 +10,16 @@ from genai_core.context import Context
 from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.judgements import Judged
 from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.batches import pad
+from genai_core.families.bert.config import MaskedConfig
+from genai_core.families.bert.masked_tokens import MaskedTokens
+from genai_core.families.bert.model import Bert, BertShape
+from genai_core.families.classification.reviews import Reviews
+from genai_core.families.encoder_decoder.config import PairTrainConfig
+from genai_core.families.encoder_decoder.objective import TargetTokens
+from genai_core.families.encoder_decoder.pairs import PairCodec
+from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
+from genai_core.families.encoder_decoder.transformer import T5, T5Shape
 from genai_core.families.recurrent import objective as recurrent
 from genai_core.families.recurrent.config import RecurrentConfig
 from genai_core.models.reward import RewardModel
@@ -18,6 +30,7 @@ from genai_core.training.objectives.assistant_tokens import AssistantTokens
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 from tests.genai_core import golden
 from tests.genai_core.golden import STEPS
+from tests.genai_core.trainings import rlhf
 
 CPU = torch.device("cpu")
 LOOP = {"learning_rate": 3e-3, "batch_size": 4}
@@ -67,3 +80,33 @@ def test_golden_reward(tiny_model, tokenizer, prose, context):
     model = RewardModel.from_language_model(tiny_model)
     objective = BradleyTerry(model, tokenizer, judged, [], config, CPU)
     golden.check("reward", train(model, objective, config, context).curves)
+
+
+def test_golden_rlhf(tiny_model, tokens, tokenizer, prose, context):
+    torch.manual_seed(0)
+    model, objective, config = rlhf(tiny_model, tokens, tokenizer, prose, steps=STEPS)
+    golden.check("rlhf", train(model, objective, config, context).curves)
+
+
+def test_golden_masked_tokens(tokenizer, prose, context):
+    ids, attention_mask = pad([tokenizer.encode(text[:120]).ids for text in prose[:40]], 0, "right")
+    reviews = Reviews(ids, attention_mask, torch.zeros(len(ids), dtype=torch.int64), prose[:40])
+    config = MaskedConfig(**LOOP, epochs=STEPS * 4 / len(ids))
+    torch.manual_seed(0)
+    model = Bert(BertShape(tokenizer.get_vocab_size(), 32, 2, 2, 64, ids.shape[1]))
+    objective = MaskedTokens(model, reviews, reviews, config, 0, CPU)
+    golden.check("masked tokens", train(model, objective, config, context).curves)
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "transformer"])
+def test_golden_encoder_decoder(tokenizer, prose, tmp_path, context, kind):
+    for split in ("train", "validation"):
+        rows = {"task": ["continue"] * 40, "source": [text[:40] for text in prose[:40]],
+                "target": [text[40:80] for text in prose[:40]]}
+        pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
+    config, vocabulary = PairTrainConfig(**LOOP, pairs=STEPS * 4), tokenizer.get_vocab_size()
+    torch.manual_seed(0)
+    model = T5(T5Shape(vocabulary, 32, 2, 1, 1, 64, 30, 30)) if kind == "transformer" else \
+        RecurrentSeq2Seq(Seq2SeqShape("gru", kind, vocabulary, 16, 32, 30, 30))
+    objective = TargetTokens(model, tmp_path, PairCodec(tokenizer, 30, 30), config, CPU)
+    golden.check(f"encoder-decoder {kind}", train(model, objective, config, context).curves)

@@ -1,0 +1,67 @@
+"""A tiny training of each objective of language models, for what holds for all of them.
+
+Each takes a model, token files, a tokenizer and texts, and changes to its config; it gives the module that is trained,
+the objective and the config.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
+from genai_core.data.chat import encode_chat
+from genai_core.data.instruction.examples import Example, user_asks
+from genai_core.data.instruction.judgements import Judged
+from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.token_files import read_tokens
+from genai_core.inference.reward import OpenedRewardModel
+from genai_core.models.reward import RewardModel
+from genai_core.training.objectives.assistant_tokens import AssistantTokens
+from genai_core.training.objectives.bradley_terry import BradleyTerry
+from genai_core.training.objectives.grpo import Grpo
+from genai_core.training.objectives.next_token import NextToken
+
+CPU = torch.device("cpu")
+LOOP = {"learning_rate": 3e-3, "batch_size": 4, "optimizer": "muon"}
+
+
+def next_token(model, tokens, tokenizer, prose, **changes):
+    """Two and a half passes over the token file."""
+    steps = int(2.5 * len(read_tokens(tokens, "train").ids)) // (4 * 128)
+    config = PretrainConfig(**{**LOOP, **changes}, layers=1, hidden_size=16, heads=1, key_value_heads=1,
+                            feed_forward_size=16, context_length=128, tokens=steps * 4 * 128, evaluations=2,
+                            validation_tokens=1024)
+    return model, NextToken(model, tokens, config, CPU), config
+
+
+def instruct(model, tokens, tokenizer, prose, **changes):
+    """Two and a half passes over rows that are full, or nearly."""
+    chats = [[{"role": "user", "content": text[:40]}, {"role": "assistant", "content": text[40:90]}]
+             for text in prose[:40]]
+    rows = pack([encode_chat(tokenizer, chat) for chat in chats], 96, pad_id=0)
+    assert (rows.ids != 0).mean() > 0.8
+    config = InstructConfig(**{**LOOP, **changes}, context_length=96, epochs=2.5)
+    return model, AssistantTokens(model, rows, rows, config, CPU), config
+
+
+def reward(model, tokens, tokenizer, prose, **changes):
+    """Two and a half passes, with tokens dropped at random."""
+    judged = [Judged(text[:80], float(number % 5), "pages", "pages") for number, text in enumerate(prose[:20])]
+    config = RewardConfig(**{**LOOP, **changes}, context_length=64, epochs=2.5, token_dropout=0.3)
+    scorer = RewardModel.from_language_model(model)
+    return scorer, BradleyTerry(scorer, tokenizer, judged, judged[:4], config, CPU), config
+
+
+def rlhf(model, tokens, tokenizer, prose, **changes):
+    """Answers that the policy samples, to prompts that come again."""
+    config = RlhfConfig(**{"learning_rate": 1e-3, "batch_size": 8, "group_size": 4, "steps": 6, "completion_tokens": 8,
+                           "replay_rows": 4, **changes})
+    scorer = RewardModel.from_language_model(model)
+    torch.nn.init.normal_(scorer.score.weight)
+    prompts = [Example(user_asks(f"Continue: {text[:20]}"), "", (), text[:20]) for text in prose[:5]]
+    replay = pack([encode_chat(tokenizer, [{"role": "user", "content": "Hello"},
+                                           {"role": "assistant", "content": "Hello."}])] * 3, 64, pad_id=0)
+    opened = OpenedRewardModel(Path(), scorer.eval(), tokenizer, 64)
+    reference = copy.deepcopy(model).requires_grad_(False)
+    return model, Grpo(model, reference, opened, tokenizer, prompts, prompts[:2], replay, config, CPU), config
