@@ -42,8 +42,7 @@ _COMPARED = 1000
 def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Context) -> Result:
     """Write the tokenizer, `train.*`, and `validation.SOURCE.*` and `test.SOURCE.*` for each source.
 
-    Raises InputError when the vocabulary is larger than the text supports, or no document is there to train on or held
-    out.
+    Raises InputError when no document is there to train on or held out.
     """
     reporter = context.reporter
     documents = shards_of(cleaned, "documents")

@@ -172,7 +172,8 @@ def _connect(address: str) -> "Client":
         from distributed import Client
         from distributed.security import Security
     except ImportError:
-        raise InputError("runtime.data_cluster: Dask is not installed; pip install 'genai-core[dask]'") from None
+        raise InputError("runtime.data_cluster: Dask is not installed; "
+                         "pip install -c constraints.txt -e '.[dask]'") from None
     if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
         raise InputError(f"runtime.data_cluster: {address} asks for a certificate; name yours in "
                          "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY")

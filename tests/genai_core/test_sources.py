@@ -95,21 +95,29 @@ def test_one_object_is_one_row_also_when_it_holds_messages(tmp_path):
 
 
 def test_a_folder_is_read_whole_but_for_what_is_hidden_or_unknown(tmp_path, recorder):
-    folder = tmp_path / "data"
+    folder = tmp_path / "texts"
     (folder / "deep").mkdir(parents=True)
     (folder / ".git").mkdir()
     (folder / ".git" / "config.txt").write_text("hidden")
     (folder / "deep" / "circle").symlink_to(folder)
     for name, text in {"a.txt": "one", "deep/b.md": "two", "c.png": "pixels", ".hidden.txt": "hidden"}.items():
         (folder / name).write_text(text)
-    found = [record["text"] for _, record in read_files(files("data"), "mine", tmp_path, recorder.note)]
+    found = [record["text"] for _, record in read_files(files("texts"), "mine", tmp_path, recorder.note)]
     assert found == ["one", "two"]
     assert recorder.notes[0] == "mine: passed over in the folder: 1 .png"
-    assert texts(files("data/**/*.md"), tmp_path) == ["two"]      # not once more for each turn of the circle
+    assert texts(files("texts/**/*.md"), tmp_path) == ["two"]      # not once more for each turn of the circle
     (folder / "rows.jsonl").write_text('{"text": "three"}\n')
     (folder / "README.md").write_text("what the data is")
-    assert texts(files("data"), tmp_path) == ["one", "two", "three"]
-    assert texts(files("data", content="documents"), tmp_path) == ["what the data is", "one", "two", "three"]
+    assert texts(files("texts"), tmp_path) == ["one", "two", "three"]
+    assert texts(files("texts", content="documents"), tmp_path) == ["what the data is", "one", "two", "three"]
+
+
+@pytest.mark.parametrize("path", ["data", "data/mine.txt", "data/*.txt", "."])
+def test_the_folder_of_the_pipelines_own_datasets_is_no_source(tmp_path, path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.txt").write_text("DVC would remove it")
+    with pytest.raises(InputError, match=r"mine.txt lies in the folder of the pipeline's own datasets.* another one"):
+        texts(files(path), tmp_path)
 
 
 def test_links_in_a_circle_are_told(tmp_path):
@@ -209,7 +217,7 @@ def test_a_pattern_without_files_is_an_error(tmp_path):
 def test_the_hub_needs_its_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     source = HubSource(dataset="a/b", revision="1234567", licence="x")
-    with pytest.raises(InputError, match=r"genai-core\[huggingface\]"):
+    with pytest.raises(InputError, match=r"constraints.txt -e '.\[huggingface\]'"):
         list(read_hub(source, "stories"))
 
 

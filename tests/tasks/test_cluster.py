@@ -22,7 +22,7 @@ def test_stages_are_mapped_over_this_machine_unless_a_cluster_is_named(tmp_path)
 def test_without_dask_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (DaskCluster("tcp://scheduler:8786", CORE, tmp_path) as mapper,
-          pytest.raises(InputError, match=r"Dask is not installed; pip install 'genai-core\[dask\]'")):
+          pytest.raises(InputError, match=r"Dask is not installed; pip install -c constraints.txt -e '.\[dask\]'")):
         next(mapper(abs, [1]))
 
 

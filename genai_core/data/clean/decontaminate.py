@@ -5,8 +5,9 @@ count as one here: Chinese words have 1.5 to 2 characters, so a run is of 26 cha
 clause, such as a set phrase or a headline, which people write twice; 13 English words are some 65 letters, a sentence.
 Of pairs of characters only those would be found that begin in step with the held-out text.
 
-The hashes of all held-out runs lie sorted in one file. A bit table of fixed size in memory tells at once that most runs
-are none of them; the few that pass are looked up in the file, piece by piece, so that memory does not grow with it.
+The hashes of all held-out runs lie sorted in one file. A table of bits beside it, which all processes see at once,
+tells of nearly all runs that they are none of them; the few that pass are looked up in the file, piece by piece, so
+that memory does not grow with it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ import numpy as np
 from genai_core.data.clean.runs import different
 from genai_core.data.clean.words import WORD, Words, hash_runs, hash_words, words_left
 
-_MOST_BITS = 28
+_MOST_BITS = 32
+"""Of the table: its size is two to this, in bits, at most (512 MB, for 10 GB of held-out text and more)."""
 _PIECE = 2**20
 
 
@@ -67,14 +69,19 @@ def _rare(runs: np.ndarray, texts: np.ndarray) -> np.ndarray:
 def shared_runs(words: Words, known: "KnownRuns", ngram: int) -> dict[int, tuple[int, int]]:
     """For each text that shares a run with held-out text: the run's first word in the text and its number of words."""
     left = words_left(words)
-    shared: dict[int, tuple[int, int]] = {}
+    lengths, places, asked = [], [], []
     for length, hashes in hash_runs(words, _longest(words, ngram)):
-        if length < _shortest(ngram):
-            continue
-        places = known.places(hashes)
-        places = places[left[places] >= length]      # a run does not cross into the next text
-        texts, first = np.unique(np.searchsorted(words.bounds, places, side="right") - 1, return_index=True)
-        for text, place in zip(texts.tolist(), places[first].tolist(), strict=True):
+        if length >= _shortest(ngram):
+            likely = known.likely(hashes)
+            likely = likely[left[likely] >= length]      # a run does not cross into the next text
+            lengths.append(length)
+            places.append(likely)
+            asked.append(hashes[likely])
+    shared: dict[int, tuple[int, int]] = {}
+    for length, likely, holds in zip(lengths, places, known.hold(asked), strict=True):
+        found = likely[holds]
+        texts, first = np.unique(np.searchsorted(words.bounds, found, side="right") - 1, return_index=True)
+        for text, place in zip(texts.tolist(), found[first].tolist(), strict=True):
             shared.setdefault(text, (place - int(words.bounds[text]), length))
     return shared
 
@@ -112,38 +119,79 @@ def shares_runs(texts: Sequence[str], held_out: Sequence[str], ngram: int) -> li
 
 
 class KnownRuns:
-    """Which hashes are in a sorted array, in memory or in a file."""
+    """Which hashes are in a sorted array, in memory or in a file with the table that `write_table` put beside it."""
 
     def __init__(self, runs: np.ndarray | Path):
         self._runs = runs
-        size = runs.stat().st_size // 8 if isinstance(runs, Path) else len(runs)
-        self.bits = min(_MOST_BITS, max(10, (16 * size).bit_length()))
-        self.table = np.zeros(2**self.bits // 8, np.uint8)
-        for piece in self._pieces():
-            place = piece >> np.uint64(64 - self.bits)
-            np.bitwise_or.at(self.table, place >> np.uint64(3), np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
+        self._table = np.memmap(_beside(runs), np.uint8, "r") if isinstance(runs, Path) else _filled(runs)
+        self._bits = (8 * len(self._table)).bit_length() - 1
 
-    def places(self, hashes: np.ndarray) -> np.ndarray:
-        """Indices of those hashes that are known, in ascending order."""
-        place = hashes >> np.uint64(64 - self.bits)
-        bit = self.table[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8) & np.uint8(1)
-        likely = np.flatnonzero(bit)
-        found = np.zeros(len(likely), bool)
-        asked = hashes[likely]
-        for piece in self._pieces() if len(likely) else ():
-            found |= piece[np.searchsorted(piece, asked).clip(max=len(piece) - 1)] == asked
-        return likely[found]
+    def likely(self, hashes: np.ndarray) -> np.ndarray:
+        """Indices of those hashes that may be known, ascending: of others about one in a hundred."""
+        likely = np.arange(len(hashes))
+        for bit in (_high_bits, _low_bits):
+            place = bit(hashes[likely], self._bits)
+            set_ = self._table[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8) & np.uint8(1)
+            likely = likely[set_.astype(bool)]
+        return likely
 
-    def _pieces(self) -> Iterator[np.ndarray]:
-        if isinstance(self._runs, np.ndarray):
-            yield from [self._runs] if len(self._runs) else []
-            return
-        with self._runs.open("rb") as stream:
-            while len(piece := np.fromfile(stream, "<u8", _PIECE)):
-                yield piece
+    def hold(self, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Of each array of hashes, whether each one is known. The file is read once for all of them."""
+        whole = np.concatenate([np.empty(0, np.uint64), *asked])
+        order = np.argsort(whole)
+        ordered, found = whole[order], np.zeros(len(whole), bool)
+        for piece in _pieces_of(self._runs) if len(whole) else ():
+            first, last = np.searchsorted(ordered, piece[0]), np.searchsorted(ordered, piece[-1], side="right")
+            found[order[first:last]] = piece[np.searchsorted(piece, ordered[first:last])] == ordered[first:last]
+        ends = np.cumsum([len(hashes) for hashes in asked])
+        return [found[end - len(hashes):end] for hashes, end in zip(asked, ends, strict=True)]
+
+def write_table(runs: Path) -> None:
+    """Write the table of bits of a file of sorted hashes beside it."""
+    bits = _bits_for(runs.stat().st_size // 8)
+    _fill(np.memmap(_beside(runs), np.uint8, "w+", shape=(2**bits // 8,)), bits, runs)
 
 
 @lru_cache(maxsize=1)
 def known_runs(path: Path) -> KnownRuns:
-    """The runs of a file, read once by each process."""
+    """The runs of a file, opened once by each process."""
     return KnownRuns(path)
+
+
+def _beside(runs: Path) -> Path:
+    return runs.with_name(f"{runs.name}-table")
+
+
+def _bits_for(runs: int) -> int:
+    return min(_MOST_BITS, max(10, (16 * runs).bit_length()))
+
+
+def _filled(runs: np.ndarray) -> np.ndarray:
+    bits = _bits_for(len(runs))
+    table = np.zeros(2**bits // 8, np.uint8)
+    _fill(table, bits, runs)
+    return table
+
+
+def _fill(table: np.ndarray, bits: int, runs: np.ndarray | Path) -> None:
+    for piece in _pieces_of(runs):
+        for bit in (_high_bits, _low_bits):
+            place = bit(piece, bits)
+            np.bitwise_or.at(table, place >> np.uint64(3), np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
+
+
+def _high_bits(hashes: np.ndarray, bits: int) -> np.ndarray:
+    return hashes >> np.uint64(64 - bits)
+
+
+def _low_bits(hashes: np.ndarray, bits: int) -> np.ndarray:
+    return hashes & np.uint64(2**bits - 1)
+
+
+def _pieces_of(runs: np.ndarray | Path) -> Iterator[np.ndarray]:
+    if isinstance(runs, np.ndarray):
+        yield from [runs] if len(runs) else []
+        return
+    with runs.open("rb") as stream:
+        while len(piece := np.fromfile(stream, "<u8", _PIECE)):
+            yield piece

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from genai_core.context import Mapper
+from genai_core.data.clean.decontaminate import write_table
 from genai_core.data.clean.deduplicate import Shingles, jaccard
 from genai_core.data.clean.runs import different, groups, key_ranges, read_range, write_run
 from genai_core.data.clean.steps import ADDRESS, NOT_RATED, Cleaning
@@ -38,15 +39,17 @@ def _equal_in_range(task: tuple[int, KeyRange], cleaning: Cleaning) -> None:
 
 
 def join_held_out_runs(cleaning: Cleaning, map_: Mapper) -> None:
-    """Leave one file of all different runs of held-out words, sorted."""
+    """Leave one file of all different runs of held-out words, sorted, and the table that tells what is in it."""
     ranges = key_ranges(_rows(cleaning.files("held-out"), columns=1))
     parts = [cleaning.scratch / "held-out-parts" / f"{number:06d}" for number in range(len(ranges))]
     for _ in map_(partial(_different_in_range, cleaning=cleaning), list(zip(parts, ranges, strict=True))):
         pass
-    with (cleaning.scratch / "held-out-runs").open("wb") as whole:
+    runs = cleaning.scratch / "held-out-runs"
+    with runs.open("wb") as whole:
         for part in parts:
             with part.open("rb") as stream:
                 shutil.copyfileobj(stream, whole)
+    write_table(runs)
 
 
 def _different_in_range(task: tuple[Path, KeyRange], cleaning: Cleaning) -> None:

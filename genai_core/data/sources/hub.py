@@ -21,7 +21,7 @@ def read_hub(source: HubSource, name: str, note: Note | None = None, set_aside: 
         from datasets import load_dataset
     except ImportError:
         raise InputError(f"collect.sources.{name}: reading from the hub needs the extra: "
-                         "pip install 'genai-core[huggingface]'") from None
+                         "pip install -c constraints.txt -e '.[huggingface]'") from None
     if Path(source.dataset).exists():      # the library would read a folder of that name in its place
         raise InputError(f"collect.sources.{name}: there is a file or folder {source.dataset} here; a dataset of the "
                          "hub is meant")

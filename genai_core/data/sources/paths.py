@@ -15,6 +15,8 @@ DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm", ".py")
 TABLE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSION = (".gz", ".zst")
 KNOWN_KINDS = f"take one of {', '.join(DOCUMENT_SUFFIXES + TABLE_SUFFIXES)}, each also with .gz or .zst"
+OWN = "data"
+"""Folder of the workspace that holds what the pipeline makes, not what it is given."""
 _WILDCARDS = frozenset("*?[")
 
 HELD_OUT = {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
@@ -41,8 +43,8 @@ class Located(NamedTuple):
 def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], None] | None = None) -> list[Located]:
     """The files of this machine that a source's paths name, sorted; `note` is told what was passed over.
 
-    Raises InputError when a path names none, leads out of the allowed roots, or names a file of an unknown kind. In a
-    folder such files are passed over, as are hidden ones.
+    Raises InputError when a path names none, leads out of the allowed roots or to the pipeline's own datasets, or names
+    a file of an unknown kind. In a folder such files are passed over, as are hidden ones.
     """
     files: dict[Path, Located] = {}
     passed: Counter[str] = Counter()
@@ -62,6 +64,9 @@ def find_local(source: FileSource, name: str, root: Path, note: Callable[[str], 
                              f"{KNOWN_KINDS}")
         for found in matches:
             require_allowed(found.file, field, root)      # a link may lead out again
+            if found.file.is_relative_to(root / OWN):
+                raise InputError(f"{field}: {found.file} lies in the folder of the pipeline's own datasets, where DVC "
+                                 "removes what is not of them; keep your files in another one")
             if not is_known(found.file):
                 raise InputError(f"collect.sources.{name}: {found.file}: unknown kind of file; {KNOWN_KINDS}")
             files.setdefault(found.file, found)

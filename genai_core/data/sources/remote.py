@@ -31,7 +31,8 @@ from genai_core.data.sources.paths import KNOWN_KINDS, is_known, select_readable
 from genai_core.errors import InputError
 from genai_core.roots import require_allowed_address
 
-_PACKAGES = {"s3": "pip install 'genai-core[s3]'", "gs": "pip install gcsfs", "http": "pip install aiohttp"}
+_PACKAGES = {"s3": "pip install -c constraints.txt -e '.[s3]'", "gs": "pip install gcsfs",
+             "http": "pip install aiohttp"}
 _VERSIONS = ("ETag", "etag", "VersionId", "generation", "md5Hash", "LastModified",
              "Last-Modified", "mtime")
 _WILDCARDS = frozenset("*?[")

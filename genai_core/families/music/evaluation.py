@@ -41,7 +41,7 @@ def run(config: TuneEvaluationConfig, *, tokens: Path, models: dict[str, Path], 
     try:
         import music21  # noqa: F401
     except ImportError:
-        raise InputError("reading tunes needs music21: pip install 'genai-core[music]'") from None
+        raise InputError("reading tunes needs music21: pip install -c constraints.txt -e '.[music]'") from None
     device = choose_device(context.device)
     shared = CharacterEvaluationConfig.model_validate(config.model_dump(exclude={"tunes"}))
     pictures = Pictures(out_dir)
