@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from genai_core.config.data import CleanConfig
 from genai_core.context import Context
-from genai_core.data.clean import privacy, words
-from genai_core.data.clean.decontaminate import KnownRuns, held_out_runs, shared_runs, shares_runs
+from genai_core.data.clean import decontaminate, privacy, words
+from genai_core.data.clean.decontaminate import KnownRuns, held_out_runs, index_runs, shared_runs, shares_runs
 from genai_core.data.clean.deduplicate import jaccard, shingle_sets, signatures
 from genai_core.data.clean.language import language_of
 from genai_core.data.clean.normalize import detokenize_wikitext, normalize, repair_unicode
@@ -110,6 +110,21 @@ def test_shared_runs_are_those_of_the_words(texts, held_out):
             known[length] |= runs(text, length)
     expected = [any(runs(text, length) & known[length] for length in known) for text in texts]
     assert shares_runs(texts, held_out, 5) == expected
+
+
+def test_a_file_of_runs_knows_those_that_are_in_it_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(decontaminate, "_PIECE", 700)      # so that it is read in many pieces
+    generator = np.random.default_rng(0)
+    runs = np.unique(generator.integers(0, 2**64, 5000, np.uint64))
+    runs.tofile(tmp_path / "runs")
+    index_runs(tmp_path / "runs")
+    asked = [np.concatenate([runs[::3], generator.integers(0, 2**64, 20_000, np.uint64)]), runs[:0], runs[-1:]]
+    for known in (KnownRuns(tmp_path / "runs"), KnownRuns(runs)):
+        likely = [known.likely(each) for each in asked]
+        assert len(likely[0]) < 1.02 * len(asked[0][np.isin(asked[0], runs)]) + 200      # few others pass
+        held = known.hold([each[at] for each, at in zip(asked, likely, strict=True)])
+        for each, at, holds in zip(asked, likely, held, strict=True):
+            assert np.array_equal(at[holds], np.flatnonzero(np.isin(each, runs)))
 
 
 @settings(deadline=None)

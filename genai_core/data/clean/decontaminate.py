@@ -119,7 +119,7 @@ def shares_runs(texts: Sequence[str], held_out: Sequence[str], ngram: int) -> li
 
 
 class KnownRuns:
-    """Which hashes are in a sorted array, in memory or in a file with the table that `write_table` put beside it."""
+    """Which hashes are in a sorted array, in memory or in a file with the table that `index_runs` put beside it."""
 
     def __init__(self, runs: np.ndarray | Path):
         self._runs = runs
@@ -146,7 +146,7 @@ class KnownRuns:
         ends = np.cumsum([len(hashes) for hashes in asked])
         return [found[end - len(hashes):end] for hashes, end in zip(asked, ends, strict=True)]
 
-def write_table(runs: Path) -> None:
+def index_runs(runs: Path) -> None:
     """Write the table of bits of a file of sorted hashes beside it."""
     bits = _bits_for(runs.stat().st_size // 8)
     _fill(np.memmap(_beside(runs), np.uint8, "w+", shape=(2**bits // 8,)), bits, runs)

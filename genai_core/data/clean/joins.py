@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from genai_core.context import Mapper
-from genai_core.data.clean.decontaminate import write_table
+from genai_core.data.clean.decontaminate import index_runs
 from genai_core.data.clean.deduplicate import Shingles, jaccard
 from genai_core.data.clean.runs import different, groups, key_ranges, read_range, write_run
 from genai_core.data.clean.steps import ADDRESS, NOT_RATED, Cleaning
@@ -49,7 +49,7 @@ def join_held_out_runs(cleaning: Cleaning, map_: Mapper) -> None:
         for part in parts:
             with part.open("rb") as stream:
                 shutil.copyfileobj(stream, whole)
-    write_table(runs)
+    index_runs(runs)
 
 
 def _different_in_range(task: tuple[Path, KeyRange], cleaning: Cleaning) -> None:
