@@ -99,6 +99,10 @@ def explain(error: ValidationError, preset: str, root: type[Config]) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"no such field{_nearest(problem['loc'], root)}"
+        if problem["type"] == "union_tag_not_found":
+            message = f"no source is called so, and a new one needs a kind: {', '.join(sorted(SOURCE_KINDS))}"
+        if problem["type"] == "union_tag_invalid":
+            message = f"kind {problem['ctx']['tag']!r} is none of {', '.join(sorted(SOURCE_KINDS))}"
         given = problem.get("input")
         is_plain = isinstance(given, str | int | float) and problem["type"] != "missing"
         shown = f" (got {without_secrets(repr(given))})" if is_plain else ""

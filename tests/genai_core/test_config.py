@@ -53,6 +53,8 @@ def test_the_estimate_of_rlhf_counts_the_replayed_rows():
     ({"instruct.context_length": 512}, "instruct.context_length 512 is longer than pretrain.context_length"),
     ({"collect.sources.wikitext-2.sha256": "abc"}, "collect.sources.wikitext-2.sha256"),
     ({"collect.sources.mine": {"kind": "files", "paths": ["a"]}}, "collect.sources.mine.licence: Field required"),
+    ({"collect.sources.reveiws.enabled": False}, "collect.sources.reveiws: no source is called so, and a new one "),
+    ({"collect.sources.mine": {"kind": "file"}}, "collect.sources.mine: kind 'file' is none of archive, files, "),
     ({"depth.x": 1}, "depth.x: depth holds a value"),
     ({"tasks.trivia.sources": ["trivai"]}, r"tasks.trivia.sources: there is no source 'trivai' among wikitext-2, "),
     ({"tasks.trivia.sources": ["trivai/easy"]}, "tasks.trivia.sources: there is no source 'trivai/easy' among"),
