@@ -43,7 +43,7 @@ SIZES: dict[str, dict[str, int]] = {
     "6M": {"layers": 6, "hidden_size": 256, "heads": 4, "key_value_heads": 2, "feed_forward_size": 768},
     "14M": {"layers": 8, "hidden_size": 384, "heads": 6, "key_value_heads": 3, "feed_forward_size": 1024},
 }
-PEER_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+PEER_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 SHARES = (0.25, 1 / 3, 0.5)
 """Of the peer's time, for which ours trains."""
 PROBE_STEPS, PROBES = 60, 2
