@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from genai_core.config.presets import PRESETS
 from tasks import language_model
-from tasks.stage import ONE_DEVICE, Stage
+from tasks.stage import ONE_DEVICE, RANKS, Stage
 
 if TYPE_CHECKING:
     from genai_core.families.config import FamilyConfig
@@ -77,7 +77,7 @@ def model(name: str, core: str, describe: str, use: str, figures: tuple[str, ...
     """A trained model; `inputs` map arguments of `run` to stages, `settings` further ones to fields of the config."""
     return Stage(name, core, "model", settings={"config": name, **(settings or {})}, inputs=dict(inputs),
                  describe=describe, title=_titled(name), use=use, figures=figures, curves=curves,
-                 resources=ONE_DEVICE)
+                 resources=RANKS)
 
 
 def evaluation(core: str, models: tuple[str, ...], **inputs: str) -> Stage:

@@ -1,6 +1,6 @@
 """The stages of the language model, in the order in which they run: reading this page is reading the pipeline."""
 
-from tasks.stage import ONE_DEVICE, FirstOf, Stage
+from tasks.stage import ONE_DEVICE, RANKS, FirstOf, Stage
 
 collect = Stage(
     "collect", "genai_core.stages.collect", "dataset", settings={"config": "collect"}, inputs={},
@@ -22,14 +22,14 @@ pretrain = Stage(
     "pretrain", "genai_core.stages.pretrain", "model", settings={"config": "pretrain"}, inputs={"tokens": "tokenize"},
     describe="train the base model on the token files", title="Base model",
     use="A base language model: it continues text. It does not follow instructions.",
-    figures=("bits_per_byte", "parameters"), curves=("loss", "bits_per_byte"), column="base", resources=ONE_DEVICE)
+    figures=("bits_per_byte", "parameters"), curves=("loss", "bits_per_byte"), column="base", resources=RANKS)
 
 instruct = Stage(
     "instruct", "genai_core.stages.instruct", "model", settings={"config": "instruct", "mixture": "mixture"},
     inputs={"base": "pretrain", "cleaned": "clean", "tokens": "tokenize"},
     describe="fine-tune on chats", title="Chat model",
     use="A chat model: it answers in the tasks that it was fine-tuned on, each as far as its size allows.",
-    figures=("validation_loss",), curves=("loss", "validation_loss"), resources=ONE_DEVICE)
+    figures=("validation_loss",), curves=("loss", "validation_loss"), resources=RANKS)
 
 reward = Stage(
     "reward", "genai_core.stages.reward", "model", settings={"config": "reward", "gold": "evaluate.gold"},
@@ -38,7 +38,7 @@ reward = Stage(
     use="A reward model: it scores a text or an answer as those people would whose ratings and preferences it was "
         "trained on.",
     figures=("accuracy", "baseline_accuracy", "accuracy_margin_1"), curves=("accuracy", "validation_accuracy"),
-    resources=ONE_DEVICE)
+    resources=RANKS)
 
 rlhf = Stage(
     "rlhf", "genai_core.stages.rlhf", "model",
@@ -46,7 +46,7 @@ rlhf = Stage(
     inputs={"instruct": "instruct", "reward": "reward", "cleaned": "clean", "tokens": "tokenize"},
     describe="raise the reward, held near the instruct model", title="Aligned chat model",
     use="A chat model whose answers were pushed towards a higher reward.",
-    figures=("reward_gain_deviations", "held_out_kl"), curves=("reward", "held_out_reward"), resources=ONE_DEVICE)
+    figures=("reward_gain_deviations", "held_out_kl"), curves=("reward", "held_out_reward"), resources=RANKS)
 
 quantize = Stage(
     "quantize", "genai_core.stages.quantize", "model",

@@ -16,9 +16,12 @@ class Resources:
 
     devices: int = 0
     """Accelerators, where there are any; 0 for a stage that runs on the processor alone."""
+    ranks: bool = False
+    """Whether several processes can do it together, each on a device of its own: `runtime.processes`."""
 
 
 ONE_DEVICE = Resources(devices=1)
+RANKS = Resources(devices=1, ranks=True)
 
 
 @dataclass(frozen=True)

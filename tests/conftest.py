@@ -63,6 +63,10 @@ TINY = TransformerConfig(vocab_size=700, hidden_size=64, num_hidden_layers=2, nu
 
 @pytest.fixture
 def tiny_model() -> Transformer:
+    return tiny()
+
+
+def tiny() -> Transformer:
     """Random weights, output projections included, so that every path of the network shows in the logits."""
     torch.manual_seed(0)
     model = Transformer(TINY)

@@ -46,6 +46,9 @@ class Runtime(Config):
     """Whether training gives the same bytes each time; `auto` does on a CPU, where it costs nothing."""
     recompute_activations: bool = False
     """Whether the backward pass makes the activations of each block again: less memory, a third more arithmetic."""
+    processes: int = Field(default=1, ge=1, le=1024)
+    """Ranks of a training stage: processes that train one model together, each on a GPU of its own where there are
+    some. The result is that of one, up to rounding."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Processes of the data stages, for each some 0.3 GB of memory; 0 for one a core. What they write is the same."""
     data_cluster: str = ""

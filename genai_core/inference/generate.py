@@ -44,10 +44,13 @@ class Completions:
 
 @torch.no_grad()
 def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int, end_ids: set[int], *, pad_id: int,
-             sampling: Sampling | None = None, generator: torch.Generator | None = None) -> Completions:
+             sampling: Sampling | None = None, generator: torch.Generator | None = None,
+             draws: Tensor | None = None) -> Completions:
     """Continue each prompt, given as token ids, until an end token or for `max_new_tokens`.
 
-    Prompts of unequal length are padded on the left and masked. Raises ValueError for an empty prompt.
+    Tokens are drawn by `draws` (B, N), numbers from 0 to 1, where they are given: those of a prompt then depend on
+    nothing beside it in the batch. Prompts of unequal length are padded on the left and masked. Raises ValueError for
+    an empty prompt.
     """
     if not prompts or not all(prompts):
         raise ValueError("every prompt needs at least one token")
@@ -61,7 +64,8 @@ def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int
     ends = torch.tensor(sorted(end_ids), device=device)
     logits = decoder.first()
     for position in range(max_new_tokens):
-        chosen, chosen_log = choose(logits, sampling or Sampling(), generator)
+        drawn = None if draws is None else draws[:, position].to(device)
+        chosen, chosen_log = choose(logits, sampling or Sampling(), generator, drawn)
         ids[:, position] = torch.where(alive, chosen, pad_id)
         mask[:, position] = alive
         log_probs[:, position] = torch.where(alive, chosen_log, 0.0)
@@ -105,15 +109,22 @@ def text_pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
             yield piece
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Next token (B,) for logits (B, V), and its log-probability (B,) before top-k and top-p."""
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None, drawn: Tensor | None = None
+           ) -> tuple[Tensor, Tensor]:
+    """Next token (B,) for logits (B, V), by the numbers `drawn` (B,) from 0 to 1 where they are given, and its
+    log-probability (B,) before top-k and top-p."""
     if sampling.temperature == 0:
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         chosen = log_probs.argmax(dim=-1)
         return chosen, log_probs.gather(-1, chosen[:, None])[:, 0]
     log_probs = torch.log_softmax(logits.float() / sampling.temperature, dim=-1)
     probabilities = _restrict(log_probs.exp(), sampling)
-    chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    if drawn is None:
+        chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    else:      # the token in whose part of the summed probabilities the number falls
+        summed = probabilities.cumsum(-1)
+        chosen = torch.searchsorted(summed, drawn[:, None] * summed[:, -1:], right=True)[:, 0]
+        chosen = chosen.clamp(max=logits.shape[-1] - 1)
     return chosen, log_probs.gather(-1, chosen[:, None])[:, 0]
 
 

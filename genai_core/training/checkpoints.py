@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from genai_core.context import Reporter
 from genai_core.training.guards import Guard
+from genai_core.training.ranks import Ranks
 
 logger = logging.getLogger("genai_core")
 
@@ -75,36 +76,46 @@ def write(directory: Path, step: int, tensors: Snapshot, state: dict[str, Any]) 
 def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], guard: Guard,
             reporter: Reporter, before: int | None = None) -> dict[str, Any] | None:
     """Load the newest whole checkpoint, or the newest of those before a step, into `model`, `optimizers`, `guard` and
-    the random state; its `state`.
+    the random state; its `state`. Of several ranks the first one reads and hands it to the others.
 
     None when there is none. A damaged one is passed over for the one before it, with a warning, and stays where it is:
     reading deletes nothing.
     """
+    ranks = Ranks.current()
+    read = _read(directory, model, guard, reporter, before) if ranks.first else None
+    together = ranks.same(*(read or (None, None)))
+    if together is None:
+        return None
+    tensors, state = together
+    with torch.no_grad():
+        for name, tensor in state_of(model).items():
+            tensor.copy_(tensors["model"][name])
+    _load_optimizer_tensors(optimizers, tensors["optimizer"])
+    extra = tensors["extra"]
+    guard.restore(extra)
+    torch.set_rng_state(extra["random/cpu"])
+    cuda = extra.get("random/cuda")
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    mps = extra.get("random/mps")
+    if mps is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(mps)
+    return state
+
+
+def _read(directory: Path, model: nn.Module, guard: Guard, reporter: Reporter, before: int | None
+          ) -> tuple[Snapshot, dict[str, Any]] | None:
     found = [(step, path) for step, path in _saved(directory) if before is None or step < before]
     for step, path in reversed(found):
         try:
-            weights = load_file(path / "model.safetensors")
-            slots = load_file(path / "optimizer.safetensors")
-            extra = load_file(path / "extra.safetensors")
+            tensors = {file: load_file(path / f"{file}.safetensors") for file in ("model", "optimizer", "extra")}
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            _require_whole(model, weights, {*guard.state(), "random/cpu"} - extra.keys(), state)
+            _require_whole(model, tensors["model"], {*guard.state(), "random/cpu"} - tensors["extra"].keys(), state)
         except (OSError, ValueError, SafetensorError) as error:
             logger.warning("%s is damaged and passed over: %s", path, error)
             reporter.note(f"the checkpoint at step {step} is damaged and passed over")
             continue
-        with torch.no_grad():
-            for name, tensor in state_of(model).items():
-                tensor.copy_(weights[name])
-        _load_optimizer_tensors(optimizers, slots)
-        guard.restore(extra)
-        torch.set_rng_state(extra["random/cpu"])
-        cuda = extra.get("random/cuda")
-        if cuda is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(cuda)
-        mps = extra.get("random/mps")
-        if mps is not None and torch.backends.mps.is_available():
-            torch.mps.set_rng_state(mps)
-        return state
+        return tensors, state
     if found:
         reporter.note("no checkpoint is whole: beginning anew")
     return None

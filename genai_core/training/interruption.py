@@ -6,6 +6,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OF_ANOTHER_RANK = signal.SIGTERM
 
 
 class Interruption:
@@ -34,10 +35,14 @@ class Interruption:
         """Hold back signals from now on."""
         self._deferring = True
 
+    @property
+    def name(self) -> str:
+        """Name of the signal that was held back; of the one that another rank of the training got, where none was."""
+        return (self.requested or OF_ANOTHER_RANK).name
+
     def deliver(self) -> None:
-        """Let the signal that was held back do what it would have done."""
-        assert self.requested
-        number, self.requested = self.requested, None
+        """Let the signal that was held back, here or by another rank, do what it would have done."""
+        number, self.requested = self.requested or OF_ANOTHER_RANK, None
         self._restore()
         signal.raise_signal(number)
 

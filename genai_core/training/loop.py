@@ -7,6 +7,7 @@ is read some steps later, all at once, so that no step waits for it (on a Mac's 
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
+from genai_core.training.ranks import Ranks, SharedLoss
 from genai_core.training.saver import Saver
 
 STEPS_BETWEEN_READINGS = {"cuda": 16, "mps": 16}
@@ -79,6 +81,7 @@ class _Training:
 
     def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, context: Context):
         self.model, self.objective, self.config, self.context = model, objective, config, context
+        self.ranks = Ranks.current()
         self.device = choose_device(context.device)
         prepare(self.device, context.deterministic)
         for part in model.modules():
@@ -101,8 +104,10 @@ class _Training:
             _replay(self.curves, context.reporter)
         self.first_step, self.done_before = self.step, self.done
         self.compiled = compilation.pays(objective, context.compile, self.device)
-        self.loss_function = compilation.loss_function(objective, self.compiled)
-        context.reporter.note(f"{objective.steps} steps on {self.device} ({describe(self.device)}), "
+        self.loss = SharedLoss(self.ranks, model, compilation.loss_function(objective, self.compiled),
+                               len(self.players) > 1)
+        where = f"{self.ranks.count} ranks of {self.device}" if self.ranks.count > 1 else str(self.device)
+        context.reporter.note(f"{objective.steps} steps on {where} ({describe(self.device)}), "
                               f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
         self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
         self.unread: list[_Step] = []
@@ -113,9 +118,8 @@ class _Training:
         """Make one step: of its loss and of whether it counts the host learns later."""
         number = self.step + self.passed_over
         batch, player = self.objective.batch(number), self.objective.player(number)
-        targets, buffers = self.objective.targets(batch), [buffer.clone() for buffer in self.buffers]
-        sums = _backward(self.loss_function, batch, targets, self.config.accumulation_steps, self.device,
-                         self.precision)
+        buffers = [buffer.clone() for buffer in self.buffers]
+        sums = self._backward(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.players[player].parameters(), self.config.gradient_clip)
         skip = self.guard.skip(player, sums["loss"], norm)
         factor = learning_rate_factor(self.step, self.objective.steps, self.config)
@@ -128,10 +132,30 @@ class _Training:
         self.model.zero_grad(set_to_none=True)
         self.objective.after_step(skip)
         self.step += 1
-        self.done += self.objective.size(batch)
+        self.done += self.objective.size(batch) * (self.ranks.count if self.objective.sampled else 1)
         self.unread.append(_Step(self.step, player, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))
         if len(self.unread) >= STEPS_BETWEEN_READINGS.get(self.device.type, 1):
             self.read()
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
+        totals: dict[str, Tensor] = {}
+        targets = torch.as_tensor(self.objective.targets(batch), device=self.device)
+        if self.objective.sampled:
+            targets = self.ranks.sum({"targets": targets})["targets"]
+        count = self.config.accumulation_steps
+        parts = {name: tensor.tensor_split(count) for name, tensor in batch.items()}
+        for number in range(count):
+            part = {name: pieces[number] for name, pieces in parts.items()}
+            part = part if self.objective.sampled else self.ranks.share(part)
+            with self.loss.alone() if number + 1 < count else nullcontext():
+                with autocast(self.device, self.precision):
+                    loss, others = self.loss(part)
+                (loss / targets * self.loss.scale).backward()
+            for name, value in {"loss": loss.detach(), **others}.items():
+                value = value / targets
+                totals[name] = totals[name] + value if name in totals else value
+        return self.ranks.sum(totals)
 
     def read(self) -> None:
         """Learn what became of the last steps; go back where too many of them did not count."""
@@ -151,17 +175,23 @@ class _Training:
                 values = dict.fromkeys(values, math.nan)      # a gap: the weights know nothing of it
             else:
                 self.streaks.pop(each.player, None)
-            self._record(each.number, {**values, **self.objective.figures(each.batch),
-                                       "learning_rate_factor": each.factor})
+            self._record(each.number, {**values, **self._figures(each.batch), "learning_rate_factor": each.factor})
         speed = (self.done - self.done_before) / (time.monotonic() - self.began - self.evaluating)
         self.context.reporter.progress(
             self.done, self.done / self.step * self.objective.steps, self.objective.unit, per_second=speed,
             loss=loss if math.isfinite(loss) else 0.0)
 
+    def _figures(self, batch: Batch) -> dict[str, float]:
+        figures = self.objective.figures(batch)
+        if not self.objective.sampled or not figures:
+            return figures
+        sums = self.ranks.sum({name: torch.tensor(value, device=self.device) for name, value in figures.items()})
+        return {name: value.item() / self.ranks.count for name, value in sums.items()}
+
     def _skip(self, each: "_Step", values: dict[str, float]) -> None:
         self.skipped += 1
         self.streaks.setdefault(each.player, []).append(each.number)
-        kept = keep_batch(self.context.checkpoint_dir, each.number, each.batch)
+        kept = keep_batch(self.context.checkpoint_dir, each.number, each.batch) if self.ranks.first else None
         where = f"; its batch is {kept}" if kept else ""
         self.context.reporter.note(f"step {each.number - 1}: loss {values['loss']:.4g}, gradient norm "
                                    f"{values['gradient_norm']:.4g}: skipped{where}")
@@ -217,26 +247,32 @@ class _Training:
     def save_if_due(self, interruption: Interruption) -> None:
         """Save a checkpoint when it is time to, and stop there when a signal came or the budget is spent."""
         over = self.step >= self.objective.steps
+        if self.ranks.count > 1 and self.unread and not over:
+            return      # ranks ask each other no more often than they wait for the device
         spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
-        if not ((self.saver.due and not over) or interruption.requested or spent):
+        due, stopped, spent = self.ranks.agree(self.ranks.first and self.saver.due and not over,
+                                               interruption.requested is not None, spent)
+        if not (due or stopped or spent):
             return
         self.read()
         # not among steps that are skipped, so that there is one from before them to go back to
-        if self.streaks and not (interruption.requested or spent):
+        if self.streaks and not (stopped or spent):
             return
-        self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
-                                    "rewinds": self.rewinds,
-                                    "streaks": {player: list(steps) for player, steps in self.streaks.items()},
-                                    "curves": {name: list(points) for name, points in self.curves.items()}},
-                        self.guard.state())
+        if self.ranks.first:
+            self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
+                                        "rewinds": self.rewinds,
+                                        "streaks": {player: list(steps) for player, steps in self.streaks.items()},
+                                        "curves": {name: list(points) for name, points in self.curves.items()}},
+                            self.guard.state())
+        if not (stopped or spent):
+            return
         where = f"saved a checkpoint at step {self.step} of {self.objective.steps}"
-        if interruption.requested:
-            self.saver.wait()
-            self.context.reporter.note(f"{interruption.requested.name}: {where}; the same run continues from it")
+        self.saver.wait()
+        self.ranks.agree(True)      # no rank ends before the checkpoint is on the disk
+        if stopped:
+            self.context.reporter.note(f"{interruption.name}: {where}; the same run continues from it")
             interruption.deliver()
-        if spent:
-            self.saver.wait()
-            raise BudgetSpent(where)
+        raise BudgetSpent(where)
 
     def finished(self) -> Trained:
         """What the training comes to."""
@@ -275,22 +311,6 @@ class _Step:
     batch: Batch
     factor: float
     """Share of the peak learning rate."""
-
-
-def _backward(loss_function: Any, batch: Batch, targets: float | Tensor, micro_batches: int, device: torch.device,
-              precision: torch.dtype) -> dict[str, Tensor]:
-    """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
-    totals: dict[str, Tensor] = {}
-    parts = {name: tensor.tensor_split(micro_batches) for name, tensor in batch.items()}
-    for number in range(micro_batches):
-        part = {name: pieces[number] for name, pieces in parts.items()}
-        with autocast(device, precision):
-            loss, others = loss_function(part)
-        loss = loss / targets
-        loss.backward()
-        for name, value in {"loss": loss.detach(), **{key: value / targets for key, value in others.items()}}.items():
-            totals[name] = totals[name] + value if name in totals else value
-    return totals
 
 
 def _replay(curves: Curves, reporter: Reporter) -> None:

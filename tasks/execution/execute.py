@@ -17,6 +17,7 @@ from typing import Any
 
 from genai_core.context import Context, Result
 from tasks.execution.cluster import mapper_for
+from tasks.execution.ranks import compute_on_ranks
 from tasks.pipeline import StageRequest
 from tasks.registry.files import fetch_model
 from tasks.registry.model_card import write_model_card
@@ -69,7 +70,8 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
             runtime.compile, runtime.deterministic, runtime.recompute_activations, runtime.checkpoint_seconds,
             request.stop_at, mapper, () if request.force else store.made_by(stage.name, stage.kind, parts.code))
         with _checkpoints_travel(stage, workspace, parts.key):
-            result = compute(request, scratch, context)
+            apart = runtime.processes > 1 and stage.resources.ranks
+            result = (compute_on_ranks if apart else compute)(request, scratch, context)
         if stage.kind == "model":
             card = write_model_card(scratch, stage, parts, request.inputs, dict(result.metrics))
             prefect_artifacts.show_model_card(card, stage.name)

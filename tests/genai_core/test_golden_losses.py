@@ -10,11 +10,6 @@ from genai_core.context import Context
 from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.judgements import Judged
 from genai_core.data.instruction.packing import pack
-from genai_core.data.tokens.batches import pad
-from genai_core.families.bert.config import MaskedConfig
-from genai_core.families.bert.masked_tokens import MaskedTokens
-from genai_core.families.bert.model import Bert, BertShape
-from genai_core.families.classification.reviews import Reviews
 from genai_core.families.encoder_decoder.config import PairTrainConfig
 from genai_core.families.encoder_decoder.objective import TargetTokens
 from genai_core.families.encoder_decoder.pairs import PairCodec
@@ -30,7 +25,7 @@ from genai_core.training.objectives.assistant_tokens import AssistantTokens
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 from tests.genai_core import golden
 from tests.genai_core.golden import STEPS
-from tests.genai_core.trainings import rlhf
+from tests.genai_core.trainings import masked_tokens, rlhf
 
 CPU = torch.device("cpu")
 LOOP = {"learning_rate": 3e-3, "batch_size": 4}
@@ -88,13 +83,9 @@ def test_golden_rlhf(tiny_model, tokens, tokenizer, prose, context):
     golden.check("rlhf", train(model, objective, config, context).curves)
 
 
-def test_golden_masked_tokens(tokenizer, prose, context):
-    ids, attention_mask = pad([tokenizer.encode(text[:120]).ids for text in prose[:40]], 0, "right")
-    reviews = Reviews(ids, attention_mask, torch.zeros(len(ids), dtype=torch.int64), prose[:40])
-    config = MaskedConfig(**LOOP, epochs=STEPS * 4 / len(ids))
+def test_golden_masked_tokens(tiny_model, tokens, tokenizer, prose, context):
     torch.manual_seed(0)
-    model = Bert(BertShape(tokenizer.get_vocab_size(), 32, 2, 2, 64, ids.shape[1]))
-    objective = MaskedTokens(model, reviews, reviews, config, 0, CPU)
+    model, objective, config = masked_tokens(tiny_model, tokens, tokenizer, prose, optimizer="adamw")
     golden.check("masked tokens", train(model, objective, config, context).curves)
 
 

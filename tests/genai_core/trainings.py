@@ -14,7 +14,12 @@ from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.examples import Example, user_asks
 from genai_core.data.instruction.judgements import Judged
 from genai_core.data.instruction.packing import pack
+from genai_core.data.tokens.batches import pad
 from genai_core.data.tokens.token_files import read_tokens
+from genai_core.families.bert.config import MaskedConfig
+from genai_core.families.bert.masked_tokens import MaskedTokens
+from genai_core.families.bert.model import Bert, BertShape
+from genai_core.families.classification.reviews import Reviews
 from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.reward import RewardModel
 from genai_core.training.objectives.assistant_tokens import AssistantTokens
@@ -65,3 +70,15 @@ def rlhf(model, tokens, tokenizer, prose, **changes):
     opened = OpenedRewardModel(Path(), scorer.eval(), tokenizer, 64)
     reference = copy.deepcopy(model).requires_grad_(False)
     return model, Grpo(model, reference, opened, tokenizer, prompts, prompts[:2], replay, config, CPU), config
+
+
+def masked_tokens(model, tokens, tokenizer, prose, **changes):
+    """A bidirectional encoder, whose batches hide tokens at random."""
+    ids, attention_mask = pad([tokenizer.encode(text[:120]).ids for text in prose[:40]], 0, "right")
+    reviews = Reviews(ids, attention_mask, torch.zeros(len(ids), dtype=torch.int64), prose[:40])
+    config = MaskedConfig(**{**LOOP, **changes}, epochs=2)
+    encoder = Bert(BertShape(tokenizer.get_vocab_size(), 32, 2, 2, 64, ids.shape[1]))
+    return encoder, MaskedTokens(encoder, reviews, reviews, config, 0, CPU), config
+
+
+BY_NAME = {make.__name__: make for make in (next_token, instruct, reward, rlhf, masked_tokens)}

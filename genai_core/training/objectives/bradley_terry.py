@@ -15,6 +15,7 @@ from genai_core.evaluation.preferences import judged_accuracy
 from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
 from genai_core.models.transformer import training_flops_per_token
 from genai_core.training.objectives.objective import Batch, Objective
+from genai_core.training.ranks import Ranks
 
 
 class BradleyTerry(Objective):
@@ -40,6 +41,7 @@ class BradleyTerry(Objective):
         numbers = {group: number for number, group in enumerate(dict.fromkeys(each.group for each in judged))}
         self.groups = torch.tensor([numbers[each.group] for each in judged])
         self.validation = validation
+        self.ranks = Ranks.current()
         self.blank_id = token_id(tokenizer, END_OF_TEXT)
         self.steps = max(1, round(len(judged) * config.epochs / config.batch_size))
         self.flops = self.steps * config.batch_size * self.ids.shape[1] \
@@ -49,21 +51,25 @@ class BradleyTerry(Objective):
     def batch(self, step: int) -> Batch:
         pairs = epoch_rows(len(self.ratings) // 2, step, self.config.batch_size // 2, self.config.seed)
         rows = torch.from_numpy((2 * pairs[:, None] + np.arange(2)).ravel())
-        return {"ids": self.ids[rows].to(self.device), "last": self.last[rows].to(self.device),
+        ids = self._drop_tokens(self.ids[rows], self.last[rows], step)
+        return {"ids": ids.to(self.device), "last": self.last[rows].to(self.device),
                 "ratings": self.ratings[rows].to(self.device), "groups": self.groups[rows].to(self.device)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # L = −log σ(r_better − r_worse) = softplus(−margin)          Ouyang et al. 2022, eq. 1
-        rewards = self.model(self._drop_tokens(batch["ids"], batch["last"]), batch["last"])      # (B,)
-        pairs = self._pairs(batch["ratings"], batch["groups"])                                   # (B, B)
+        share = self.model(batch["ids"], batch["last"]), batch["ratings"], batch["groups"]
+        rewards, ratings, groups = (self.ranks.whole(each) for each in share)      # (B,) each
+        pairs = self._pairs(ratings, groups)                                       # (B, B)
         margins = rewards[:, None] - rewards[None, :]
         correct = ((margins > 0) & pairs).sum()
-        return (F.softplus(-margins) * pairs).sum(), {"accuracy": correct.detach()}
+        return (F.softplus(-margins) * pairs).sum() / self.ranks.count, \
+            {"accuracy": correct.detach() / self.ranks.count}
 
-    def _drop_tokens(self, ids: Tensor, last: Tensor) -> Tensor:
+    def _drop_tokens(self, ids: Tensor, last: Tensor, step: int) -> Tensor:
         """Ids (B, T) with a random share of the tokens replaced by a blank, the last one never (word dropout)."""
-        blank = torch.rand(ids.shape, device=ids.device) < self.config.token_dropout
-        blank &= torch.arange(ids.shape[1], device=ids.device)[None] < last[:, None]
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        blank = torch.rand(ids.shape, generator=generator) < self.config.token_dropout
+        blank &= torch.arange(ids.shape[1])[None] < last[:, None]
         return ids.masked_fill(blank, self.blank_id)
 
     def _pairs(self, ratings: Tensor, groups: Tensor) -> Tensor:

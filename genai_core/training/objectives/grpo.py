@@ -26,6 +26,7 @@ from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, packed_mask, position_ids_of
 from genai_core.training.objectives.objective import Batch, Objective
+from genai_core.training.ranks import Ranks
 
 LENGTHS_OF = 256
 """Number of prompts whose length is taken for that of all, for the estimate of the work."""
@@ -67,6 +68,7 @@ class Grpo(Objective):
 
     unit = "completions"
     fixed_shapes = False
+    sampled = True
 
     def __init__(self, policy: LanguageModel, reference: LanguageModel, reward_model: OpenedRewardModel,
                  tokenizer: Tokenizer, prompts: list[Example], held_out: list[Example], replay: PackedRows,
@@ -80,6 +82,7 @@ class Grpo(Objective):
         self.replay = replay
         self.config = config
         self.device = device
+        self.ranks = Ranks.current()
         self.steps = config.steps
         some = [fit_prompt(tokenizer, prompt.asked, policy.context_length)[0] for prompt in prompts[:LENGTHS_OF]]
         length = sum(map(len, some)) // len(some) + config.completion_tokens
@@ -94,8 +97,9 @@ class Grpo(Objective):
     def batch(self, step: int) -> Batch:
         count = self.config.batch_size // self.config.group_size
         chosen = [self.prompts[(step * count + number) % len(self.prompts)] for number in range(count)]
-        repeated = [prompt for prompt in chosen for _ in range(self.config.group_size)]
-        rollout = sample_rollout(self.policy, self.tokenizer, repeated, self.config)
+        repeated = [prompt for prompt in chosen[self.ranks.part(count)] for _ in range(self.config.group_size)]
+        draws = uniform(self.config, step)[self.ranks.part(self.config.batch_size)]
+        rollout = sample_rollout(self.policy, self.tokenizer, repeated, self.config, draws)
         rewards = self.reward_model.score(rollout.subjects).to(self.device)
         rewards -= self.config.truncation_penalty * (~rollout.finished).float()
         with torch.no_grad():
@@ -106,17 +110,22 @@ class Grpo(Objective):
                 "mask": rollout.mask, "sampled_log_probs": rollout.log_probs, "reference_log_probs": reference,
                 "advantages": group_advantages(rewards, self.config.group_size),
                 "rewards": rewards, "kl": kl, "truncated": (~rollout.finished).float(),
-                "kl_weight": self._kl_weight(kl.mean()).expand(len(kl)), **self._replay_rows(step, rollout)}
+                "kl_weight": self._kl_weight(self._sums(kl.sum()) / self.config.batch_size).expand(len(kl)),
+                **self._replay_rows(step, self._sums(rollout.target_mask.sum()))}
 
-    def _replay_rows(self, step: int, rollout: Rollout) -> Batch:
+    def _sums(self, value: Tensor) -> Tensor:
+        """A scalar, added up over all ranks."""
+        return self.ranks.sum({"value": value})["value"]
+
+    def _replay_rows(self, step: int, sampled: Tensor) -> Batch:
         """Rows of the fine-tuning data, weighted so that their mean divergence counts as the config says beside the
-        mean over the completions' tokens, which the loop divides all by."""
+        mean over the `sampled` tokens, which the loop divides all by."""
         if not self.config.replay_rows:
             return {}
         chosen = epoch_rows(len(self.replay.ids), step, self.config.replay_rows, self.config.seed)
         rows = self.replay.take(chosen, self.device)
-        rows["weights"] *= self.config.replay_coefficient * rollout.target_mask.sum() / rows["weights"].sum()
-        return {f"replay_{name}": tensor for name, tensor in rows.items()}
+        rows["weights"] *= self.config.replay_coefficient * sampled / rows["weights"].sum()
+        return {f"replay_{name}": tensor for name, tensor in self.ranks.share(rows).items()}
 
     def _kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.
@@ -182,14 +191,23 @@ def group_advantages(rewards: Tensor, group_size: int) -> Tensor:
     return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
 
 
+def uniform(config: RlhfConfig, step: int) -> Tensor:
+    """Numbers from 0 to 1 (B, N) that the tokens of a step's answers are drawn by: a function of the step, so that the
+    same answers come about on however many ranks."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    return torch.rand((config.batch_size, config.completion_tokens), generator=generator)
+
+
 @torch.no_grad()
-def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, prompts: list[Example], config: RlhfConfig) -> Rollout:
-    """One answer to each prompt, sampled at the config's temperature from the whole vocabulary."""
+def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, prompts: list[Example], config: RlhfConfig,
+                   draws: Tensor | None = None) -> Rollout:
+    """One answer to each prompt, sampled at the config's temperature from the whole vocabulary, by `draws` (B, N) where
+    they are given."""
     room = policy.context_length - config.completion_tokens
     encoded = [fit_prompt(tokenizer, prompt.asked, room)[0] for prompt in prompts]
     pad_id = token_id(tokenizer, END_OF_TEXT)
     completions = generate(policy, encoded, config.completion_tokens, end_ids(tokenizer), pad_id=pad_id,
-                           sampling=Sampling(config.temperature))
+                           sampling=Sampling(config.temperature), draws=draws)
     decoded = tokenizer.decode_batch(completions.unpadded(), skip_special_tokens=True)
     answers = [text.strip() for text in decoded]
     device, new_tokens = completions.ids.device, completions.ids.shape[1]

@@ -22,6 +22,9 @@ class Objective(ABC):
     """Floating-point operations of all steps."""
     fixed_shapes: bool
     """Whether all batches have the same shapes; each shape is compiled anew, so only then is it worth compiling."""
+    sampled: bool = False
+    """Whether `batch` samples, so that each of several ranks makes its share of the examples alone; otherwise it makes
+    all of them and takes its share."""
     evaluation_steps: frozenset[int] = frozenset()
     """Steps after which `evaluate` is called; it is called after the last step in any case."""
 

@@ -1,0 +1,168 @@
+"""Several processes that train one model: each takes its share of every batch, and their gradients become one.
+
+Data parallelism by PyTorch's DistributedDataParallel (Li et al. 2020). A batch is a pure function of its number, so
+every rank makes it and takes its share; the loss is divided by the targets of all shares, so that the number of ranks
+changes nothing but rounding. One process without a group is rank 0 of 1, for which all of this is without effect.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from genai_core.errors import InputError
+from genai_core.training.objectives.objective import Batch
+
+Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that train together."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls) -> "Ranks":
+        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and reports."""
+        return self.rank == 0
+
+    def share(self, batch: Batch) -> Batch:
+        """This rank's examples of a batch. Raises InputError where the ranks do not divide them evenly."""
+        if self.count == 1:
+            return batch
+        return {name: tensor[self.part(len(tensor))] for name, tensor in batch.items()}
+
+    def part(self, size: int) -> slice:
+        """This rank's part of `size` examples. Raises InputError where the ranks do not divide them evenly."""
+        if size % self.count:
+            raise InputError(f"runtime.processes: {self.count} ranks do not divide {size} examples of a micro-batch "
+                             "evenly; choose a batch size that they divide")
+        return slice(size // self.count * self.rank, size // self.count * (self.rank + 1))
+
+    def whole(self, share: Tensor) -> Tensor:
+        """The shares of all ranks, one after the other, on each of them. The gradient of this rank's own is multiplied
+        by the number of ranks: each takes the loss of the whole as its share of a sum, divided by that number."""
+        if self.count == 1:
+            return share
+        shares = [torch.empty_like(share) for _ in range(self.count)]
+        dist.all_gather(shares, share.detach().contiguous())
+        if share.requires_grad:
+            shares[self.rank] = share + (self.count - 1) * (share - share.detach())
+        return torch.cat(shares)
+
+    def sum(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars on the device, added up over all ranks, by one message."""
+        if self.count == 1:
+            return values
+        total = torch.stack([value.detach().float() for value in values.values()])
+        dist.all_reduce(total)
+        return dict(zip(values, total, strict=True))
+
+    def agree(self, *flags: bool) -> list[bool]:
+        """Each flag, True on every rank where it is on any: what a clock or a signal says, which ranks hear of at
+        different times."""
+        if self.count == 1:
+            return list(flags)
+        raised = torch.tensor([float(flag) for flag in flags])
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised]
+
+    def same(self, tensors: dict[str, dict[str, Tensor]] | None, state: dict[str, Any] | None
+             ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """What the first rank has read, on all: files of named tensors on the CPU and a state of JSON; None where it
+        has read nothing."""
+        if self.count == 1:
+            return None if tensors is None or state is None else (tensors, state)
+        header = {"state": state, "files": {file: {name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+                                                   for name, tensor in named.items()}
+                                            for file, named in (tensors or {}).items()}}
+        told = self._text(json.dumps(header) if self.first else "")
+        header = json.loads(told)
+        if header["state"] is None:
+            return None
+        files: dict[str, dict[str, Tensor]] = {}
+        for file, named in header["files"].items():
+            files[file] = {}
+            for name, (dtype, shape) in named.items():
+                tensor = tensors[file][name] if tensors is not None and self.first else \
+                    torch.empty(shape, dtype=getattr(torch, dtype))
+                dist.broadcast(tensor, 0)
+                files[file][name] = tensor
+        return files, header["state"]
+
+    def _text(self, text: str) -> str:
+        """The first rank's text."""
+        size = torch.tensor([len(text.encode())])
+        dist.broadcast(size, 0)
+        content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.first else \
+            torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(content, 0)
+        return bytes(content.tolist()).decode()
+
+
+class SharedLoss:
+    """The loss of an objective on this rank's share of a batch; going back from it adds up the gradients of all ranks.
+
+    `scale` is what the loss is multiplied by so that the sum is one: DistributedDataParallel takes the mean.
+    """
+
+    def __init__(self, ranks: Ranks, model: nn.Module, loss: Loss, several_players: bool):
+        self.scale = float(ranks.count)
+        self._module: _Loss | DistributedDataParallel = _Loss(model, loss)
+        if ranks.count > 1:      # of two players one has no gradients at a step
+            self._module = DistributedDataParallel(self._module, broadcast_buffers=False,
+                                                   find_unused_parameters=several_players, gradient_as_bucket_view=True)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss: tuple[Tensor, dict[str, Tensor]] = self._module(batch)
+        return loss
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Within it, gradients stay on this rank: those of all micro-batches but the last."""
+        return self._module.no_sync() if isinstance(self._module, DistributedDataParallel) else nullcontext()
+
+
+class _Loss(nn.Module):
+    """A module whose parameters are the model's and whose output is its loss, as DistributedDataParallel wants it."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss(batch)
+
+
+@contextmanager
+def joined(backend: str, seconds: float) -> Iterator[Ranks]:
+    """The group of processes that `torchrun` started, which meet within `seconds` or raise InputError."""
+    if "RANK" not in os.environ:
+        yield Ranks()
+        return
+    began = time.monotonic()
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    except (dist.DistError, RuntimeError) as error:
+        raise InputError(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} has not met the others within "
+                         f"{time.monotonic() - began:.0f} s at {os.environ.get('MASTER_ADDR')}: "
+                         f"{str(error).splitlines()[0]}") from None
+    try:
+        yield Ranks.current()
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,102 @@
+"""One rank of a training stage: `python -m tasks.execution.rank ORDER`, started by `torchrun` (`ranks.py`)."""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from genai_core.context import Context, Result
+from genai_core.errors import InputError
+from genai_core.training.ranks import Ranks, joined
+from tasks.execution.execute import compute
+from tasks.execution.ranks import ERRORS
+from tasks.pipeline import StageRequest
+from tasks.store.fingerprint import code_fingerprint
+
+MEET_SECONDS = 120.0
+"""How long ranks wait for each other, at the start and in a step."""
+
+
+class ToParent:
+    """Tells the process that started the ranks what a stage tells its reporter."""
+
+    def progress(self, done: float, total: float, unit: str, **figures: float) -> None:
+        say("progress", done=done, total=total, unit=unit, figures=figures)
+
+    def metrics(self, step: int, **values: float) -> None:
+        say("metrics", step=step, values=values)
+
+    def note(self, text: str) -> None:
+        say("note", text=text)
+
+
+class Silent:
+    """The reporter of all ranks but the first."""
+
+    def progress(self, done: float, total: float, unit: str, **figures: float) -> None: ...
+
+    def metrics(self, step: int, **values: float) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def say(kind: str, **content: Any) -> None:
+    print(json.dumps({"rank_says": kind, **content}), flush=True)
+
+
+def main(order: Path) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    given = json.loads(order.read_text())
+    request = StageRequest.model_validate(given["request"])
+    on_gpu = request.runtime.device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    try:
+        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", MEET_SECONDS) as ranks, \
+                tempfile.TemporaryDirectory() as scratch:
+            _require_the_same(request, ranks)
+            result = _compute(request, given, ranks, Path(scratch))
+        if ranks.first:
+            say("result", metrics=dict(result.metrics), measurements=dict(result.measurements))
+    except tuple(ERRORS.values()) as error:
+        say("error", type=type(error).__name__, text=str(error))
+        time.sleep(MEET_SECONDS)      # the parent ends all ranks; ending alone would start them again
+
+
+def _compute(request: StageRequest, given: dict[str, Any], ranks: Ranks, scratch: Path) -> Result:
+    runtime = request.runtime
+    context = Context(Path(given["checkpoint_dir"]), ToParent() if ranks.first else Silent(), request.workspace,
+                      runtime.device, runtime.compile, runtime.deterministic, runtime.recompute_activations,
+                      runtime.checkpoint_seconds, given["stop_at"])
+    return compute(request, Path(given["out_dir"]) if ranks.first else scratch, context)
+
+
+def _require_the_same(request: StageRequest, ranks: Ranks) -> None:
+    """Raises InputError when a rank has other code than the first, or works for another key."""
+    text = json.dumps([request.parts.key, code_fingerprint(request.stage.core)], sort_keys=True)
+    own = torch.tensor(list(hashlib.sha256(text.encode()).digest()))
+    firsts = own.clone()
+    if ranks.count > 1:
+        dist.broadcast(firsts, 0)
+    if not torch.equal(own, firsts):
+        raise InputError(f"rank {ranks.rank} has other code of {request.stage.name} than the first; bring all machines "
+                         "to the same commit")
+
+
+def _end_with(parent: int) -> None:
+    """End this rank when `torchrun` is no more, in the middle of a step if need be."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

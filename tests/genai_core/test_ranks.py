@@ -1,0 +1,106 @@
+"""Several ranks train as one does: the same losses, whatever the objective, from any checkpoint, on however many."""
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from tokenizers import Tokenizer
+
+from genai_core.context import Context
+from genai_core.data.tokens.tokenizer import load_tokenizer
+from genai_core.errors import InputError
+from genai_core.training import loop, optimizers
+from genai_core.training.loop import train
+from genai_core.training.ranks import Ranks
+from tests.conftest import Recorder, tiny
+from tests.genai_core import trainings
+
+STEPS = 8
+
+
+def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_after: int) -> None:
+    """One rank's training, in float32; the first writes its curves to `folder`."""
+    torch.set_num_threads(1)
+    for module in (loop, optimizers):
+        module.choose_precision = lambda device: torch.float32
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-{count}-{stop_after}", rank=rank,
+                            world_size=count)
+    tokenizer: Tokenizer = load_tokenizer(tokens)
+    prose = [topics[page] for page in sorted(topics)]
+    torch.manual_seed(0)
+    model, objective, config = trainings.BY_NAME[name](tiny(), tokens, tokenizer, prose)
+    objective.steps = STEPS
+    context = Context(folder / "checkpoints", Recorder(), device="cpu", compile="off",
+                      checkpoint_seconds=1e-9 if stop_after else 1e9)
+    if stop_after:
+        _stop_after(stop_after)
+    try:
+        trained = train(model, objective, config, context)
+    except Stopped:
+        pass
+    else:
+        if rank == 0:
+            kept = {"curves": trained.curves, "from": trained.measurements["resumed_from_step"],
+                    "metrics": trained.metrics}
+            (folder / f"curves-{count}.json").write_text(json.dumps(kept))
+    dist.destroy_process_group()
+
+
+class Stopped(Exception):
+    pass
+
+
+def _stop_after(step: int) -> None:
+    """Save after each step, and leave the training on all ranks once `step` is saved."""
+    original = loop._Training.save_if_due
+
+    def save_and_stop(training, interruption):
+        training.saver._interval = 0.0
+        original(training, interruption)
+        if training.step == step:
+            training.saver.wait()
+            training.ranks.agree(True)
+            raise Stopped
+
+    loop._Training.save_if_due = save_and_stop
+
+
+def run(count: int, folder: Path, name: str, tokens: Path, stop_after: int = 0) -> dict:
+    folder.mkdir(exist_ok=True)
+    multiprocessing.spawn(run_rank, (count, folder, name, tokens, stop_after), nprocs=count)
+    result = folder / f"curves-{count}.json"
+    return json.loads(result.read_text()) if result.is_file() else {}
+
+
+def values(result: dict, curve: str) -> list[float]:
+    return [value for _, value in result["curves"][curve]]
+
+
+@pytest.mark.parametrize("name", list(trainings.BY_NAME))
+def test_one_two_and_four_ranks_have_the_same_losses(name, tokens, tmp_path):
+    one, *others = (run(count, tmp_path / str(count), name, tokens) for count in (1, 2, 4))
+    assert len(values(one, "loss")) == STEPS
+    for other in others:
+        for curve in one["curves"]:
+            assert values(other, curve) == pytest.approx(values(one, curve), rel=1e-5, abs=1e-5), curve
+        assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["next_token", "rlhf"])
+def test_a_checkpoint_goes_on_with_more_ranks_and_with_fewer(name, tokens, tmp_path):
+    whole = run(1, tmp_path / "whole", name, tokens)
+    folder = tmp_path / "resumed"
+    for count, stop_after in ((2, 2), (4, 4), (1, 6)):
+        assert run(count, folder, name, tokens, stop_after) == {}
+    resumed = run(2, folder, name, tokens)
+    assert resumed["from"] == 6
+    assert values(resumed, "loss") == pytest.approx(values(whole, "loss"), rel=1e-5, abs=1e-5)
+
+
+def test_a_batch_that_the_ranks_do_not_divide_is_refused():
+    with pytest.raises(InputError, match="runtime.processes: 3 ranks do not divide 4 examples"):
+        Ranks(0, 3).share({"ids": torch.zeros(4, 2)})
