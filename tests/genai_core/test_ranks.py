@@ -102,5 +102,5 @@ def test_a_checkpoint_goes_on_with_more_ranks_and_with_fewer(name, tokens, tmp_p
 
 
 def test_a_batch_that_the_ranks_do_not_divide_is_refused():
-    with pytest.raises(InputError, match="runtime.processes: 3 ranks do not divide 4 examples"):
+    with pytest.raises(InputError, match=r"runtime.processes: 3 ranks do not divide 4 examples"):
         Ranks(0, 3).share({"ids": torch.zeros(4, 2)})

@@ -1,0 +1,84 @@
+"""Stages on several ranks as a user runs them: one log, one artifact, and no process left, whatever dies."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.end_to_end.conftest import Home, copy_of, states
+from tests.end_to_end.helpers import api_of, processes_in, wait_for
+
+pytestmark = pytest.mark.slow
+
+PRETRAIN = ("run", "--preset", "smoke", "--only", "pretrain", "--force", "pretrain", "--set",
+            "runtime.checkpoint_seconds=0.3")
+TWO = (*PRETRAIN, "--set", "runtime.processes=2")
+
+
+@pytest.fixture
+def home(finished, prefect, tmp_path) -> Home:
+    return copy_of(finished, tmp_path / "home", PREFECT_API_URL=api_of(prefect))
+
+
+def losses(home: Home) -> list[float]:
+    curves = json.loads((home.artifact("pretrain") / "curves.json").read_text())
+    return [value for _, value in curves["loss"]]
+
+
+def ranks_of(home: Home) -> list[psutil.Process]:
+    return [process for process in processes_in(home.root) if "tasks.execution.rank" in process.cmdline()]
+
+
+def in_mid_training(home: Home, *arguments: str):
+    process = home.start(*arguments)
+    wait_for(lambda: home.checkpoints("pretrain"))
+    return process
+
+
+def test_training_stages_on_two_ranks_end_as_on_one(home, finished):
+    stages = ("pretrain", "instruct", "reward", "rlhf")
+    done = home.genai("run", "--preset", "smoke", "--from", "pretrain", "--until", "rlhf", "--set",
+                      "runtime.processes=2").stdout
+    assert {name: states(done)[name] for name in stages} == dict.fromkeys(stages, "Completed")
+    for stage in stages:
+        assert f"{stage}: " in done and "2 ranks of cpu" in done
+        ours, theirs = (json.loads((where.artifact(stage) / "curves.json").read_text()) for where in (home, finished))
+        assert ours.keys() == theirs.keys()
+    assert losses(home) == pytest.approx(losses(finished), rel=2e-2)      # bfloat16 rounds in another order
+    assert home.artifact("pretrain").name == finished.artifact("pretrain").name      # ranks are no part of the key
+
+
+@pytest.mark.heavy
+def test_a_rank_that_dies_is_started_again_with_its_group_and_the_end_is_the_same(home):
+    home.genai(*TWO)
+    undisturbed = losses(home)
+    process = in_mid_training(home, *TWO)
+    time.sleep(random.Random(3).uniform(0, 1))
+    os.kill(ranks_of(home)[-1].pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "continuing from the checkpoint at step" in output
+    assert losses(home) == pytest.approx(undisturbed, rel=2e-2)
+    assert not ranks_of(home)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_the_run_and_the_next_one_goes_on(home, number):
+    process = in_mid_training(home, *TWO)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    wait_for(lambda: not ranks_of(home), 40)
+    assert home.checkpoints("pretrain")
+    output = home.genai(*PRETRAIN).stdout      # on one rank
+    assert "continuing from the checkpoint at step" in output
+
+
+def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):
+    answer = home.genai(*PRETRAIN, "--set", "runtime.processes=3", fails=True)
+    assert "runtime.processes: 3 ranks do not divide 16 examples of a micro-batch evenly" in answer.stdout
+    assert not ranks_of(home)
