@@ -125,8 +125,8 @@ class SharedLoss:
         self.scale = float(ranks.count)
         self._module: _Loss | DistributedDataParallel = _Loss(model, loss)
         if ranks.count > 1:      # of two players one has no gradients at a step
-            self._module = DistributedDataParallel(self._module, broadcast_buffers=False,
-                                                   find_unused_parameters=several_players, gradient_as_bucket_view=True)
+            self._module = DistributedDataParallel(self._module, find_unused_parameters=several_players,
+                                                   gradient_as_bucket_view=True)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         loss: tuple[Tensor, dict[str, Tensor]] = self._module(batch)

@@ -32,7 +32,8 @@ def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_
     tokenizer: Tokenizer = load_tokenizer(tokens)
     prose = [topics[page] for page in sorted(topics)]
     torch.manual_seed(0)
-    model, objective, config = trainings.BY_NAME[name](tiny(), tokens, tokenizer, prose)
+    changes = {"batch_size": 16} if name == "rlhf" else {}      # of four answers a prompt
+    model, objective, config = trainings.BY_NAME[name](tiny(), tokens, tokenizer, prose, **changes)
     objective.steps = STEPS
     context = Context(folder / "checkpoints", Recorder(), device="cpu", compile="off",
                       checkpoint_seconds=1e-9 if stop_after else 1e9)
