@@ -157,7 +157,9 @@ def joined(backend: str, seconds: float) -> Iterator[Ranks]:
         return
     began = time.monotonic()
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+        limit = timedelta(seconds=seconds)
+        dist.init_process_group(backend, store=_store(limit), rank=int(os.environ["RANK"]),
+                                world_size=int(os.environ["WORLD_SIZE"]), timeout=limit)
     except (dist.DistError, RuntimeError) as error:
         raise InputError(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} has not met the others within "
                          f"{time.monotonic() - began:.0f} s at {os.environ.get('MASTER_ADDR')}: "
@@ -166,3 +168,12 @@ def joined(backend: str, seconds: float) -> Iterator[Ranks]:
         yield Ranks.current()
     finally:
         dist.destroy_process_group()
+
+
+def _store(limit: timedelta) -> dist.Store:
+    """Where ranks find each other: in a part for each attempt, since after a restart the store of `torchrun` still has
+    the addresses of ranks that are gone, and PyTorch 2.13 would have the new ones call there."""
+    ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=ours, timeout=limit,
+                          wait_for_workers=False)
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
