@@ -73,6 +73,8 @@ class Context:
     """`auto`, `on` or `off`: whether only kernels are used that give the same bytes each time."""
     recompute_activations: bool = False
     """Whether the backward pass makes the activations of a block again instead of keeping them."""
+    shard_above: int = 10**9
+    """Parameters above which each of several ranks has a part of the model, not a copy."""
     checkpoint_seconds: float = 30.0
     """Time between two checkpoints, in seconds."""
     stop_at: float | None = None

@@ -49,6 +49,9 @@ class Runtime(Config):
     processes: int = Field(default=1, ge=1, le=1024)
     """Ranks of a training stage: processes that train one model together, each on a GPU of its own where there are
     some. The result is that of one, up to rounding."""
+    shard_above: int = Field(default=1_000_000_000, ge=0)
+    """Parameters above which each rank has a part of the model and of the optimizer's state (FSDP2); up to it, a copy
+    (DDP)."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Processes of the data stages, for each some 0.3 GB of memory; 0 for one a core. What they write is the same."""
     data_cluster: str = ""

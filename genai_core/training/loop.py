@@ -28,6 +28,7 @@ from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
 from genai_core.training.ranks import Ranks, SharedLoss
 from genai_core.training.saver import Saver
+from genai_core.training.sharding import whole_of
 
 STEPS_BETWEEN_READINGS = {"cuda": 16, "mps": 16}
 """Steps after which losses are read from a device that works on its own; elsewhere reading is free: after each."""
@@ -72,6 +73,7 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
             training.evaluate_if_due()
             training.save_if_due(interruption)
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
+    training.loss.put_together()
     model.eval()
     return training.finished()
 
@@ -88,6 +90,8 @@ class _Training:
             if isinstance(part, Decoder):
                 part.recompute_activations = context.recompute_activations
         self.precision = choose_precision(self.device)
+        self.compiled = compilation.pays(objective, context.compile, self.device)
+        self.loss = SharedLoss(self.ranks, model, objective, self.device, self.compiled, context.shard_above)
         self.players = objective.players(model)
         self.buffers = list(model.buffers())
         self.optimizers_of = {name: build_optimizers(part, config, self.device) for name, part in self.players.items()}
@@ -103,10 +107,8 @@ class _Training:
             context.reporter.note(f"continuing from the checkpoint at step {self.step} of {objective.steps}")
             _replay(self.curves, context.reporter)
         self.first_step, self.done_before = self.step, self.done
-        self.compiled = compilation.pays(objective, context.compile, self.device)
-        self.loss = SharedLoss(self.ranks, model, compilation.loss_function(objective, self.compiled),
-                               len(self.players) > 1)
-        where = f"{self.ranks.count} ranks of {self.device}" if self.ranks.count > 1 else str(self.device)
+        ranks = f"{self.ranks.count} ranks {'with parts ' if self.loss.sharded else ''}of "
+        where = f"{ranks if self.ranks.count > 1 else ''}{self.device}"
         context.reporter.note(f"{objective.steps} steps on {where} ({describe(self.device)}), "
                               f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
         self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
@@ -117,10 +119,11 @@ class _Training:
     def advance(self) -> None:
         """Make one step: of its loss and of whether it counts the host learns later."""
         number = self.step + self.passed_over
-        batch, player = self.objective.batch(number), self.objective.player(number)
+        batch = self._batch(number)
+        player = self.objective.player(number)
         buffers = [buffer.clone() for buffer in self.buffers]
         sums = self._backward(batch)
-        norm = torch.nn.utils.clip_grad_norm_(self.players[player].parameters(), self.config.gradient_clip)
+        norm = whole_of(torch.nn.utils.clip_grad_norm_(self.players[player].parameters(), self.config.gradient_clip))
         skip = self.guard.skip(player, sums["loss"], norm)
         factor = learning_rate_factor(self.step, self.objective.steps, self.config)
         for optimizer in self.optimizers_of[player]:
@@ -136,6 +139,9 @@ class _Training:
         self.unread.append(_Step(self.step, player, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))
         if len(self.unread) >= STEPS_BETWEEN_READINGS.get(self.device.type, 1):
             self.read()
+
+    def _batch(self, number: int) -> Batch:
+        return self.loss.asked(self.objective.batch, number) if self.objective.sampled else self.objective.batch(number)
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
@@ -236,7 +242,7 @@ class _Training:
         self.evaluated = self.step
         before = time.monotonic()
         self.model.eval()
-        figures = self.objective.evaluate(self.step)
+        figures = self.loss.asked(self.objective.evaluate, self.step)
         self.model.train()
         self.evaluating += time.monotonic() - before
         self._record(self.step, figures)
@@ -258,7 +264,7 @@ class _Training:
         # not among steps that are skipped, so that there is one from before them to go back to
         if self.streaks and not (stopped or spent):
             return
-        if self.ranks.first:
+        if self.ranks.first or self.saver.in_parts:
             self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
                                         "rewinds": self.rewinds,
                                         "streaks": {player: list(steps) for player, steps in self.streaks.items()},

@@ -7,10 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
 from genai_core.hardware import choose_precision
+from genai_core.training.ranks import Ranks
+from genai_core.training.sharding import beside, part_of, whole_of
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,13 +41,24 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
-                updates = orthogonalize(updates, group["steps"], self.dtype)
+                updates = torch.stack([whole_of(self._momentum(parameter, group["momentum"])) for parameter in
+                                       parameters])
+                updates = self._orthogonalize(updates, group["steps"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    decay = group["lr"] * group["weight_decay"]
+                    part, decay = part_of(update, parameter), group["lr"] * group["weight_decay"]
                     parameter.mul_(1 - (decay if keep is None else decay * keep))
-                    parameter.add_(update if keep is None else update * keep, alpha=-group["lr"] * scale)
+                    parameter.add_(part if keep is None else part * keep, alpha=-group["lr"] * scale)
+
+    def _orthogonalize(self, matrices: Tensor, steps: int) -> Tensor:
+        """Of several ranks, each iterates some of the matrices, and all get all."""
+        ranks = Ranks.current()
+        if ranks.count == 1:
+            return orthogonalize(matrices, steps, self.dtype)
+        padding = -len(matrices) % ranks.count
+        stacked = F.pad(matrices, (0, 0, 0, 0, 0, padding))
+        own = orthogonalize(stacked[ranks.part(len(stacked))], steps, self.dtype)
+        return ranks.whole(own)[:len(matrices)]
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov momentum of the gradient."""
@@ -105,7 +119,7 @@ def take_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
         if not skip.item():
             optimizer.step()
         return
-    optimizer.found_inf = skip      # type: ignore[attr-defined]
+    optimizer.found_inf = beside(skip, optimizer.param_groups[0]["params"][0])      # type: ignore[attr-defined]
     optimizer.step()
 
 

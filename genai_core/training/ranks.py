@@ -1,28 +1,31 @@
 """Several processes that train one model: each takes its share of every batch, and their gradients become one.
 
-Data parallelism by PyTorch's DistributedDataParallel (Li et al. 2020). A batch is a pure function of its number, so
-every rank makes it and takes its share; the loss is divided by the targets of all shares, so that the number of ranks
-changes nothing but rounding. One process without a group is rank 0 of 1, for which all of this is without effect.
+Data parallelism by PyTorch's DistributedDataParallel (Li et al. 2020), or in parts for large models (`sharding`). A
+batch is a pure function of its number, so every rank makes it and takes its share; the loss is divided by the targets
+of all shares, so that the number of ranks changes nothing but rounding. One process without a group is rank 0 of 1, for
+which all of this is without effect.
 """
 
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from genai_core.errors import InputError
-from genai_core.training.objectives.objective import Batch
+from genai_core.training import compilation, sharding
+from genai_core.training.objectives.objective import Batch, Objective
 
-Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -118,35 +121,68 @@ class Ranks:
 class SharedLoss:
     """The loss of an objective on this rank's share of a batch; going back from it adds up the gradients of all ranks.
 
-    `scale` is what the loss is multiplied by so that the sum is one: DistributedDataParallel takes the mean.
+    `scale` is what the loss is multiplied by so that the sum is one: the mean over ranks is taken of gradients. Of a
+    model with more parameters than `shard_above`, each rank has a part from then on.
     """
 
-    def __init__(self, ranks: Ranks, model: nn.Module, loss: Loss, several_players: bool):
+    def __init__(self, ranks: Ranks, model: nn.Module, objective: Objective, device: torch.device, compiled: bool,
+                 shard_above: int):
         self.scale = float(ranks.count)
-        self._module: _Loss | DistributedDataParallel = _Loss(model, loss)
-        if ranks.count > 1:      # of two players one has no gradients at a step
+        several_players = len(objective.players(model)) > 1
+        self.sharded = (ranks.count > 1 and not several_players
+                        and sum(parameter.numel() for parameter in model.parameters()) > shard_above)
+        self._loss = compilation.loss_function(objective, compiled and not self.sharded)
+        self._model = model
+        self._module: nn.Module = _Call(model)
+        if self.sharded:
+            self._blank = sharding.blank_of(model)
+            sharding.shard(self._module, device.type, compiled)
+        elif ranks.count > 1:      # of two players one has no gradients at a step
             self._module = DistributedDataParallel(self._module, find_unused_parameters=several_players,
                                                    gradient_as_bucket_view=True)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss: tuple[Tensor, dict[str, Tensor]] = self._module(batch)
+        loss: tuple[Tensor, dict[str, Tensor]] = self._module(self._loss, batch)
         return loss
 
-    def alone(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
         """Within it, gradients stay on this rank: those of all micro-batches but the last."""
-        return self._module.no_sync() if isinstance(self._module, DistributedDataParallel) else nullcontext()
+        if isinstance(self._module, DistributedDataParallel):
+            with self._module.no_sync():
+                yield
+        elif isinstance(self._module, FSDPModule):
+            self._module.set_requires_gradient_sync(False)
+            yield
+            self._module.set_requires_gradient_sync(True)
+        else:
+            yield
+
+    def asked(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """What a function answers that calls the model otherwise than for its loss."""
+        if not isinstance(self._module, FSDPModule):
+            return function(*arguments)
+        gathered: Any = self._module      # within its own call
+        with torch.no_grad():
+            answer: Answer = gathered(function, *arguments)
+        gathered.reshard()
+        return answer
+
+    def put_together(self) -> None:
+        """Training is over: the model has all its parameters again, on every rank."""
+        if self.sharded:
+            sharding.put_together(self._model, self._blank)
 
 
-class _Loss(nn.Module):
-    """A module whose parameters are the model's and whose output is its loss, as DistributedDataParallel wants it."""
+class _Call(nn.Module):
+    """A module with the parameters of a model, as what wraps modules wants it, that calls what it is given."""
 
-    def __init__(self, model: nn.Module, loss: Loss):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self._loss = loss
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._loss(batch)
+    def forward(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        return function(*arguments)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from genai_core.training import checkpoints
+from genai_core.training.sharding import is_sharded
 
 LARGEST_SHARE = 0.02
 """Most of a training's time that may go into saving, as far as training has to wait for it."""
@@ -23,6 +25,7 @@ class Saver:
     """
 
     def __init__(self, directory: Path, seconds: float, model: nn.Module, optimizers: list[torch.optim.Optimizer]):
+        """Of a training in parts, every rank makes one, since each saves its own."""
         self.directory = directory
         self.seconds = seconds
         self.model = model
@@ -33,6 +36,8 @@ class Saver:
         self._interval = seconds
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._write: Future[None] | None = None
+        self.in_parts = is_sharded(model)
+        self._group = dist.new_group(backend="gloo") if self.in_parts else None
 
     @property
     def due(self) -> bool:
@@ -42,8 +47,13 @@ class Saver:
         """Begin to save the training as it is after `step` steps. Raises what the write before raised."""
         began = time.monotonic()
         self.wait()
-        tensors = checkpoints.snapshot(self.model, self.optimizers, guard)
-        self._write = self._writer.submit(checkpoints.write, self.directory, step, tensors, state)
+        if self._group:
+            tensors = checkpoints.tensors_of(self.model, self.optimizers, guard)
+            self._write = self._writer.submit(checkpoints.begin_in_parts(self.directory, step, tensors, state,
+                                                                         self._group))
+        else:
+            tensors = checkpoints.snapshot(self.model, self.optimizers, guard)
+            self._write = self._writer.submit(checkpoints.write, self.directory, step, tensors, state)
         self._last = time.monotonic()
         self.waited += self._last - began
         self._interval = max(self.seconds, (self._last - began) / LARGEST_SHARE)

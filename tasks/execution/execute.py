@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from genai_core.context import Context, Result
+from genai_core.context import Context, Reporter, Result
 from tasks.execution.cluster import mapper_for
 from tasks.execution.ranks import compute_on_ranks
 from tasks.pipeline import StageRequest
@@ -65,10 +65,9 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
           store.new(directory, parts) as scratch, mapper_for(request.runtime, stage.core, scratch) as mapper):
         checkpoint_dir = workspace.checkpoints / stage.name / parts.key
         runtime = request.runtime
-        context = Context(
-            checkpoint_dir, tracked.reporter, workspace.root, runtime.device if stage.resources.devices else "cpu",
-            runtime.compile, runtime.deterministic, runtime.recompute_activations, runtime.checkpoint_seconds,
-            request.stop_at, mapper, () if request.force else store.made_by(stage.name, stage.kind, parts.code))
+        context = replace(
+            context_of(request, checkpoint_dir, tracked.reporter), map=mapper,
+            earlier=() if request.force else store.made_by(stage.name, stage.kind, parts.code))
         with _checkpoints_travel(stage, workspace, parts.key):
             apart = runtime.processes > 1 and stage.resources.ranks
             result = (compute_on_ranks if apart else compute)(request, scratch, context)
@@ -113,6 +112,16 @@ def _checkpoints_travel(stage: Stage, workspace: Workspace, key: str) -> Iterato
         courier.close(interrupted=True)
         raise
     courier.close(interrupted=False)
+
+
+def context_of(request: StageRequest, checkpoint_dir: Path, reporter: Reporter) -> Context:
+    """How the core is to compute a request, as its runtime says."""
+    runtime = request.runtime
+    return Context(checkpoint_dir, reporter, request.workspace,
+                   device=runtime.device if request.stage.resources.devices else "cpu", compile=runtime.compile,
+                   deterministic=runtime.deterministic, recompute_activations=runtime.recompute_activations,
+                   shard_above=runtime.shard_above, checkpoint_seconds=runtime.checkpoint_seconds,
+                   stop_at=request.stop_at)
 
 
 def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from genai_core.context import Context, Result
+from genai_core.context import Result
 from genai_core.errors import InputError
 from genai_core.training.ranks import Ranks, joined
-from tasks.execution.execute import compute
+from tasks.execution.execute import compute, context_of
 from tasks.execution.ranks import ERRORS
 from tasks.pipeline import StageRequest
 from tasks.store.fingerprint import code_fingerprint
@@ -72,10 +72,7 @@ def main(order: Path) -> None:
 
 
 def _compute(request: StageRequest, given: dict[str, Any], ranks: Ranks, scratch: Path) -> Result:
-    runtime = request.runtime
-    context = Context(Path(given["checkpoint_dir"]), ToParent() if ranks.first else Silent(), request.workspace,
-                      runtime.device, runtime.compile, runtime.deterministic, runtime.recompute_activations,
-                      runtime.checkpoint_seconds, given["stop_at"])
+    context = context_of(request, Path(given["checkpoint_dir"]), ToParent() if ranks.first else Silent())
     return compute(request, Path(given["out_dir"]) if ranks.first else scratch, context)
 
 

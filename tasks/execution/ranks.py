@@ -40,7 +40,7 @@ def compute_on_ranks(request: StageRequest, out_dir: Path, context: Context) -> 
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         order = Path(folder) / "order.json"
         order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": str(out_dir),
-                                     "checkpoint_dir": str(context.checkpoint_dir), "stop_at": context.stop_at}))
+                                     "checkpoint_dir": str(context.checkpoint_dir)}))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count),
                    "--max-restarts", str(RESTARTS), "--module", "tasks.execution.rank", str(order)]
         threads = str(max(1, usable_cores() // count))
