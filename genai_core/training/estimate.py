@@ -8,6 +8,7 @@ from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
 from genai_core.models.transformer import (
     LONGEST_PLAIN,
+    TransformerConfig,
     parameter_count,
     training_flops_per_token,
     transformer_config,
@@ -59,20 +60,31 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         replayed = config.rlhf.replay_rows * config.instruct.context_length
     else:
         return None
-    # weights, gradients and two optimizer slots in float32; per token the logits three times, unless they are made in
-    # pieces, and each layer's intermediate results, which the backward pass reads, in half precision; the fused kernels
-    # of long rows keep no attention weights
+    # weights, gradients and two optimizer slots in float32
     in_micro_batch = rows // getattr(config, stage).accumulation_steps * length
-    logits = in_micro_batch * shape.vocab_size
-    attention = 6 * shape.num_attention_heads * (length if length <= LONGEST_PLAIN else 1)
-    per_token = shape.num_hidden_layers * (20 * shape.hidden_size + 8 * shape.intermediate_size + attention)
-    memory = 16 * parameters + in_micro_batch * per_token + 10 * (logits if logits <= MANY_LOGITS else 0)
+    memory = 16 * parameters + activation_bytes(shape, in_micro_batch, length)
     flops = passes * tokens * training_flops_per_token(shape, length)
     if replayed:      # the policy and, forward alone, the reference read them; of their logits there are five copies
         rows_of_micro_batch = replayed // config.rlhf.accumulation_steps
-        memory += rows_of_micro_batch * (per_token + 20 * shape.vocab_size)
+        memory += rows_of_micro_batch * (_bytes_per_token(shape, length) + 20 * shape.vocab_size)
         flops += 4 / 3 * config.rlhf.steps * replayed * training_flops_per_token(shape, config.instruct.context_length)
     return Estimate(parameters, tokens, flops, memory)
+
+
+def activation_bytes(shape: TransformerConfig, tokens: int, length: int, recompute: bool = False) -> int:
+    """What the backward pass of a micro-batch reads, in bytes, with `recompute` of all but one block only the input:
+    each layer's intermediate results in half precision, and the logits three times, unless they are made in pieces."""
+    logits = tokens * shape.vocab_size
+    kept = _bytes_per_token(shape, length)
+    if recompute:
+        kept = kept // shape.num_hidden_layers + 2 * shape.num_hidden_layers * shape.hidden_size
+    return tokens * kept + 10 * (logits if logits <= MANY_LOGITS else 0)
+
+
+def _bytes_per_token(shape: TransformerConfig, length: int) -> int:
+    """Of all layers; the fused kernels of long rows keep no attention weights."""
+    attention = 6 * shape.num_attention_heads * (length if length <= LONGEST_PLAIN else 1)
+    return shape.num_hidden_layers * (20 * shape.hidden_size + 8 * shape.intermediate_size + attention)
 
 
 def _examples(lesson: Lesson, counts: Mapping[str, float]) -> float:

@@ -104,14 +104,21 @@ def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats
 def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chats: Chats = None,
          preferences: Preferences = None, problems: Problems = None, data: Data = None, also: Also = False,
          settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "",
+         on: Annotated[str, typer.Option(metavar="GPUS", help="What training would take on GPUs, such as 8xH100; 4 "
+                                         "machines of 2 are 4x2xH100.")] = "",
          as_json: AsJson = False) -> None:
     """Show what a run would do: each stage hit, miss or left out and why, and what it would take. Nothing is executed.
+
+    `--on 8xH100` shows instead what training would take there: memory, communication, hours, energy and money.
     """
     allow_everything()
     overrides = overrides_of_options(preset, family, settings, also, text=text, chats=chats, preferences=preferences,
                                      problems=problems, data=data)
     config = load_config(preset, family, overrides)
     require_stages("--until", [until], config)
+    if on:
+        _plan_on(on, config, as_json)
+        return
     workspace = opened_workspace()
     from dataclasses import asdict
 
@@ -136,6 +143,45 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
     if known or unknown:
         note = f" (not counting {', '.join(unknown)}: nothing tells before their first run)" if unknown else ""
         console.print(f"estimated: {sum(known):,.0f} s{note}", highlight=False)
+
+
+def _plan_on(on: str, config: PipelineConfig | FamilyConfig, as_json: bool) -> None:
+    """What the stages take there that are arithmetic most of the time: RLHF samples, which no formula here tells."""
+    from dataclasses import asdict
+
+    from genai_core.models.transformer import transformer_config
+    from genai_core.training.estimate import estimate
+    from genai_core.training.scaling import Cluster, training_on
+
+    if isinstance(config, FamilyConfig):
+        raise InputError("--on: only for the language model; a family's models train on one device in minutes")
+    cluster, shape = Cluster.named(on), transformer_config(config.pretrain, config.tokenize.vocab_size)
+    stages = {}
+    for name in (name for name in ("pretrain", "instruct") if name in config.stage_names):
+        stage, taken = getattr(config, name), estimate(name, config)
+        assert taken
+        stages[name] = training_on(cluster, shape, rows=stage.batch_size, length=stage.context_length,
+                                   tokens=taken.tokens, accumulation=stage.accumulation_steps,
+                                   shard_above=config.runtime.shard_above, muon=stage.optimizer == "muon",
+                                   recompute=config.runtime.recompute_activations)
+    if as_json:
+        typer.echo(json.dumps({name: asdict(each) for name, each in stages.items()}, indent=1))
+        return
+    table = Table("stage", "model", "memory a GPU", "sent a step", "step", "MFU", "hours", "energy", "money")
+    price = config.runtime.price_per_hour
+    for name, each in stages.items():
+        table.add_row(name, "in parts" if each.sharded else "whole",
+                      f"{each.memory / 1e9:,.1f} GB" + ("" if each.fits else " [red]of "
+                                                        f"{cluster.kind.memory / 1e9:.0f}[/red]"),
+                      f"{each.sent / 1e9:,.2f} GB", f"{each.step_seconds:,.3f} s", f"{each.utilisation:.0%}",
+                      f"{each.hours:,.3g}", f"{each.energy_kilowatt_hours:,.3g} kWh",
+                      f"{price * cluster.nodes * each.hours:,.2f} {config.runtime.currency}" if price else "?")
+    console.print(table)
+    if not price:
+        console.print("money: give the price of a machine, --set runtime.price_per_hour=24", highlight=False)
+    if not all(each.fits for each in stages.values()):
+        console.print("too much memory: more accumulation_steps, runtime.recompute_activations=true, or more GPUs",
+                      highlight=False)
 
 
 def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2…", help="Values to try for a field; "
