@@ -17,6 +17,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 
 from flows.parameters import Fields, overrides_of
+from flows.side_by_side import make_side_by_side
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.errors import BudgetSpent, InputError
 from genai_core.families.config import FamilyConfig
@@ -167,33 +168,32 @@ def _warn_of_a_lesser_release(run: PipelineRun) -> None:
 
 
 def make_all(run: PipelineRun, stages: Sequence[Stage]) -> None:
-    """Make the artifacts of the stages one after the other.
+    """Make the artifacts of the stages one after the other, or of those after the datasets some side by side.
 
     The data is checked once it is clean, and versioned after the last dataset, before anything is trained.
     """
     last_dataset = [stage.name for stage in stages if stage.kind == "dataset"][-1]
-    for stage in stages:
+    for number, stage in enumerate(stages):
+        if run.config.runtime.stages_at_once > 1 and "dataset" not in [each.kind for each in stages[number:]]:
+            make_side_by_side(run, stages[number:], _make_within_budget)
+            return
         _make_within_budget(run, stage)
         if not run.family and stage.name == "clean":
             check_data(run)
             check_drift(run)
         if stage.name == last_dataset:
             version_data(run)
-        _stop_when_spent(run, stage, stages[-1])
 
 
 def _make_within_budget(run: PipelineRun, stage: Stage) -> None:
+    """Stop within a stage, or after one that was made, never after one that was there: so each run gets further than
+    the one before."""
     try:
         make(run, stage)
     except BudgetSpent as stopped:
         raise BudgetSpent(f"the budget of this run is spent: {stage.name} {stopped}; the same command continues from it"
                           ) from None
-
-
-def _stop_when_spent(run: PipelineRun, stage: Stage, last: Stage) -> None:
-    """Stop after a stage that was made, never after one that was there: so each run gets further than the one before.
-    """
-    made = run.states[stage.name] == "Completed" and stage is not last
+    made = run.states[stage.name] == "Completed" and stage.name != run.stages[-1].name
     if made and run.stop_at is not None and time.time() >= run.stop_at:
         raise BudgetSpent(f"the budget of this run is spent: stopped after {stage.name}; the same command continues")
 

@@ -32,26 +32,26 @@ class View:
         self.details = dict.fromkeys(stages, "")
         self.began: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
-        self._progress: dict[str, Any] = {}
+        self._progress: dict[str, dict[str, Any]] = {}
         self._printed = 0.0
         self._live: Live | None = None
 
     def __call__(self, event: str, stage: str, **details: Any) -> None:
         if event == "started":
             self.states[stage], self.began[stage] = "running", time.monotonic()
-            self._progress = {}
             self._line(f"▶ {stage}")
         elif event == "finished":
             self.states[stage] = details["state"]
             self.seconds[stage] = time.monotonic() - self.began[stage]
+            self._progress.pop(stage, None)
             self._line(f"  {stage}: {details['state']} in {self.seconds[stage]:.1f} s")
         elif event == "note":
             self.details[stage] = details["text"]
             self._line(f"  {stage}: {details['text']}")
         elif event == "progress":
-            self._progress = details
+            self._progress[stage] = details
             if not self._live and time.monotonic() - self._printed > PLAIN_SECONDS:
-                self._line(f"  {stage}: {self._progress_text()}")
+                self._line(f"  {stage}: {self._progress_text(details)}")
         if self._live:
             self._live.update(self._draw())
 
@@ -93,21 +93,23 @@ class View:
                           Text(f"{seconds:6.1f} s" if seconds is not None else "", "dim"),
                           Text(self.details[stage], "dim", overflow="ellipsis", no_wrap=True))
         parts: list[Any] = [table]
-        if self._progress and "running" in self.states.values():
-            bar = ProgressBar(total=self._progress["total"], completed=self._progress["done"], width=40)
-            row = Table(box=None, show_header=False, pad_edge=False)
-            row.add_row(bar, Text(self._progress_text()))
-            parts.append(row)
+        for stage, progress in list(self._progress.items()):
+            if self.states[stage] == "running":
+                bar = ProgressBar(total=progress["total"], completed=progress["done"], width=40)
+                row = Table(box=None, show_header=False, pad_edge=False)
+                several = list(self.states.values()).count("running") > 1
+                row.add_row(*([Text(stage)] if several else []), bar, Text(self._progress_text(progress)))
+                parts.append(row)
         return Group(*parts)
 
-    def _progress_text(self) -> str:
-        done, total = self._progress["done"], self._progress["total"]
-        parts = [f"{done:,.0f} of {total:,.0f} {self._progress['unit']}"]
-        figures = self._progress["figures"]
+    def _progress_text(self, progress: dict[str, Any]) -> str:
+        done, total = progress["done"], progress["total"]
+        parts = [f"{done:,.0f} of {total:,.0f} {progress['unit']}"]
+        figures = progress["figures"]
         if "loss" in figures:
             parts.append(f"loss {figures['loss']:.3f}")
         if speed := figures.get("per_second"):
-            parts.append(f"{speed:,.0f} {self._progress['unit']}/s")
+            parts.append(f"{speed:,.0f} {progress['unit']}/s")
             parts.append(f"{(total - done) / speed:,.0f} s left")
         return ", ".join(parts)
 

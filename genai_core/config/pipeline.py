@@ -49,6 +49,9 @@ class Runtime(Config):
     processes: int = Field(default=1, ge=1, le=1024)
     """Ranks of a training stage: processes that train one model together, each on a GPU of its own where there are
     some. The result is that of one, up to rounding."""
+    stages_at_once: int = Field(default=1, ge=1, le=64)
+    """Stages that do not need each other, such as the models of a family, run side by side, so many at most: each in a
+    process of its own, and on a GPU of its own where there are several."""
     shard_above: int = Field(default=1_000_000_000, ge=0)
     """Parameters above which each rank has a part of the model and of the optimizer's state (FSDP2); up to it, a copy
     (DDP)."""
@@ -67,6 +70,13 @@ class Runtime(Config):
     """Price of an hour of the machine."""
     currency: str = "EUR"
     """Currency of the price."""
+
+    @model_validator(mode="after")
+    def one_kind_of_processes(self) -> "Runtime":
+        if self.processes > 1 and self.stages_at_once > 1:
+            raise ValueError(f"processes {self.processes} and stages_at_once {self.stages_at_once}: stages on several "
+                             "ranks run one after the other; leave one of the two at 1")
+        return self
 
     @field_validator("data_cluster")
     @classmethod

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from genai_core.context import Context, Reporter, Result
+from tasks.execution.apart import compute_apart, runs_apart
 from tasks.execution.cluster import mapper_for
-from tasks.execution.ranks import compute_on_ranks
 from tasks.pipeline import StageRequest
 from tasks.registry.files import fetch_model
 from tasks.registry.model_card import write_model_card
@@ -59,7 +59,7 @@ def _fetch(stage: Stage, workspace: Workspace, directory: Path) -> Artifact | No
 
 def _make(request: StageRequest, workspace: Workspace, store: Store, directory: Path) -> Artifact:
     stage, parts, identity = request.stage, request.parts, request.identity
-    started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), _cpu_seconds()
+    started, clock, cpu_clock = datetime.now(UTC), time.monotonic(), cpu_seconds_so_far()
     require_space(workspace, stage.name)
     with (stage_run(request) as tracked, clear_error_when_full(workspace, stage.name),
           store.new(directory, parts) as scratch, mapper_for(request.runtime, stage.core, scratch) as mapper):
@@ -69,14 +69,14 @@ def _make(request: StageRequest, workspace: Workspace, store: Store, directory: 
             context_of(request, checkpoint_dir, tracked.reporter), map=mapper,
             earlier=() if request.force else store.made_by(stage.name, stage.kind, parts.code))
         with _checkpoints_travel(stage, workspace, parts.key):
-            apart = runtime.processes > 1 and stage.resources.ranks
-            result = (compute_on_ranks if apart else compute)(request, scratch, context)
+            result = (compute_apart if runs_apart(stage, runtime) else compute)(request, scratch, context)
         if stage.kind == "model":
             card = write_model_card(scratch, stage, parts, request.inputs, dict(result.metrics))
             prefect_artifacts.show_model_card(card, stage.name)
         artifact = store.commit(scratch, directory, parts, dict(result.metrics))
         seconds = time.monotonic() - clock
-        cost = measured_cost(runtime, seconds, _cpu_seconds() - cpu_clock, result.metrics.get("flops", 0.0))
+        cpu_seconds = result.measurements.get("cpu_seconds", cpu_seconds_so_far() - cpu_clock)
+        cost = measured_cost(runtime, seconds, cpu_seconds, result.metrics.get("flops", 0.0))
         records.write_record(workspace, artifact, {
             "digest": artifact.digest, "started": started.isoformat(timespec="seconds"), "seconds": seconds,
             "cost": asdict(cost), "commit": identity.commit, "command": identity.command,
@@ -139,7 +139,7 @@ def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
     return result
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds_so_far() -> float:
     """CPU time of this process and of the children that it waited for, in seconds."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system

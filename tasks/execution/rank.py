@@ -1,4 +1,4 @@
-"""One rank of a training stage: `python -m tasks.execution.rank ORDER`, started by `torchrun` (`ranks.py`)."""
+"""One rank of a training stage: `python -m tasks.execution.rank ORDER`, started by `torchrun` or alone (`apart.py`)."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ import torch.distributed as dist
 from genai_core.context import Result
 from genai_core.errors import InputError
 from genai_core.training.ranks import Ranks, joined
-from tasks.execution.execute import compute, context_of
-from tasks.execution.ranks import ERRORS
+from tasks.execution.apart import ERRORS
+from tasks.execution.execute import compute, context_of, cpu_seconds_so_far
 from tasks.pipeline import StageRequest
 from tasks.store.fingerprint import code_fingerprint
 
@@ -64,8 +64,9 @@ def main(order: Path) -> None:
                 tempfile.TemporaryDirectory() as scratch:
             _require_the_same(request, ranks)
             result = _compute(request, given, ranks, Path(scratch))
+            seconds = ranks.sum({"cpu": torch.tensor(cpu_seconds_so_far())})["cpu"].item()
         if ranks.first:
-            say("result", metrics=dict(result.metrics), measurements=dict(result.measurements))
+            say("result", metrics=dict(result.metrics), measurements=dict(result.measurements), cpu_seconds=seconds)
     except tuple(ERRORS.values()) as error:
         say("error", type=type(error).__name__, text=str(error))
         time.sleep(MEET_SECONDS)      # the parent ends all ranks; ending alone would start them again
