@@ -10,6 +10,7 @@ import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 CORE = "genai_core"
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,9 @@ _NOT_CODE = ("type_comment", "type_ignores", "type_params", "kind", "ctx")
 """Fields of syntax trees that say nothing of what is computed, or that some versions of Python do not have."""
 
 Digests = dict[str, dict[str, str]]
+
+_parsing = Lock()
+"""One thread at a time: Python 3.11 raises SystemError where two parse at once (its issue 106905)."""
 
 
 def code_fingerprint(module: str) -> Digests:
@@ -34,7 +38,8 @@ def code_fingerprint(module: str) -> Digests:
         if name in seen:
             continue
         seen.add(name)
-        digests, imports = _read(name)
+        with _parsing:
+            digests, imports = _read(name)
         if digests:
             reached[name] = digests
         waiting.extend(imports)

@@ -53,8 +53,13 @@ def stage_run(request: StageRequest) -> Iterator[TrackedStage]:
 def _log_dataset(identity: RunIdentity, run_id: str) -> None:
     """The datasets as an input of the run, under the md5 by which DVC knows them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     source = json.dumps({"uri": "data.dvc", "md5": identity.dataset_md5, "git": identity.commit})
     dataset = Dataset(name="data", digest=identity.dataset_md5[:8], source_type="dvc", source=source)
     tags = [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", identity.dataset_md5)]
-    tracking.client().log_inputs(run_id, [DatasetInput(dataset, tags)])
+    given = [DatasetInput(dataset, tags)]
+    try:
+        tracking.client().log_inputs(run_id, given)
+    except MlflowException:      # another stage has added the same data since MLflow looked whether it is there
+        tracking.client().log_inputs(run_id, given)
