@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import packages_distributions
 from importlib.metadata import version as distribution_version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from genai_core.errors import InputError
@@ -141,10 +142,14 @@ def _only_one(stage: str, artifact: Artifact, created: str) -> str:
     return str(versions[0].version) if versions else created
 
 
+_silence = Lock()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """MLflow tells the terminal of each version it creates; the stage list says it already."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    """MLflow tells the terminal of each version it creates; the stage list says it already. One thread at a time: there
+    is one standard error."""
+    with _silence, warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
