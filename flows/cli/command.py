@@ -8,6 +8,7 @@ import typer
 from flows.cli.commands.data import data
 from flows.cli.commands.families import families, generate
 from flows.cli.commands.garbage import gc
+from flows.cli.commands.join import join
 from flows.cli.commands.models import chat, compare, lineage, models
 from flows.cli.commands.notify import notify
 from flows.cli.commands.publish import publish
@@ -21,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
                   help="Train your own language model, from raw text to a quantized, registered chat model.\n\n"
                        "GENAI_HOME names the workspace for data, models, MLflow and Prefect (default: the repository).")
 
-for panel, commands in {"Run": (run, plan, data, sweep),
+for panel, commands in {"Run": (run, plan, data, sweep, join),
                         "Models": (chat, generate, families, models, lineage, compare, reproduce),
                         "Release": (releases, promote, rollback),
                         "Services": (up, down, status, notify, publish, gc)}.items():

@@ -49,6 +49,10 @@ class Runtime(Config):
     processes: int = Field(default=1, ge=1, le=1024)
     """Ranks of a training stage: processes that train one model together, each on a GPU of its own where there are
     some. The result is that of one, up to rounding."""
+    hosts: int = Field(default=1, ge=1, le=1024)
+    """Machines that those ranks are shared out over; on each but the one that runs the flow, `genai join` waits."""
+    rendezvous: str = ""
+    """Address of this machine at which the hosts meet, e.g. `gpu-1:29400`."""
     stages_at_once: int = Field(default=1, ge=1, le=64)
     """Stages that do not need each other, such as the models of a family, run side by side, so many at most: each in a
     process of its own, and on a GPU of its own where there are several."""
@@ -76,6 +80,11 @@ class Runtime(Config):
         if self.processes > 1 and self.stages_at_once > 1:
             raise ValueError(f"processes {self.processes} and stages_at_once {self.stages_at_once}: stages on several "
                              "ranks run one after the other; leave one of the two at 1")
+        if self.processes % self.hosts:
+            raise ValueError(f"processes {self.processes} is not a multiple of hosts {self.hosts}")
+        if self.hosts > 1 and not self.rendezvous:
+            raise ValueError(f"hosts {self.hosts}: where they meet is not said; set rendezvous to HOST:PORT of the "
+                             "machine that runs the flow")
         return self
 
     @field_validator("data_cluster")

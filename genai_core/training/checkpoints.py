@@ -79,7 +79,7 @@ def begin_in_parts(directory: Path, step: int, tensors: Snapshot, state: dict[st
 
     def finish() -> None:
         wait()
-        if Ranks.current().first:
+        if Ranks.current().leads:
             _commit(directory, scratch, step, state)
         dist.barrier(group)
 
@@ -109,14 +109,14 @@ def _commit(directory: Path, scratch: Path, step: int, state: dict[str, Any]) ->
 def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], guard: Guard,
             reporter: Reporter, before: int | None = None) -> dict[str, Any] | None:
     """Load the newest whole checkpoint, or the newest of those before a step, into `model`, `optimizers`, `guard` and
-    the random state; its `state`. Of several ranks the first one reads and hands it to the others; but what is, or was,
-    in parts is read by all.
+    the random state; its `state`. Of several ranks the leader reads and hands it to the others; but what is, or was, in
+    parts is read by all.
 
     None when there is none. A damaged one is passed over for the one before it, with a warning, and stays where it is:
     reading deletes nothing.
     """
     ranks = Ranks.current()
-    read = _read(directory, model, guard, reporter, before) if ranks.first else None
+    read = _read(directory, model, guard, reporter, before) if ranks.leads else None
     together = ranks.same(*(read or (None, None)))
     if together is None:
         return None

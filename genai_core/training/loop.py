@@ -197,7 +197,7 @@ class _Training:
     def _skip(self, each: "_Step", values: dict[str, float]) -> None:
         self.skipped += 1
         self.streaks.setdefault(each.player, []).append(each.number)
-        kept = keep_batch(self.context.checkpoint_dir, each.number, each.batch) if self.ranks.first else None
+        kept = keep_batch(self.context.checkpoint_dir, each.number, each.batch) if self.ranks.leads else None
         where = f"; its batch is {kept}" if kept else ""
         self.context.reporter.note(f"step {each.number - 1}: loss {values['loss']:.4g}, gradient norm "
                                    f"{values['gradient_norm']:.4g}: skipped{where}")
@@ -256,7 +256,7 @@ class _Training:
         if self.ranks.count > 1 and self.unread and not over:
             return      # ranks ask each other no more often than they wait for the device
         spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
-        due, stopped, spent = self.ranks.agree(self.ranks.first and self.saver.due and not over,
+        due, stopped, spent = self.ranks.agree(self.ranks.leads and self.saver.due and not over,
                                                interruption.requested is not None, spent)
         if not (due or stopped or spent):
             return
@@ -264,7 +264,7 @@ class _Training:
         # not among steps that are skipped, so that there is one from before them to go back to
         if self.streaks and not (stopped or spent):
             return
-        if self.ranks.first or self.saver.in_parts:
+        if self.ranks.leads or self.saver.in_parts:
             self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
                                         "rewinds": self.rewinds,
                                         "streaks": {player: list(steps) for player, steps in self.streaks.items()},

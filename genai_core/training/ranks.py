@@ -27,6 +27,8 @@ from genai_core.training.objectives.objective import Batch, Objective
 
 Answer = TypeVar("Answer")
 
+_leader = 0
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -34,15 +36,16 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    leader: int = 0
+    """The rank that writes and reports: the lowest on the host that asked for the training."""
 
     @classmethod
     def current(cls) -> "Ranks":
-        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+        return cls(dist.get_rank(), dist.get_world_size(), _leader) if dist.is_initialized() else cls()
 
     @property
-    def first(self) -> bool:
-        """Whether this is the rank that writes and reports."""
-        return self.rank == 0
+    def leads(self) -> bool:
+        return self.rank == self.leader
 
     def share(self, batch: Batch) -> Batch:
         """This rank's examples of a batch. Raises InputError where the ranks do not divide them evenly."""
@@ -87,14 +90,14 @@ class Ranks:
 
     def same(self, tensors: dict[str, dict[str, Tensor]] | None, state: dict[str, Any] | None
              ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        """What the first rank has read, on all: files of named tensors on the CPU and a state of JSON; None where it
+        """What the leader has read, on all: files of named tensors on the CPU and a state of JSON; None where it
         has read nothing."""
         if self.count == 1:
             return None if tensors is None or state is None else (tensors, state)
         header = {"state": state, "files": {file: {name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
                                                    for name, tensor in named.items()}
                                             for file, named in (tensors or {}).items()}}
-        told = self._text(json.dumps(header) if self.first else "")
+        told = self._text(json.dumps(header) if self.leads else "")
         header = json.loads(told)
         if header["state"] is None:
             return None
@@ -102,19 +105,19 @@ class Ranks:
         for file, named in header["files"].items():
             files[file] = {}
             for name, (dtype, shape) in named.items():
-                tensor = tensors[file][name] if tensors is not None and self.first else \
+                tensor = tensors[file][name] if tensors is not None and self.leads else \
                     torch.empty(shape, dtype=getattr(torch, dtype))
-                dist.broadcast(tensor, 0)
+                dist.broadcast(tensor, self.leader)
                 files[file][name] = tensor
         return files, header["state"]
 
     def _text(self, text: str) -> str:
-        """The first rank's text."""
+        """The leader's text."""
         size = torch.tensor([len(text.encode())])
-        dist.broadcast(size, 0)
-        content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.first else \
+        dist.broadcast(size, self.leader)
+        content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.leads else \
             torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(content, 0)
+        dist.broadcast(content, self.leader)
         return bytes(content.tolist()).decode()
 
 
@@ -187,29 +190,23 @@ class _Call(nn.Module):
 
 @contextmanager
 def joined(backend: str, seconds: float) -> Iterator[Ranks]:
-    """The group of processes that `torchrun` started, which meet within `seconds` or raise InputError."""
+    """The group of processes that `torchrun` started, which meet within `seconds` or raise InputError. The leader is
+    among those whose environment has LEADING_HOST, where there are such."""
+    global _leader
     if "RANK" not in os.environ:
         yield Ranks()
         return
     began = time.monotonic()
     try:
-        limit = timedelta(seconds=seconds)
-        dist.init_process_group(backend, store=_store(limit), rank=int(os.environ["RANK"]),
-                                world_size=int(os.environ["WORLD_SIZE"]), timeout=limit)
+        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
     except (dist.DistError, RuntimeError) as error:
         raise InputError(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} has not met the others within "
                          f"{time.monotonic() - began:.0f} s at {os.environ.get('MASTER_ADDR')}: "
                          f"{str(error).splitlines()[0]}") from None
+    on_leading_host = torch.tensor([dist.get_rank() if "LEADING_HOST" in os.environ else dist.get_world_size()])
+    dist.all_reduce(on_leading_host, dist.ReduceOp.MIN)
+    _leader = int(on_leading_host) % dist.get_world_size()
     try:
         yield Ranks.current()
     finally:
         dist.destroy_process_group()
-
-
-def _store(limit: timedelta) -> dist.Store:
-    """Where ranks find each other: in a part for each attempt, since after a restart the store of `torchrun` still has
-    the addresses of ranks that are gone, and PyTorch 2.13 would have the new ones call there."""
-    ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=ours, timeout=limit,
-                          wait_for_workers=False)
-    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

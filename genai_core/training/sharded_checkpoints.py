@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from genai_core.training.ranks import Ranks
+
 
 def begin(scratch: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup) -> Callable[[], None]:
     """Copy the tensors and begin to write this rank's parts of them into `scratch`; what waits for all ranks' writes.
     Every rank calls it, with a group that nothing else uses meanwhile."""
-    if dist.get_rank() == 0:
+    if Ranks.current().leads:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
     dist.barrier(group)

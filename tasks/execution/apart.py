@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,15 +21,13 @@ from typing import Any
 from genai_core.config.pipeline import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
-from genai_core.mapping import usable_cores
+from tasks.execution.hosts import LOOK_SECONDS, RESTARTS, Meeting, environment_of_ranks, torchrun
 from tasks.pipeline import StageRequest
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
 
 logger = logging.getLogger("tasks")
 
-RESTARTS = 3
-"""How often ranks are started again after one of them died."""
 GRACE_SECONDS = 30.0
 """How long ranks may take to save a checkpoint before they are killed."""
 ERRORS: dict[str, type[Exception]] = {error.__name__: error for error in (InputError, TrainingDiverged, BudgetSpent)}
@@ -50,24 +49,31 @@ def runs_apart(stage: Stage, runtime: Runtime) -> bool:
 def compute_apart(request: StageRequest, out_dir: Path, context: Context) -> Result:
     """As `compute` does, in a process of its own or on `runtime.processes` ranks. Raises what a rank raised;
     RuntimeError when one died, of several too often. The result has `cpu_seconds`, of all ranks."""
-    count = request.runtime.processes if request.stage.resources.ranks else 1
-    _require_devices(request, count)
+    runtime = request.runtime
+    count = runtime.processes if request.stage.resources.ranks else 1
+    _require_devices(runtime, count // runtime.hosts)
+    meeting = Meeting(request) if count > 1 and runtime.hosts > 1 else None
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder, _a_gpu(request) as gpu:
         order = Path(folder) / "order.json"
         order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": str(out_dir),
                                      "checkpoint_dir": str(context.checkpoint_dir)}))
-        ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--max-restarts",
-                 str(RESTARTS), "--module", "tasks.execution.rank"]
-        command = [sys.executable, *(ranks if count > 1 else ["-m", "tasks.execution.rank"]), str(order)]
-        threads = str(max(1, usable_cores() // max(count, request.runtime.stages_at_once)))
-        process = subprocess.Popen([sys.executable, "-m", "tasks.execution.lifeline", *command], cwd=REPOSITORY,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   env={"OMP_NUM_THREADS": threads, **os.environ, **gpu,
-                                        "GENAI_HOME": str(request.workspace)})
+        if meeting:
+            context.reporter.note(f"waiting at {runtime.rendezvous} for {runtime.hosts - 1} other hosts: genai join "
+                                  f"{runtime.rendezvous}")
+            meeting.wait()
+        command = torchrun(runtime, order, meeting.name if meeting else "") if count > 1 else \
+            [sys.executable, "-m", "tasks.execution.rank", str(order)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.execution.lifeline", *command], cwd=REPOSITORY, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **environment_of_ranks(runtime, runtime.stages_at_once), **gpu, "LEADING_HOST": "1",
+                 "GENAI_HOME": str(request.workspace)})
         _under_way.add(process)
         try:
-            return _listen(process, context, count)
+            return _listen(process, context, count, meeting)
         finally:
+            if meeting:
+                meeting.close()
             _end(process)
             _under_way.discard(process)
 
@@ -78,14 +84,14 @@ def end_all() -> None:
         _let_go(process)
 
 
-def _require_devices(request: StageRequest, count: int) -> None:
+def _require_devices(runtime: Runtime, count: int) -> None:
     import torch
 
     devices = torch.cuda.device_count()
-    if request.runtime.device in ("auto", "cuda") and 0 < devices < count:
-        raise InputError(f"runtime.processes: {count} ranks, but this machine has {devices} GPUs; take {devices}, or "
-                         "runtime.device=cpu")
-    if request.runtime.device == "mps" and count > 1:
+    if runtime.device in ("auto", "cuda") and 0 < devices < count:
+        raise InputError(f"runtime.processes: {count} ranks on a machine, but this one has {devices} GPUs; take "
+                         f"{devices}, or runtime.device=cpu")
+    if runtime.device == "mps" and count > 1:
         raise InputError("runtime.processes: a Mac's GPU trains in one process; leave it at 1")
 
 
@@ -108,9 +114,11 @@ def _a_gpu(request: StageRequest) -> Iterator[dict[str, str]]:
         _taken.discard(number)
 
 
-def _listen(process: "subprocess.Popen[str]", context: Context, count: int) -> Result:
-    """What the ranks say, until they are done or one of them says what is wrong."""
+def _listen(process: "subprocess.Popen[str]", context: Context, count: int, meeting: Meeting | None) -> Result:
+    """What the ranks say, until they are done or one of them, here or on another host, says what is wrong."""
     assert process.stdout
+    if meeting:
+        threading.Thread(target=_watch, args=(meeting, process), daemon=True).start()
     for line in process.stdout:
         try:
             said: dict[str, Any] = json.loads(line)
@@ -129,9 +137,21 @@ def _listen(process: "subprocess.Popen[str]", context: Context, count: int) -> R
             return Result(content["metrics"], {**content["measurements"], "cpu_seconds": content["cpu_seconds"]})
         elif kind == "error":
             raise ERRORS.get(content["type"], RuntimeError)(content["text"])
+    if meeting:
+        meeting.raise_trouble()
     often = f" more than {RESTARTS} times" if count > 1 else ""
     raise RuntimeError(f"the {'ranks' if count > 1 else 'process'} ended with status {process.wait()}: it died{often}, "
                        "perhaps for lack of memory; the last checkpoint is kept")
+
+
+def _watch(meeting: Meeting, process: "subprocess.Popen[str]") -> None:
+    """End the ranks here when another host says what is wrong."""
+    while process.poll() is None:
+        time.sleep(LOOK_SECONDS)
+        with suppress(AttributeError):      # closed: it is over
+            if meeting.trouble():
+                _let_go(process)
+                return
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

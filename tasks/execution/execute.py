@@ -18,11 +18,11 @@ from typing import Any
 from genai_core.context import Context, Reporter, Result
 from tasks.execution.apart import compute_apart, runs_apart
 from tasks.execution.cluster import mapper_for
+from tasks.execution.inputs import fetch
 from tasks.pipeline import StageRequest
-from tasks.registry.files import fetch_model
 from tasks.registry.model_card import write_model_card
 from tasks.stage import Stage
-from tasks.store import checkpoints, published, records
+from tasks.store import checkpoints, records
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.cost import measured_cost
 from tasks.store.disk import clear_error_when_full, require_space
@@ -44,17 +44,10 @@ def execute(request: StageRequest) -> tuple[Artifact, str]:
             if found := store.find(directory):
                 return found, "Cached"
             store.discard(directory)      # damaged or half made
-            if fetched := _fetch(stage, workspace, directory):
+            if fetched := fetch(stage, workspace, directory):
                 logger.info("%s %s fetched, not made", stage.name, request.parts.key)
                 return fetched, "Fetched"
         return _make(request, workspace, store, directory), "Completed"
-
-
-def _fetch(stage: Stage, workspace: Workspace, directory: Path) -> Artifact | None:
-    """A copy from the registry or the remote, filled in scratch and renamed once its bytes are right."""
-    if stage.kind == "model":
-        return fetch_model(workspace, stage.name, directory.name)
-    return published.fetch(workspace, stage.name, stage.kind, directory.name)
 
 
 def _make(request: StageRequest, workspace: Workspace, store: Store, directory: Path) -> Artifact:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import sys
 import tempfile
 import threading
@@ -23,6 +24,8 @@ from tasks.store.fingerprint import code_fingerprint
 
 MEET_SECONDS = 120.0
 """How long ranks wait for each other, at the start and in a step."""
+CLOCK_SECONDS = 60.0
+"""How far the clocks of two hosts may be apart."""
 
 
 class ToParent:
@@ -65,28 +68,42 @@ def main(order: Path) -> None:
             _require_the_same(request, ranks)
             result = _compute(request, given, ranks, Path(scratch))
             seconds = ranks.sum({"cpu": torch.tensor(cpu_seconds_so_far())})["cpu"].item()
-        if ranks.first:
+        if ranks.leads:
             say("result", metrics=dict(result.metrics), measurements=dict(result.measurements), cpu_seconds=seconds)
     except tuple(ERRORS.values()) as error:
-        say("error", type=type(error).__name__, text=str(error))
-        time.sleep(MEET_SECONDS)      # the parent ends all ranks; ending alone would start them again
+        _give_up(type(error).__name__, str(error))
+    except torch.OutOfMemoryError as error:
+        first = str(error).partition(". ")[0]
+        _give_up("InputError", f"rank {os.environ.get('RANK', 0)} on {socket.gethostname()}: {first}; more "
+                 "accumulation_steps, runtime.recompute_activations=true, or more ranks")
+
+
+def _give_up(kind: str, text: str) -> None:
+    say("error", type=kind, text=text)
+    time.sleep(MEET_SECONDS)      # the parent ends all ranks; ending alone would start them again
 
 
 def _compute(request: StageRequest, given: dict[str, Any], ranks: Ranks, scratch: Path) -> Result:
-    context = context_of(request, Path(given["checkpoint_dir"]), ToParent() if ranks.first else Silent())
-    return compute(request, Path(given["out_dir"]) if ranks.first else scratch, context)
+    context = context_of(request, Path(given["checkpoint_dir"]), ToParent() if ranks.leads else Silent())
+    return compute(request, Path(given["out_dir"]) if ranks.leads else scratch, context)
 
 
 def _require_the_same(request: StageRequest, ranks: Ranks) -> None:
-    """Raises InputError when a rank has other code than the first, or works for another key."""
+    """Raises InputError when a rank has other code than the leader, works for another key, or has another time."""
     text = json.dumps([request.parts.key, code_fingerprint(request.stage.core)], sort_keys=True)
     own = torch.tensor(list(hashlib.sha256(text.encode()).digest()))
     firsts = own.clone()
     if ranks.count > 1:
-        dist.broadcast(firsts, 0)
+        dist.broadcast(firsts, ranks.leader)
     if not torch.equal(own, firsts):
-        raise InputError(f"rank {ranks.rank} has other code of {request.stage.name} than the first; bring all machines "
-                         "to the same commit")
+        raise InputError(f"rank {ranks.rank} on {socket.gethostname()} has other code of {request.stage.name} than the "
+                         "first; bring all machines to the same commit")
+    clock = torch.tensor([time.time()], dtype=torch.float64)
+    if ranks.count > 1:
+        dist.broadcast(clock, ranks.leader)
+    if (apart := abs(time.time() - clock.item())) > CLOCK_SECONDS:
+        raise InputError(f"rank {ranks.rank} on {socket.gethostname()}: its clock and the first's are {apart:.0f} s "
+                         "apart, by which budgets end; set the clocks")
 
 
 def _end_with(parent: int) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -81,7 +82,7 @@ def test_one_that_dies_leaves_the_others_to_their_end_and_the_next_run_makes_it_
 
 def _order(child: psutil.Process) -> str:
     """The name of the stage that a process computes."""
-    with open(child.cmdline()[-1]) as order:
+    with Path(child.cmdline()[-1]).open() as order:
         return json.load(order)["request"]["parts"]["stage"]
 
 

@@ -1,0 +1,205 @@
+"""Several hosts for one training: they meet where the first one, which runs the flow, says, and get the order there.
+
+The first host serves the address for as long as the stage lasts. Each other one runs `genai join ADDRESS`, which takes
+one order after the other: it brings the inputs from the registry or the remote where its workspace lacks them, and
+starts its share of the ranks. `torchrun` does the rest: it watches the ranks, and where a host is lost the others begin
+again from the last checkpoint.
+"""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from genai_core.config.pipeline import Runtime
+from genai_core.errors import InputError
+from genai_core.mapping import usable_cores
+from tasks.execution.inputs import bring_inputs
+from tasks.pipeline import StageRequest
+from tasks.store.workspace import REPOSITORY, Workspace
+
+logger = logging.getLogger("tasks")
+
+MEET_SECONDS = 300.0
+"""How long the first host waits for the others."""
+LAST_CALL_SECONDS = 15
+"""After a host was lost: how long the others wait for one in its place before they go on without."""
+RESTARTS = 3
+"""How often ranks are started again after one of them died."""
+LOOK_SECONDS = 1.0
+
+
+def torchrun(runtime: Runtime, order: Path, meeting: str = "") -> list[str]:
+    """The command that starts this host's ranks, which meet as `meeting` at `runtime.rendezvous` where there are
+    several hosts."""
+    where = ["--standalone"] if runtime.hosts == 1 else [
+        "--nnodes", f"1:{runtime.hosts}", "--rdzv-backend", "c10d", "--rdzv-endpoint", runtime.rendezvous, "--rdzv-id",
+        meeting, "--rdzv-conf", f"is_host=0,last_call_timeout={LAST_CALL_SECONDS},join_timeout={MEET_SECONDS:.0f}",
+        "--local-addr", _own_address(runtime.rendezvous)]
+    return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node",
+            str(runtime.processes // runtime.hosts), "--max-restarts", str(RESTARTS), "--module",
+            "tasks.execution.rank", str(order)]
+
+
+def environment_of_ranks(runtime: Runtime, beside: int = 1) -> dict[str, str]:
+    """What ranks need beside this process's environment; `beside`: stages that run at the same time."""
+    here = max(1, runtime.processes // runtime.hosts)
+    # a store of their own after each start: in that of torchrun PyTorch 2.13 finds addresses of ranks that are gone
+    found = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+             "OMP_NUM_THREADS": str(max(1, usable_cores() // max(here, beside)))}
+    if runtime.hosts > 1 and (interface := _interface(_own_address(runtime.rendezvous))):
+        found |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    return {name: value for name, value in found.items() if name not in os.environ}
+
+
+class Meeting:
+    """On the first host: the address that it serves, with the order of one stage."""
+
+    def __init__(self, request: StageRequest):
+        from torch.distributed import DistError, TCPStore
+
+        self.name = uuid4().hex
+        self._address, self._others = request.runtime.rendezvous, request.runtime.hosts - 1
+        host, port = _parts(self._address)
+        try:
+            self._store: Any = TCPStore(host, port, is_master=True, wait_for_workers=False,
+                                        timeout=timedelta(seconds=MEET_SECONDS))
+        except (DistError, RuntimeError) as error:
+            raise InputError(f"runtime.rendezvous {self._address}: this host cannot serve it "
+                             f"({str(error).splitlines()[0]}); give an address of this machine and a free port"
+                             ) from None
+        self._store.set("order", json.dumps({"meeting": self.name, "request": request.model_dump(mode="json")}))
+
+    def wait(self) -> None:
+        """Until the others have come. Raises InputError after MEET_SECONDS, or with what one of them says."""
+        began = time.monotonic()
+        while (there := self._store.add("came", 0)) < self._others:
+            self.raise_trouble()
+            if time.monotonic() - began > MEET_SECONDS:
+                raise InputError(f"runtime.hosts: {there} of {self._others} other hosts have come to {self._address} "
+                                 f"within {MEET_SECONDS:.0f} s; run `genai join {self._address}` on each of them")
+            time.sleep(0.2)
+
+    def raise_trouble(self) -> None:
+        """Raises InputError with what went wrong on another host."""
+        if trouble := self.trouble():
+            raise InputError(trouble)
+
+    def trouble(self) -> str:
+        return self._store.get("trouble").decode() if self._store.check(["trouble"]) else ""
+
+    def close(self) -> None:
+        """The other hosts end their ranks when the address is gone."""
+        self._store = None
+
+
+def join(address: str, workspace: Workspace, tell: Callable[[str], None], once: bool = False) -> None:
+    """On another host: take part in every training that the first host asks for at `address`, until this process is
+    ended; `once`: in one. Raises InputError for what is no address."""
+    host, port = _parts(address)
+    done = ""
+    while True:
+        store = _connected(host, port)
+        given: dict[str, Any] = json.loads(store.get("order")) if store else {}
+        if given.get("meeting", done) == done:
+            store = None
+            time.sleep(LOOK_SECONDS)
+            continue
+        done = given["meeting"]
+        request = StageRequest.model_validate({**given["request"], "workspace": str(workspace.root)})
+        tell(f"{request.parts.stage} {request.parts.key}: {request.runtime.processes // request.runtime.hosts} ranks "
+             f"here of {request.runtime.processes}")
+        try:
+            bring_inputs(request)
+            status = _take_part(request, done, store, tell)
+            tell(f"{request.parts.stage} {request.parts.key}: over, with status {status}")
+        except InputError as error:
+            tell(str(error))
+            with suppress(RuntimeError):
+                store.set("trouble", f"{socket.gethostname()}: {error}")
+        if once:
+            return
+
+
+def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[str], None]) -> int:
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        order = Path(folder) / "order.json"
+        checkpoints = Workspace(request.workspace).checkpoints / request.stage.name / request.parts.key
+        order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": folder,
+                                     "checkpoint_dir": str(checkpoints)}))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.execution.lifeline", *torchrun(request.runtime, order, meeting)],
+            cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **environment_of_ranks(request.runtime), "GENAI_HOME": str(request.workspace)})
+        store.add("came", 1)
+        threading.Thread(target=_end_with_the_first, args=(store, process), daemon=True).start()
+        assert process.stdout
+        for line in process.stdout:
+            with suppress(ValueError, KeyError, TypeError):
+                said = json.loads(line)
+                if said["rank_says"] == "error":
+                    store.set("trouble", f"{socket.gethostname()}: {said['text']}")
+                continue
+            tell(line.rstrip())
+        return process.wait()
+
+
+def _end_with_the_first(store: Any, process: "subprocess.Popen[str]") -> None:
+    """End this host's ranks when the first host serves the address no more: the stage is over, or it is lost."""
+    assert process.stdin
+    while process.poll() is None:
+        try:
+            store.check(["order"])
+        except RuntimeError:
+            with suppress(OSError):
+                process.stdin.close()      # the lifeline ends them when it cannot read on
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _connected(host: str, port: int) -> Any:
+    from torch.distributed import DistError, TCPStore
+
+    try:
+        with socket.create_connection((host, port), 5):      # its own attempts fill the terminal
+            pass
+        return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
+    except (DistError, RuntimeError, OSError):
+        return None
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"{address}: not an address where hosts meet; write it as HOST:PORT, e.g. gpu-1:29400")
+    return host.strip("[]"), int(port)
+
+
+def _own_address(address: str) -> str:
+    """This host's address as seen from where the hosts meet. Raises InputError for a host that has none."""
+    try:
+        found = socket.getaddrinfo(*_parts(address), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(found[0], socket.SOCK_DGRAM) as probe:
+            probe.connect(found[4])      # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise InputError(f"{address}: this host knows no way there ({error})") from None
+
+
+def _interface(address: str) -> str:
+    """Name of the network interface that has an address; empty where none has."""
+    return next((name for name, given in psutil.net_if_addrs().items()
+                 if any(each.address.partition("%")[0] == address for each in given)), "")
