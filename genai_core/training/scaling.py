@@ -1,6 +1,6 @@
 """What a training takes on GPUs that are not at hand: memory, communication, time, energy and money, by arithmetic.
 
-`python -m genai_core.training.scaling` prints the tables of docs/scaling.md. Everything rests on two assumptions, the
+`python -m genai_core.training.scaling` prints the tables of docs/training-scale.md. All rests on two assumptions, the
 share of a GPU's peak that products reach while nothing waits (`UTILISATION`) and the share of a link's bandwidth
 (`LINK_SHARE`); what others have published is how far they hold.
 """

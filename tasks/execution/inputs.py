@@ -36,5 +36,5 @@ def bring_inputs(request: StageRequest) -> None:
             if not fetch(stage, workspace, directory):
                 where = "the registry" if stage.kind == "model" else "the remote of the data"
                 raise InputError(f"{name} {artifact.key} is neither in {workspace.root} nor in {where}; let this host "
-                                 "see the workspace of the first, or its registry and remote (docs/scaling.md)")
+                                 "see the workspace of the first, or its registry and remote (docs/training-scale.md)")
             logger.info("%s %s fetched", name, artifact.key)
