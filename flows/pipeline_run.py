@@ -126,6 +126,7 @@ def opened(request: Request) -> Iterator[PipelineRun]:
         logging.getLogger(logger_name).setLevel(logging.INFO)
     config, workspace = request.config(), Workspace.current()
     stages = stages_for(config)
+    require_stages("runtime.placement", config.runtime.placement, config)
     if request.only:
         _require_what_comes_before(config, workspace, request)
     until = request.until or request.only

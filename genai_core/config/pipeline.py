@@ -53,6 +53,10 @@ class Runtime(Config):
     """Machines that those ranks are shared out over; on each but the one that runs the flow, `genai join` waits."""
     rendezvous: str = ""
     """Address of this machine at which the hosts meet, e.g. `gpu-1:29400`."""
+    meet_seconds: float = Field(default=300.0, gt=0)
+    """How long hosts wait for each other."""
+    placement: dict[str, str] = Field(default_factory=dict)
+    """Stages that a worker of a Prefect work pool makes, on another machine: `pretrain: genai-gpu`."""
     stages_at_once: int = Field(default=1, ge=1, le=64)
     """Stages that do not need each other, such as the models of a family, run side by side, so many at most: each in a
     process of its own, and on a GPU of its own where there are several."""

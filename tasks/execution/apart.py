@@ -21,7 +21,7 @@ from typing import Any
 from genai_core.config.pipeline import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
-from tasks.execution.hosts import LOOK_SECONDS, RESTARTS, Meeting, environment_of_ranks, torchrun
+from tasks.execution.hosts import LOOK_SECONDS, RESTARTS, Meeting, environment_of_ranks, last_lines, torchrun
 from tasks.pipeline import StageRequest
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
@@ -53,7 +53,8 @@ def compute_apart(request: StageRequest, out_dir: Path, context: Context) -> Res
     count = runtime.processes if request.stage.resources.ranks else 1
     _require_devices(runtime, count // runtime.hosts)
     meeting = Meeting(request) if count > 1 and runtime.hosts > 1 else None
-    with tempfile.TemporaryDirectory(prefix="ranks-") as folder, _a_gpu(request) as gpu:
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder, _a_gpu(request) as gpu, \
+            (Path(folder) / "errors").open("w") as errors:
         order = Path(folder) / "order.json"
         order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": str(out_dir),
                                      "checkpoint_dir": str(context.checkpoint_dir)}))
@@ -65,15 +66,23 @@ def compute_apart(request: StageRequest, out_dir: Path, context: Context) -> Res
             [sys.executable, "-m", "tasks.execution.rank", str(order)]
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.execution.lifeline", *command], cwd=REPOSITORY, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(runtime, runtime.stages_at_once), **gpu, "LEADING_HOST": "1",
                  "GENAI_HOME": str(request.workspace)})
         _under_way.add(process)
+        over = False
         try:
-            return _listen(process, context, count, meeting)
+            result = _listen(process, context, count, meeting)
+            over = True
+            return result
+        except RuntimeError as error:
+            let_go = process.stdin is None or process.stdin.closed
+            if type(error) is RuntimeError and not let_go:
+                logger.error("%s", last_lines(Path(folder) / "errors"))
+            raise
         finally:
             if meeting:
-                meeting.close()
+                meeting.close(over)
             _end(process)
             _under_way.discard(process)
 

@@ -18,6 +18,7 @@ from typing import Any
 from genai_core.context import Context, Reporter, Result
 from tasks.execution.apart import compute_apart, runs_apart
 from tasks.execution.cluster import mapper_for
+from tasks.execution.elsewhere import made_elsewhere
 from tasks.execution.inputs import fetch
 from tasks.pipeline import StageRequest
 from tasks.registry.model_card import write_model_card
@@ -47,6 +48,8 @@ def execute(request: StageRequest) -> tuple[Artifact, str]:
             if fetched := fetch(stage, workspace, directory):
                 logger.info("%s %s fetched, not made", stage.name, request.parts.key)
                 return fetched, "Fetched"
+        if pool := request.runtime.placement.get(stage.name):
+            return made_elsewhere(request, pool, directory), "Fetched"
         return _make(request, workspace, store, directory), "Completed"
 
 

@@ -33,12 +33,11 @@ from tasks.store.workspace import REPOSITORY, Workspace
 
 logger = logging.getLogger("tasks")
 
-MEET_SECONDS = 300.0
-"""How long the first host waits for the others."""
 LAST_CALL_SECONDS = 15
 """After a host was lost: how long the others wait for one in its place before they go on without."""
 RESTARTS = 3
 """How often ranks are started again after one of them died."""
+LEAVE_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 
 
@@ -47,7 +46,7 @@ def torchrun(runtime: Runtime, order: Path, meeting: str = "") -> list[str]:
     several hosts."""
     where = ["--standalone"] if runtime.hosts == 1 else [
         "--nnodes", f"1:{runtime.hosts}", "--rdzv-backend", "c10d", "--rdzv-endpoint", runtime.rendezvous, "--rdzv-id",
-        meeting, "--rdzv-conf", f"is_host=0,last_call_timeout={LAST_CALL_SECONDS},join_timeout={MEET_SECONDS:.0f}",
+        meeting, "--rdzv-conf", f"is_host=0,last_call_timeout={LAST_CALL_SECONDS},join_timeout={runtime.meet_seconds:.0f}",
         "--local-addr", _own_address(runtime.rendezvous)]
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node",
             str(runtime.processes // runtime.hosts), "--max-restarts", str(RESTARTS), "--module",
@@ -73,10 +72,11 @@ class Meeting:
 
         self.name = uuid4().hex
         self._address, self._others = request.runtime.rendezvous, request.runtime.hosts - 1
+        self._seconds = request.runtime.meet_seconds
         host, port = _parts(self._address)
         try:
             self._store: Any = TCPStore(host, port, is_master=True, wait_for_workers=False,
-                                        timeout=timedelta(seconds=MEET_SECONDS))
+                                        timeout=timedelta(seconds=30))
         except (DistError, RuntimeError) as error:
             raise InputError(f"runtime.rendezvous {self._address}: this host cannot serve it "
                              f"({str(error).splitlines()[0]}); give an address of this machine and a free port"
@@ -84,13 +84,13 @@ class Meeting:
         self._store.set("order", json.dumps({"meeting": self.name, "request": request.model_dump(mode="json")}))
 
     def wait(self) -> None:
-        """Until the others have come. Raises InputError after MEET_SECONDS, or with what one of them says."""
+        """Until the others have come. Raises InputError after `runtime.meet_seconds`, or with what one of them says."""
         began = time.monotonic()
         while (there := self._store.add("came", 0)) < self._others:
             self.raise_trouble()
-            if time.monotonic() - began > MEET_SECONDS:
+            if time.monotonic() - began > self._seconds:
                 raise InputError(f"runtime.hosts: {there} of {self._others} other hosts have come to {self._address} "
-                                 f"within {MEET_SECONDS:.0f} s; run `genai join {self._address}` on each of them")
+                                 f"within {self._seconds:.0f} s; run `genai join {self._address}` on each of them")
             time.sleep(0.2)
 
     def raise_trouble(self) -> None:
@@ -101,15 +101,20 @@ class Meeting:
     def trouble(self) -> str:
         return self._store.get("trouble").decode() if self._store.check(["trouble"]) else ""
 
-    def close(self) -> None:
-        """The other hosts end their ranks when the address is gone."""
+    def close(self, over: bool) -> None:
+        """The other hosts end their ranks when the address is gone; once a training is `over` they end by themselves
+        before."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while over and self._store.add("left", 0) < self._store.add("came", 0) and time.monotonic() < deadline:
+            time.sleep(0.1)
         self._store = None
 
 
 def join(address: str, workspace: Workspace, tell: Callable[[str], None], once: bool = False) -> None:
-    """On another host: take part in every training that the first host asks for at `address`, until this process is
+    """On another host: take part in each training that the first host asks for at `address`, until this process is
     ended; `once`: in one. Raises InputError for what is no address."""
     host, port = _parts(address)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")      # PyTorch warns, with its stack, when the first host goes
     done = ""
     while True:
         store = _connected(host, port)
@@ -124,8 +129,7 @@ def join(address: str, workspace: Workspace, tell: Callable[[str], None], once: 
              f"here of {request.runtime.processes}")
         try:
             bring_inputs(request)
-            status = _take_part(request, done, store, tell)
-            tell(f"{request.parts.stage} {request.parts.key}: over, with status {status}")
+            tell(f"{request.parts.stage} {request.parts.key}: {_take_part(request, done, store, tell)}")
         except InputError as error:
             tell(str(error))
             with suppress(RuntimeError):
@@ -134,18 +138,19 @@ def join(address: str, workspace: Workspace, tell: Callable[[str], None], once: 
             return
 
 
-def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[str], None]) -> int:
-    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[str], None]) -> str:
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder, (Path(folder) / "errors").open("w") as errors:
         order = Path(folder) / "order.json"
         checkpoints = Workspace(request.workspace).checkpoints / request.stage.name / request.parts.key
         order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": folder,
                                      "checkpoint_dir": str(checkpoints)}))
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.execution.lifeline", *torchrun(request.runtime, order, meeting)],
-            cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(request.runtime), "GENAI_HOME": str(request.workspace)})
         store.add("came", 1)
-        threading.Thread(target=_end_with_the_first, args=(store, process), daemon=True).start()
+        first_is_gone = threading.Event()
+        threading.Thread(target=_end_with_the_first, args=(store, process, first_is_gone), daemon=True).start()
         assert process.stdout
         for line in process.stdout:
             with suppress(ValueError, KeyError, TypeError):
@@ -154,16 +159,26 @@ def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[
                     store.set("trouble", f"{socket.gethostname()}: {said['text']}")
                 continue
             tell(line.rstrip())
-        return process.wait()
+        if (status := process.wait()) and not first_is_gone.is_set():
+            tell(last_lines(Path(folder) / "errors"))
+        with suppress(RuntimeError):
+            store.add("left", 1)
+        return "ended by the first host" if first_is_gone.is_set() else f"over, with status {status}"
 
 
-def _end_with_the_first(store: Any, process: "subprocess.Popen[str]") -> None:
+def last_lines(path: Path, count: int = 40) -> str:
+    """The end of what processes wrote to their standard error."""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def _end_with_the_first(store: Any, process: "subprocess.Popen[str]", first_is_gone: threading.Event) -> None:
     """End this host's ranks when the first host serves the address no more: the stage is over, or it is lost."""
     assert process.stdin
     while process.poll() is None:
         try:
             store.check(["order"])
         except RuntimeError:
+            first_is_gone.set()
             with suppress(OSError):
                 process.stdin.close()      # the lifeline ends them when it cannot read on
             return
