@@ -1,6 +1,7 @@
 """Several runs that differ in a few fields: what they share is made once, and a table compares what came out."""
 
 import logging
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -9,6 +10,7 @@ from prefect.runtime import flow_run
 
 from flows.parameters import preset_parameters
 from flows.pipeline_run import Request, describe, parent_of_runs
+from flows.search import Search, search_rows
 from flows.train_llm import train_llm
 from genai_core.errors import InputError
 from tasks.execution import live_runs
@@ -38,14 +40,18 @@ def sweep_name() -> str:
         for name, value in combination.items():
             if str(value) not in varied.setdefault(name, []):
                 varied[name].append(str(value))
+    if search := given.get("search"):
+        varied |= {name: [str(value) for value in (values if isinstance(values, list) else [values])]
+                   for name, values in Search.model_validate(search).fields.items()}
     overrides = {**(given.get("overrides") or {}), **{name: ",".join(values) for name, values in varied.items()}}
     return f"sweep · {describe(Request(given['preset'], overrides, until=given.get('until') or ''))}"
 
 
 @flow(name="sweep", flow_run_name=sweep_name)
 def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, Any] | None = None,
-          until: str = "evaluate") -> list[dict[str, Any]]:
+          until: str = "evaluate", search: Search | None = None) -> list[dict[str, Any]]:
     """Run the pipeline for each combination of values, one after the other, under one MLflow run; a row for each.
+    A search chooses the combinations itself.
 
     A combination that fails is a row with the reason, and the sweep goes on and fails at its end.
 
@@ -54,15 +60,20 @@ def sweep(preset: str, combinations: list[dict[str, Any]], overrides: dict[str, 
         combinations: For each run, what differs: "stage.field" to value.
         overrides: What all of them have in common, in the same form.
         until: The last stage of each run.
+        search: In place of combinations: fields with their values or ranges, how many trials, and the figure that is
+            to be small or large.
     """
-    if not combinations:
-        raise InputError("combinations: none is given; each is a mapping of stage.field to a value")
-    tags = {"prefect.flow_run_id": str(flow_run.id or ""), "preset": preset, "sweep": str(len(combinations))}
+    if bool(combinations) == bool(search):
+        raise InputError("combinations: none is given; each is a mapping of stage.field to a value" if not search else
+                         "combinations and search: give one of the two")
+    count = search.trials if search else len(combinations)
+    tags = {"prefect.flow_run_id": str(flow_run.id or ""), "preset": preset, "sweep": str(count)}
     parent = tracking.start_parent_run(sweep_name(), {"until": until, **(overrides or {})}, tags)
     with live_runs.noted(Workspace.current(), parent, str(flow_run.id or ""), f"genai sweep --preset {preset}"):
         token = parent_of_runs.set(parent)
         try:
-            rows = [_row(preset, combination, overrides or {}, until) for combination in combinations]
+            row = partial(_row, preset, overrides or {}, until)
+            rows = search_rows(search, row, FAILED, logger.warning) if search else [row(each) for each in combinations]
         finally:
             parent_of_runs.reset(token)
         _show(parent, preset, rows)
@@ -78,7 +89,7 @@ def columns(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name in names if name != FAILED] + ([FAILED] if FAILED in names else [])
 
 
-def _row(preset: str, combination: dict[str, Any], overrides: dict[str, Any], until: str) -> dict[str, Any]:
+def _row(preset: str, overrides: dict[str, Any], until: str, combination: dict[str, Any]) -> dict[str, Any]:
     try:
         figures = train_llm(**preset_parameters(preset), overrides={**overrides, **combination}, until=until)
     except Exception as error:      # one who ends the sweep raises no Exception

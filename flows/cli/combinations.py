@@ -1,5 +1,6 @@
-"""The combinations of a sweep: `stage.field=value,value` for each field that varies."""
+"""What a sweep varies: `stage.field=value,value` for each field, or of a search `stage.field=low..high` too."""
 
+import re
 from itertools import product
 from typing import Any
 
@@ -7,21 +8,39 @@ import yaml
 
 from genai_core.errors import InputError
 
+_RANGE = re.compile(r"([-+\d.e]+?)\.\.([-+\d.e]+)", re.IGNORECASE)
+
 
 def combinations(grid: list[str]) -> list[dict[str, Any]]:
     """`["a.b=1,2", "c.d=3"]` to `[{"a.b": 1, "c.d": 3}, {"a.b": 2, "c.d": 3}]`. Raises InputError for anything else."""
-    axes: dict[str, list[Any]] = {}
+    axes = fields(grid)
+    for name, values in axes.items():
+        if isinstance(values, dict):
+            raise InputError(f"{name}: a range has no end of values; say how many to look for with --trials, and the "
+                             "figure with --minimize or --maximize")
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def fields(grid: list[str]) -> dict[str, Any]:
+    """`["a.b=1,2", "c.d=1e-4..1e-2"]` to `{"a.b": [1, 2], "c.d": {"low": 1e-4, "high": 1e-2}}`. Raises InputError."""
+    axes: dict[str, Any] = {}
     for text in grid:
         name, equals, values = text.partition("=")
-        if not equals or not name.strip() or not values.strip():
-            raise InputError(f"{text!r}: write it as stage.field=value,value")
-        if name.strip() in axes:
-            raise InputError(f"{name.strip()}: given twice; put all of its values after one =")
+        name = name.strip()
+        if not equals or not name or not values.strip():
+            raise InputError(f"{text!r}: write it as stage.field=value,value or stage.field=low..high")
+        if name in axes:
+            raise InputError(f"{name}: given twice; put all of its values after one =")
         try:
-            axes[name.strip()] = [_number(yaml.safe_load(value)) for value in values.split(",")]
+            if match := _RANGE.fullmatch(values.strip()):
+                axes[name] = {"low": float(match[1]), "high": float(match[2])}
+                if not axes[name]["low"] < axes[name]["high"]:
+                    raise InputError(f"{text}: the range has no room; the smaller number comes first")
+            else:
+                axes[name] = [_number(yaml.safe_load(value)) for value in values.split(",")]
         except yaml.YAMLError:
             raise InputError(f"{text!r}: the values are not valid YAML") from None
-    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    return axes
 
 
 def _number(value: Any) -> Any:

@@ -13,8 +13,9 @@ from flows.cli.commands.models import chat, compare, lineage, models
 from flows.cli.commands.notify import notify
 from flows.cli.commands.publish import publish
 from flows.cli.commands.release import promote, releases, reproduce, rollback
-from flows.cli.commands.run import plan, run, sweep
+from flows.cli.commands.run import plan, run
 from flows.cli.commands.services import down, status, up
+from flows.cli.commands.sweep import sweep
 from genai_core.errors import BudgetSpent, GateFailed, InputError, TrainingDiverged
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",

@@ -13,8 +13,10 @@ def dial(depth: int) -> dict[str, Any]:
     """Fields of the training stages for a depth: a preset's own values go on top."""
     hidden = HEAD_SIZE * depth
     heads = depth
-    # AdamW's best rate falls with the square root of the width (nanochat); 3e-3 fits a width of 192
-    learning_rate = round(3e-3 * (192 / hidden) ** 0.5, 6)
+    # AdamW's best rate falls with the square root of the width (nanochat); these fit a width of 192. A new model's
+    # embedding and norms take more than those of one that is fine-tuned
+    scale = (192 / hidden) ** 0.5
+    learning_rate, of_a_new_model = round(3e-3 * scale, 6), round(8e-3 * scale, 6)
     feed_forward = round(hidden * 8 / 3 / 64) * 64       # SwiGLU with the parameters of a fourfold plain network
     parameters = depth * (hidden * hidden * 2 + 2 * hidden * heads_for_keys(heads) * HEAD_SIZE
                           + 3 * hidden * feed_forward)
@@ -22,7 +24,7 @@ def dial(depth: int) -> dict[str, Any]:
         "pretrain": {
             "layers": depth, "hidden_size": hidden, "heads": heads, "key_value_heads": heads_for_keys(heads),
             "head_size": HEAD_SIZE, "feed_forward_size": feed_forward, "context_length": 256, "optimizer": "muon",
-            "learning_rate": learning_rate, "matrix_learning_rate": 0.02, "batch_size": 16,
+            "learning_rate": of_a_new_model, "matrix_learning_rate": 0.015, "batch_size": 16,
             # twenty tokens a matrix parameter (Hoffmann et al. 2022), in whole thousands
             "tokens": max(4096, parameters * 20 // 1000 * 1000),
         },

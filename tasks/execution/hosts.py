@@ -46,7 +46,8 @@ def torchrun(runtime: Runtime, order: Path, meeting: str = "") -> list[str]:
     several hosts."""
     where = ["--standalone"] if runtime.hosts == 1 else [
         "--nnodes", f"1:{runtime.hosts}", "--rdzv-backend", "c10d", "--rdzv-endpoint", runtime.rendezvous, "--rdzv-id",
-        meeting, "--rdzv-conf", f"is_host=0,last_call_timeout={LAST_CALL_SECONDS},join_timeout={runtime.meet_seconds:.0f}",
+        meeting, "--rdzv-conf",
+        f"is_host=0,last_call_timeout={LAST_CALL_SECONDS},join_timeout={runtime.meet_seconds:.0f}",
         "--local-addr", _own_address(runtime.rendezvous)]
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node",
             str(runtime.processes // runtime.hosts), "--max-restarts", str(RESTARTS), "--module",

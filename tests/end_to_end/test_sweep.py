@@ -45,3 +45,15 @@ def test_a_sweep_that_is_stopped_is_killed_and_not_failed(home):
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert [status for name, status in runs(home).items() if name.startswith("sweep")] == ["KILLED"]
+
+
+def test_a_search_is_made_once_and_a_second_time_from_the_cache(home):
+    search = ("sweep", "pretrain.learning_rate=1e-3..1e-1", "--trials", "3", "--minimize", "pretrain/bits_per_byte",
+              "--preset", "smoke", "--until", "pretrain")
+    done = home.genai(*search)
+    assert "trial 3 of 3: pretrain/bits_per_byte" in done.stdout and done.stdout.count("pretrain: Completed") == 3
+    again = home.genai(*search)
+    assert again.stdout.count("pretrain: Cached") == 3
+    (status,) = {status for name, status in runs(home).items()
+                 if name.startswith("sweep · smoke · pretrain.learning_rate=0.001..0.1")}
+    assert status == "FINISHED"

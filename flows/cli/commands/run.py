@@ -74,7 +74,7 @@ def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats
     if approval_hours and "PREFECT_API_URL" not in os.environ:
         raise InputError("--approval-hours: the server of a single run ends with it and shows no page to answer on; "
                          "start `genai up` first")
-    with _prefect_and_view(_shown_stages(config)) as view:
+    with prefect_and_view(shown_stages(config)) as view:
         from flows.parameters import preset_parameters
         from flows.train_family import train_family
         from flows.train_llm import train_llm
@@ -184,45 +184,8 @@ def _plan_on(on: str, config: PipelineConfig | FamilyConfig, as_json: bool) -> N
                       highlight=False)
 
 
-def sweep(grid: Annotated[list[str], typer.Argument(metavar="STAGE.FIELD=V1,V2…", help="Values to try for a field; "
-                                                    "several fields give every combination.")],
-          preset: Preset = "laptop", settings: Settings = None, until: Until = "evaluate") -> None:
-    """Run once for every combination of values, and compare. Stages that the runs share are made once.
-
-    A combination that fails is shown with the reason, the others go on, and the command fails at the end.
-
-    Example: `genai sweep pretrain.learning_rate=1e-3,3e-3 --until pretrain`.
-    """
-    from flows.cli.combinations import combinations
-
-    allow_everything()
-    combined = combinations(grid)
-    overrides = parse_overrides(settings or [])
-    for combination in combined:
-        config = load_config(preset, "", overrides | combination)
-        require_stages("--until", [until], config)
-    opened_workspace()
-    with _prefect_and_view(_shown_stages(config)):
-        from flows.sweep import CombinationsFailed, columns
-        from flows.sweep import sweep as sweep_flow
-
-        failed = None
-        try:
-            rows = sweep_flow(preset, combined, overrides, until)
-        except CombinationsFailed as error:
-            rows, failed = error.rows, error
-    table = Table(*columns(rows))
-    from tasks.tables import shown
-
-    for row in rows:
-        table.add_row(*(shown(row.get(name, "")) for name in columns(rows)))
-    console.print(table)
-    if failed:
-        raise failed
-
-
 @contextmanager
-def _prefect_and_view(stages: Sequence[str]) -> Iterator["View"]:
+def prefect_and_view(stages: Sequence[str]) -> Iterator["View"]:
     """A Prefect API to run against, and the live view of the `stages` that run."""
     from flows.cli.terminal import View
     from flows.services.environment import prefect_api
@@ -255,7 +218,7 @@ def overrides_of_options(preset: str, family: str, settings: list[str] | None, a
     return own | parse_overrides(settings or [])
 
 
-def _shown_stages(config: PipelineConfig | FamilyConfig) -> list[str]:
+def shown_stages(config: PipelineConfig | FamilyConfig) -> list[str]:
     """With the versioning of the data after the datasets, which come first."""
     stages = stages_for(config)
     datasets = [stage.name for stage in stages if stage.kind == "dataset"]
