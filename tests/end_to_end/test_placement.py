@@ -1,0 +1,103 @@
+"""A stage on another machine: a real worker of a real work pool, with a workspace of its own and nothing shared but
+the servers and the object store."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import httpx
+import psutil
+import pytest
+
+from tasks.store.workspace import REPOSITORY
+from tests.end_to_end.conftest import Home, states
+from tests.end_to_end.helpers import S3, address_of, api_of, mlflow_server, prefect_server, processes_in, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+
+POOL = "genai-gpu"
+PRETRAIN = ("run", "--preset", "smoke", "--until", "pretrain")
+THERE = ("--set", f"runtime.placement={{pretrain: {POOL}}}")
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory) -> Iterator[tuple[Home, Home]]:
+    """One that runs flows, and one with a worker; both bare."""
+    folder = tmp_path_factory.mktemp("machines")
+    with ExitStack() as servers:
+        s3 = S3(folder / "s3").start()
+        servers.callback(s3.kill)
+        prefect = prefect_server(folder)
+        servers.callback(prefect.kill)
+        mlflow = mlflow_server(folder, "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
+                               "--artifacts-destination", "s3://team/mlflow", **s3.credentials)
+        servers.callback(mlflow.kill)
+        settings = {"GENAI_DVC_REMOTE": "s3://team/dvc", "MLFLOW_TRACKING_URI": address_of(mlflow),
+                    "PREFECT_API_URL": api_of(prefect), "GENAI_REPOSITORY": str(REPOSITORY),
+                    "PREFECT_HOME": str(folder / "client"), **s3.credentials}
+        pair = Home(folder / "flows", settings), Home(folder / "worker", settings)
+        for home in pair:
+            home.root.mkdir()
+        in_pool = [sys.executable, "-m", "prefect", "--no-prompt"]
+        environment = pair[0].environment
+        subprocess.run([*in_pool, "work-pool", "create", POOL, "--type", "process", "--base-job-template",
+                        "deploy/work-pool.json"], cwd=REPOSITORY, env=environment, check=True, capture_output=True)
+        subprocess.run([*in_pool, "deploy", "--name", f"execute-stage/{POOL}"], cwd=REPOSITORY, env=environment,
+                       check=True, capture_output=True)
+        yield pair
+        for home in pair:
+            for process in processes_in(home.root):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@pytest.fixture
+def worker(machines) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen([sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL], cwd=os.sep,
+                               env=machines[1].environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield process
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+
+
+def test_the_other_machine_trains_what_this_one_prepared_and_the_end_is_the_same(machines, worker, tmp_path):
+    here, there = machines
+    done = here.genai(*PRETRAIN, *THERE)
+    assert states(done.stdout)["pretrain"] == "Fetched"
+    assert {path.parent.name for path in there.root.glob("*/*/*/manifest.json")} >= {"tokenize", "pretrain"}
+    assert not list(there.root.glob("data/collect/*"))      # only what the stage reads
+    alone = Home(tmp_path / "alone", {**here.more, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'alone.db'}",
+                                      "GENAI_DVC_REMOTE": str(tmp_path / "remote")})
+    alone.root.mkdir()
+    alone.genai(*PRETRAIN)
+    assert alone.digests() == here.digests()
+    (model,) = here.models()
+    assert model["stage"] == "pretrain" and model["version"] == "1"      # registered there, and not again here
+    assert states(here.genai(*PRETRAIN, *THERE).stdout)["pretrain"] == "Cached"
+
+
+def test_a_flow_that_is_cancelled_cancels_the_other_machine(machines, worker):
+    here, there = machines
+    process = here.start(*PRETRAIN, *THERE, "--set", "pretrain.tokens=20000000")
+    wait_for(lambda: there.checkpoints("pretrain"), 120)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
+    runs = [process for process in processes_in(there.root) if "prefect.flow_engine" in " ".join(process.cmdline())]
+    wait_for(lambda: not any(run.is_running() and run.status() != psutil.STATUS_ZOMBIE for run in runs), 90)
+    (state,) = {run["state_type"] for run in httpx.post(f"{here.more['PREFECT_API_URL']}/flow_runs/filter", json={
+        "flow_runs": {"name": {"like_": "pretrain "}}, "sort": "START_TIME_DESC", "limit": 1}).json()}
+    assert state in ("CANCELLED", "CANCELLING")
+
+
+def test_what_is_missing_is_said(machines):
+    here, _ = machines
+    answer = here.genai(*PRETRAIN, "--set", "runtime.placement={pretrain: nowhere}", "--force", "pretrain", fails=True)
+    assert re.search("there is no deployment execute-stage/nowhere; declare it in prefect.yaml", answer.stdout +
+                     answer.stderr)
+    answer = here.genai(*PRETRAIN, "--set", "runtime.placement={pretran: nowhere}", fails=True)
+    assert "runtime.placement: unknown stage 'pretran'" in answer.stderr
