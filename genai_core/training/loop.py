@@ -28,7 +28,7 @@ from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
 from genai_core.training.ranks import Ranks, SharedLoss
 from genai_core.training.saver import Saver
-from genai_core.training.sharding import whole_of
+from genai_core.training.sharding import beside, whole_of
 
 STEPS_BETWEEN_READINGS = {"cuda": 16, "mps": 16}
 """Steps after which losses are read from a device that works on its own; elsewhere reading is free: after each."""
@@ -133,7 +133,7 @@ class _Training:
         for buffer, before in zip(self.buffers, buffers, strict=True):      # statistics of batch normalisation
             buffer.copy_(torch.where(skip > 0, before, buffer))
         self.model.zero_grad(set_to_none=True)
-        self.objective.after_step(skip)
+        self.objective.after_step(beside(skip, next(self.players[player].parameters())))
         self.step += 1
         self.done += self.objective.size(batch) * (self.ranks.count if self.objective.sampled else 1)
         self.unread.append(_Step(self.step, player, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))

@@ -1,13 +1,19 @@
-"""A tiny training of each objective of language models, for what holds for all of them.
+"""A tiny training of each objective of language models, and of some families, for what holds for all of them.
 
 Each takes a model, token files, a tokenizer and texts, and changes to its config; it gives the module that is trained,
 the objective and the config.
 """
 
 import copy
+import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
 
 from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
 from genai_core.data.chat import encode_chat
@@ -20,6 +26,13 @@ from genai_core.families.bert.config import MaskedConfig
 from genai_core.families.bert.masked_tokens import MaskedTokens
 from genai_core.families.bert.model import Bert, BertShape
 from genai_core.families.classification.reviews import Reviews
+from genai_core.families.diffusion.config import DiffusionConfig
+from genai_core.families.diffusion.model import Diffusion, DiffusionShape
+from genai_core.families.diffusion.objective import Denoising
+from genai_core.families.encoder_decoder.config import PairTrainConfig
+from genai_core.families.encoder_decoder.objective import TargetTokens
+from genai_core.families.encoder_decoder.pairs import PairCodec
+from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.reward import RewardModel
 from genai_core.training.objectives.assistant_tokens import AssistantTokens
@@ -81,4 +94,29 @@ def masked_tokens(model, tokens, tokenizer, prose, **changes):
     return encoder, MaskedTokens(encoder, reviews, reviews, config, 0, CPU), config
 
 
-BY_NAME = {make.__name__: make for make in (next_token, instruct, reward, rlhf, masked_tokens)}
+def encoder_decoder(model, tokens, tokenizer, prose, **changes):
+    """A recurrent encoder and decoder with attention, on batches that are as long as their longest pair."""
+    rows = {"task": ["continue"] * 40, "source": [text[:40] for text in prose[:40]],
+            "target": [text[40:80] for text in prose[:40]]}
+    config = PairTrainConfig(**{**LOOP, **changes}, pairs=80)
+    pair = RecurrentSeq2Seq(Seq2SeqShape("gru", "luong", tokenizer.get_vocab_size(), 16, 32, 30, 30))
+    with tempfile.TemporaryDirectory() as folder:
+        for split in ("train", "validation"):
+            pq.write_table(pa.table(rows), Path(folder) / f"{split}.parquet")
+        return pair, TargetTokens(pair, Path(folder), PairCodec(tokenizer, 30, 30), config, CPU), config
+
+
+def diffusion(model, tokens, tokenizer, prose, **changes):
+    """A network that learns to take noise away, with a moving average of its weights."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = F.interpolate(torch.from_numpy(pixels[:40]).float().view(-1, 1, 8, 8) / 16, 28).mul(255).to(torch.uint8)
+    config = DiffusionConfig(**{**LOOP, **changes}, channels=8, noise_steps=20, sampling_steps=4, steps=20)
+    made = Diffusion(DiffusionShape(config.channels, config.noise_steps, config.sampling_steps, config.guidance))
+    with tempfile.TemporaryDirectory() as folder:
+        for split in ("train", "validation"):
+            save_file({"images": images.contiguous(), "labels": torch.from_numpy(labels[:40])}, Path(folder) / f"{split}.safetensors")
+        return made, Denoising(made, Path(folder), config, CPU), config
+
+
+BY_NAME = {make.__name__: make for make in (next_token, instruct, reward, rlhf, masked_tokens, encoder_decoder,
+                                            diffusion)}
