@@ -114,7 +114,8 @@ def diffusion(model, tokens, tokenizer, prose, **changes):
     made = Diffusion(DiffusionShape(config.channels, config.noise_steps, config.sampling_steps, config.guidance))
     with tempfile.TemporaryDirectory() as folder:
         for split in ("train", "validation"):
-            save_file({"images": images.contiguous(), "labels": torch.from_numpy(labels[:40])}, Path(folder) / f"{split}.safetensors")
+            save_file({"images": images.contiguous(), "labels": torch.from_numpy(labels[:40])},
+                      Path(folder) / f"{split}.safetensors")
         return made, Denoising(made, Path(folder), config, CPU), config
 
 
