@@ -39,7 +39,7 @@ class Clock:
         print(text, file=sys.stderr)
 
 
-def pretrained(config: PretrainConfig, tokens: Path) -> tuple[Transformer, list[float]]:
+def pretrained(config: PretrainConfig, tokens: Path, shard_above: int = 10**9) -> tuple[Transformer, list[float]]:
     """A compiled training on a CPU: the model, and when each step was over."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +47,7 @@ def pretrained(config: PretrainConfig, tokens: Path) -> tuple[Transformer, list[
         out.mkdir()
         pretrain.run(config, tokens=tokens, out_dir=out,
                      context=Context(Path(folder) / "checkpoints", clock, device="cpu", compile="on",
-                                     checkpoint_seconds=1e9))
+                                     shard_above=shard_above, checkpoint_seconds=1e9))
         model = Transformer(transformer_config(config, load_tokenizer(tokens).get_vocab_size()))
         model.load_state_dict(load_file(out / "model.safetensors"), strict=False)
     return model.eval(), clock.ends
