@@ -4,28 +4,35 @@ from typing import Any
 
 from prefect import flow
 
+from genai_core.errors import InputError
 from tasks.execution.execute import execute
 from tasks.execution.inputs import bring_inputs
+from tasks.lease import place
 from tasks.pipeline import StageRequest
 from tasks.registry import versions
-from tasks.store import published
+from tasks.store import checkpoints, published
 from tasks.store.workspace import Workspace
 
 
 @flow(name="execute-stage")
-def execute_stage(request: dict[str, Any]) -> str:
+def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
     """Make the artifact of a request in this machine's workspace, and leave it where others fetch it; its digest.
 
     Args:
         request: A StageRequest as JSON, without the workspace.
+        asked_from: What tells the workspace of whoever asks from all others.
     """
     workspace = Workspace.current()
+    if asked_from == place(workspace):      # whoever asks holds the lock of the key and waits for us
+        raise InputError(f"runtime.placement: this worker has the workspace of the run, {workspace.root}; give it one "
+                         "of its own (GENAI_HOME), or leave the placement out")
     asked = StageRequest.model_validate({**request, "workspace": str(workspace.root)})
     here = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"placement": {}})})
     bring_inputs(here)
     artifact, _ = execute(here)
     if here.stage.kind == "model":
         versions.register(workspace, here.stage, artifact, here.identity.parent_run_id, here.identity.dataset_md5)
+        checkpoints.discard(workspace, here.stage.name, artifact.key)
     else:
         published.publish(workspace, [artifact])
     return artifact.digest

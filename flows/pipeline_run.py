@@ -133,7 +133,7 @@ def opened(request: Request) -> Iterator[PipelineRun]:
     run = PipelineRun(config, workspace, frozenset(request.force),
                       until="" if until == stages[-1].name else until,
                       command=request.command(), flow_run_id=str(flow_run.id or ""), commit=records.git_commit())
-    seconds = request.limits.seconds(config.runtime.price_per_hour)
+    seconds = request.limits.seconds(config.runtime.price_per_hour * config.runtime.hosts)
     run.stop_at = time.time() + seconds if seconds else None
     require_space(workspace, "run")
     live_runs.close_books(workspace)

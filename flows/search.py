@@ -4,6 +4,7 @@ By Optuna's tree-structured Parzen estimator (Bergstra et al. 2011). A search th
 the same values, whose runs are in the cache, and goes on where it was.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -22,12 +23,12 @@ class Row(Protocol):
 
 
 class Range(BaseModel):
-    """Numbers from `low` to `high`; whole ones where both are."""
+    """Numbers from `low` to `high`; whole ones where both are written so: 4..8, but 0.0..1.0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
 
     @model_validator(mode="after")
     def has_room(self) -> "Range":
@@ -40,7 +41,7 @@ class Range(BaseModel):
 
     @property
     def whole(self) -> bool:
-        return self.low == int(self.low) and self.high == int(self.high)
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 class Search(BaseModel):
@@ -69,7 +70,8 @@ class Search(BaseModel):
 
 
 def search_rows(search: Search, run: Row, failed: str, note: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for each trial. Raises InputError without Optuna, and where a run does not have the figure."""
+    """A row for each trial, or one alone where the first run does not have the figure. Raises InputError without
+    Optuna."""
     try:
         import optuna
     except ImportError:
@@ -86,9 +88,13 @@ def search_rows(search: Search, run: Row, failed: str, note: Callable[[str], Non
         if failed in row:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
-        if search.figure not in row:
+        if not math.isfinite(row.get(search.figure, math.nan)):
             figures = ", ".join(name for name in row if "/" in name)
-            raise InputError(f"{search.figure}: the run has no such figure; there are {figures}")
+            row[failed] = f"{search.figure}: the run has no such figure, or no number in it; there are {figures}"
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            if len(rows) == 1:      # misspelt, most likely: no more runs for it
+                return rows
+            continue
         study.tell(trial, row[search.figure])
         note(f"trial {number + 1} of {search.trials}: {search.figure} {row[search.figure]:.4g}, best "
              f"{study.best_value:.4g} with {study.best_params}")
@@ -103,4 +109,4 @@ def _distribution(given: list[Any] | Range) -> Any:
     by_magnitude = given.low > 0 and given.high / given.low >= LOGARITHMIC
     if given.whole:
         return distributions.IntDistribution(int(given.low), int(given.high), log=by_magnitude)
-    return distributions.FloatDistribution(given.low, given.high, log=by_magnitude)
+    return distributions.FloatDistribution(float(given.low), float(given.high), log=by_magnitude)

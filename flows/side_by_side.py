@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any
 
-from tasks.execution.apart import end_all
+from tasks.execution.apart import end_all, ending
 from tasks.execution.task import LastStageDone
 from tasks.pipeline import PipelineRun
 from tasks.stage import Stage
@@ -21,6 +21,7 @@ def make_side_by_side(run: PipelineRun, stages: Sequence[Stage], make: Callable[
     When one fails, those under way come to their end, no other begins, and the first error is raised. Raises
     LastStageDone when the run ends with one of them.
     """
+    ending.clear()
     names = [stage.name for stage in stages]
     ends_early = run.until in names
     waiting = list(stages[:names.index(run.until) + 1] if ends_early else stages)

@@ -59,6 +59,12 @@ def lease(workspace: Workspace, stage: str, key: str) -> Iterator[None]:
                 taken.give_back()
 
 
+def place(workspace: Workspace) -> str:
+    """What tells a workspace from all others, on whatever machine."""
+    workspace.hidden.mkdir(parents=True, exist_ok=True)
+    return _place(workspace.hidden)
+
+
 def _place(folder: Path) -> str:
     """What tells this workspace from all others. A lease of its own is of a dead process: a living one has the lock."""
     status = folder.stat()

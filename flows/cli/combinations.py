@@ -33,7 +33,7 @@ def fields(grid: list[str]) -> dict[str, Any]:
             raise InputError(f"{name}: given twice; put all of its values after one =")
         try:
             if match := _RANGE.fullmatch(values.strip()):
-                axes[name] = {"low": float(match[1]), "high": float(match[2])}
+                axes[name] = {"low": _number(yaml.safe_load(match[1])), "high": _number(yaml.safe_load(match[2]))}
                 if not axes[name]["low"] < axes[name]["high"]:
                     raise InputError(f"{text}: the range has no room; the smaller number comes first")
             else:

@@ -1,6 +1,6 @@
 """Generation with a key-value cache, for one prompt or a batch of prompts of different lengths."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +45,13 @@ class Completions:
 @torch.no_grad()
 def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int, end_ids: set[int], *, pad_id: int,
              sampling: Sampling | None = None, generator: torch.Generator | None = None,
-             draws: Tensor | None = None) -> Completions:
+             draws: Tensor | None = None, go_on: Callable[[bool], bool] = bool) -> Completions:
     """Continue each prompt, given as token ids, until an end token or for `max_new_tokens`.
 
     Tokens are drawn by `draws` (B, N), numbers from 0 to 1, where they are given: those of a prompt then depend on
-    nothing beside it in the batch. Prompts of unequal length are padded on the left and masked. Raises ValueError for
-    an empty prompt.
+    nothing beside it in the batch. `go_on` is given whether any is unfinished, and says whether there is a next token:
+    processes that share a model out have to go on together. Prompts of unequal length are padded on the left and
+    masked. Raises ValueError for an empty prompt.
     """
     if not prompts or not all(prompts):
         raise ValueError("every prompt needs at least one token")
@@ -70,7 +71,7 @@ def generate(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int
         mask[:, position] = alive
         log_probs[:, position] = torch.where(alive, chosen_log, 0.0)
         alive = alive & ~torch.isin(chosen, ends)
-        if not alive.any():
+        if not go_on(bool(alive.any())):
             return Completions(ids[:, :position + 1], mask[:, :position + 1], log_probs[:, :position + 1])
         if position + 1 < max_new_tokens:
             logits = decoder.next(ids[:, position])

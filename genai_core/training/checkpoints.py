@@ -80,7 +80,8 @@ def begin_in_parts(directory: Path, step: int, tensors: Snapshot, state: dict[st
     def finish() -> None:
         wait()
         if Ranks.current().leads:
-            _commit(directory, scratch, step, state)
+            files = len(list(scratch.glob("*.safetensors")))
+            _commit(directory, scratch, step, state | {"files": files})
         dist.barrier(group)
 
     return finish
@@ -117,12 +118,12 @@ def restore(directory: Path, model: nn.Module, optimizers: list[torch.optim.Opti
     """
     ranks = Ranks.current()
     read = _read(directory, model, guard, reporter, before) if ranks.leads else None
-    together = ranks.same(*(read or (None, None)))
+    together = ranks.broadcast(*(read or (None, None)))
     if together is None:
         return None
     tensors, state = together
     if parts := state.pop("parts", None):
-        tensors = _read_parts(Path(parts), model, optimizers, guard)
+        tensors = _read_parts(directory / parts, model, optimizers, guard)
     with torch.no_grad():
         for name, tensor in state_of(model).items():
             tensor.copy_(tensors["model"][name])
@@ -147,7 +148,9 @@ def _read(directory: Path, model: nn.Module, guard: Guard, reporter: Reporter, b
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             tensors: Snapshot = {}
             if is_sharded(model) or not (path / "model.safetensors").is_file():
-                state["parts"] = str(path)
+                state["parts"] = path.name
+                if len(list(path.glob("*.safetensors"))) < state.get("files", 1):
+                    raise ValueError("a part of it is missing")
                 shapes = sharded_checkpoints.shapes_of(path)
             else:
                 tensors = {file: load_file(path / f"{file}.safetensors") for file in ("model", "optimizer", "extra")}

@@ -141,27 +141,27 @@ class _Training:
             self.read()
 
     def _batch(self, number: int) -> Batch:
-        return self.loss.asked(self.objective.batch, number) if self.objective.sampled else self.objective.batch(number)
+        return self.loss.call(self.objective.batch, number) if self.objective.sampled else self.objective.batch(number)
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the mean loss over all targets of the whole batch, whatever it is cut into; the mean values."""
         totals: dict[str, Tensor] = {}
         targets = torch.as_tensor(self.objective.targets(batch), device=self.device)
         if self.objective.sampled:
-            targets = self.ranks.sum({"targets": targets})["targets"]
+            targets = self.ranks.all_reduce({"targets": targets})["targets"]
         count = self.config.accumulation_steps
         parts = {name: tensor.tensor_split(count) for name, tensor in batch.items()}
         for number in range(count):
             part = {name: pieces[number] for name, pieces in parts.items()}
             part = part if self.objective.sampled else self.ranks.share(part)
-            with self.loss.alone() if number + 1 < count else nullcontext():
+            with self.loss.no_sync() if number + 1 < count else nullcontext():
                 with autocast(self.device, self.precision):
                     loss, others = self.loss(part)
                 (loss / targets * self.loss.scale).backward()
             for name, value in {"loss": loss.detach(), **others}.items():
                 value = value / targets
                 totals[name] = totals[name] + value if name in totals else value
-        return self.ranks.sum(totals)
+        return self.ranks.all_reduce(totals)
 
     def read(self) -> None:
         """Learn what became of the last steps; go back where too many of them did not count."""
@@ -191,7 +191,7 @@ class _Training:
         figures = self.objective.figures(batch)
         if not self.objective.sampled or not figures:
             return figures
-        sums = self.ranks.sum({name: torch.tensor(value, device=self.device) for name, value in figures.items()})
+        sums = self.ranks.all_reduce({name: torch.tensor(value, device=self.device) for name, value in figures.items()})
         return {name: value.item() / self.ranks.count for name, value in sums.items()}
 
     def _skip(self, each: "_Step", values: dict[str, float]) -> None:
@@ -242,7 +242,7 @@ class _Training:
         self.evaluated = self.step
         before = time.monotonic()
         self.model.eval()
-        figures = self.loss.asked(self.objective.evaluate, self.step)
+        figures = self.loss.call(self.objective.evaluate, self.step)
         self.model.train()
         self.evaluating += time.monotonic() - before
         self._record(self.step, figures)
@@ -253,10 +253,8 @@ class _Training:
     def save_if_due(self, interruption: Interruption) -> None:
         """Save a checkpoint when it is time to, and stop there when a signal came or the budget is spent."""
         over = self.step >= self.objective.steps
-        if self.ranks.count > 1 and self.unread and not over:
-            return      # ranks ask each other no more often than they wait for the device
         spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
-        due, stopped, spent = self.ranks.agree(self.ranks.leads and self.saver.due and not over,
+        due, stopped, spent = self.ranks.on_any(self.ranks.leads and self.saver.due and not over,
                                                interruption.requested is not None, spent)
         if not (due or stopped or spent):
             return
@@ -274,7 +272,7 @@ class _Training:
             return
         where = f"saved a checkpoint at step {self.step} of {self.objective.steps}"
         self.saver.wait()
-        self.ranks.agree(True)      # no rank ends before the checkpoint is on the disk
+        self.ranks.on_any(True)      # no rank ends before the checkpoint is on the disk
         if stopped:
             self.context.reporter.note(f"{interruption.name}: {where}; the same run continues from it")
             interruption.deliver()

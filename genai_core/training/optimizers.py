@@ -4,16 +4,20 @@ AdamW trains vectors and embeddings, Muon the matrices inside the layers; SGD is
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from genai_core.config.training import TrainConfig
 from genai_core.hardware import choose_precision
 from genai_core.training.ranks import Ranks
 from genai_core.training.sharding import beside, part_of, whole_of
+
+WHOLE_AT_ONCE = 8
+"""Matrices of a model in parts that every rank has whole at a time."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,7 +44,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for shape, parameters in by_shape.items():
+            for shape, parameters in _at_once(by_shape):
                 updates = torch.stack([whole_of(self._momentum(parameter, group["momentum"])) for parameter in
                                        parameters])
                 updates = self._orthogonalize(updates, group["steps"])
@@ -58,7 +62,7 @@ class Muon(torch.optim.Optimizer):
         padding = -len(matrices) % ranks.count
         stacked = F.pad(matrices, (0, 0, 0, 0, 0, padding))
         own = orthogonalize(stacked[ranks.part(len(stacked))], steps, self.dtype)
-        return ranks.whole(own)[:len(matrices)]
+        return ranks.all_gather(own)[:len(matrices)]
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov momentum of the gradient."""
@@ -71,6 +75,14 @@ class Muon(torch.optim.Optimizer):
             gradient = torch.where(self.found_inf > 0, state["momentum"], gradient)
         buffer = state["momentum"].lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
+
+
+def _at_once(by_shape: dict[torch.Size, list[nn.Parameter]]) -> Iterator[tuple[torch.Size, list[nn.Parameter]]]:
+    """Parameters that are stacked: all of a shape, or of a model in parts a few, since they are whole meanwhile."""
+    for shape, parameters in by_shape.items():
+        count = WHOLE_AT_ONCE if isinstance(parameters[0], DTensor) else len(parameters)
+        for first in range(0, len(parameters), count):
+            yield shape, parameters[first:first + count]
 
 
 def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:

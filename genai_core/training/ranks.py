@@ -60,7 +60,7 @@ class Ranks:
                              "evenly; choose a batch size that they divide")
         return slice(size // self.count * self.rank, size // self.count * (self.rank + 1))
 
-    def whole(self, share: Tensor) -> Tensor:
+    def all_gather(self, share: Tensor) -> Tensor:
         """The shares of all ranks, one after the other, on each of them. The gradient of this rank's own is multiplied
         by the number of ranks: each takes the loss of the whole as its share of a sum, divided by that number."""
         if self.count == 1:
@@ -71,7 +71,7 @@ class Ranks:
             shares[self.rank] = share + (self.count - 1) * (share - share.detach())
         return torch.cat(shares)
 
-    def sum(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def all_reduce(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars on the device, added up over all ranks, by one message."""
         if self.count == 1:
             return values
@@ -79,7 +79,7 @@ class Ranks:
         dist.all_reduce(total)
         return dict(zip(values, total, strict=True))
 
-    def agree(self, *flags: bool) -> list[bool]:
+    def on_any(self, *flags: bool) -> list[bool]:
         """Each flag, True on every rank where it is on any: what a clock or a signal says, which ranks hear of at
         different times."""
         if self.count == 1:
@@ -88,7 +88,7 @@ class Ranks:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised]
 
-    def same(self, tensors: dict[str, dict[str, Tensor]] | None, state: dict[str, Any] | None
+    def broadcast(self, tensors: dict[str, dict[str, Tensor]] | None, state: dict[str, Any] | None
              ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
         """What the leader has read, on all: files of named tensors on the CPU and a state of JSON; None where it
         has read nothing."""
@@ -140,8 +140,8 @@ class SharedLoss:
         if self.sharded:
             self._blank = sharding.blank_of(model)
             sharding.shard(self._module, device.type, compiled)
-        elif ranks.count > 1:      # of two players one has no gradients at a step
-            self._module = DistributedDataParallel(self._module, find_unused_parameters=several_players,
+        elif ranks.count > 1:      # of two players one has no gradients at a step, and a head may be unused
+            self._module = DistributedDataParallel(self._module, find_unused_parameters=True,
                                                    gradient_as_bucket_view=True)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -149,19 +149,16 @@ class SharedLoss:
         return loss
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Within it, gradients stay on this rank: those of all micro-batches but the last."""
+    def no_sync(self) -> Iterator[None]:
+        """Within it, gradients stay on this rank: those of all micro-batches but the last. Of a model in parts they do
+        not, since they would be whole there."""
         if isinstance(self._module, DistributedDataParallel):
             with self._module.no_sync():
                 yield
-        elif isinstance(self._module, FSDPModule):
-            self._module.set_requires_gradient_sync(False)
-            yield
-            self._module.set_requires_gradient_sync(True)
         else:
             yield
 
-    def asked(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+    def call(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         """What a function answers that calls the model otherwise than for its loss."""
         if not isinstance(self._module, FSDPModule):
             return function(*arguments)

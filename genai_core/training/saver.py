@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from genai_core.training import checkpoints
+from genai_core.training import checkpoints, sharded_checkpoints
 from genai_core.training.sharding import is_sharded
 
 LARGEST_SHARE = 0.02
@@ -37,7 +37,10 @@ class Saver:
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._write: Future[None] | None = None
         self.in_parts = is_sharded(model)
-        self._group = dist.new_group(backend="gloo") if self.in_parts else None
+        self._group = None
+        if self.in_parts:
+            sharded_checkpoints.require_shared(directory)
+            self._group = dist.new_group(backend="gloo")
 
     @property
     def due(self) -> bool:

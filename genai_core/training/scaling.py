@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from genai_core.errors import InputError
 from genai_core.models.transformer import TransformerConfig, parameter_count, training_flops_per_token
 from genai_core.training.estimate import activation_bytes
+from genai_core.training.optimizers import WHOLE_AT_ONCE
 
 UTILISATION = 0.42
 """Share of the peak of bfloat16 that a step's arithmetic reaches: the middle of what is published."""
@@ -114,8 +115,10 @@ def training_on(cluster: Cluster, shape: TransformerConfig, *, rows: int, length
     if sharded:      # two blocks and the embedding whole, and their gradients until they are given away
         memory += 8 * (2 * block + embedding)
     matrices = (parameters - embedding) if muon else 0
+    if sharded and muon:      # some matrices whole, their update and what the iterations make
+        memory += 3 * 4 * WHOLE_AT_ONCE * shape.hidden_size * shape.intermediate_size
     around = (count - 1) / count
-    beside = around * 4 * parameters * (1 + 2 * accumulation if sharded else 2)      # sent while it computes
+    beside = around * 4 * parameters * (3 * accumulation if sharded else 2)      # sent while it computes
     after = around * 4 * matrices * (2 if sharded else 1)
     flops = rows * length * training_flops_per_token(shape, length)
     arithmetic = flops * (4 / 3 if recompute else 1) / count / cluster.kind.flops / UTILISATION

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from genai_core.errors import InputError
 from genai_core.training.ranks import Ranks
 
 
@@ -35,9 +36,33 @@ def begin(scratch: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup
 
 
 def shapes_of(path: Path) -> dict[str, torch.Size]:
-    """Names and whole shapes of the tensors of a checkpoint. Raises SafetensorError or OSError for a damaged one."""
+    """Names and whole shapes of the tensors of a checkpoint. Raises SafetensorError, OSError or ValueError for a
+    damaged one."""
     metadata = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-    return {name: entry.size for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)}
+    found = {name: entry for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)}
+    for name, entry in found.items():
+        if sum(chunk.sizes.numel() for chunk in entry.chunks) < entry.size.numel():
+            raise ValueError(f"a part of {name} is missing")
+    return {name: entry.size for name, entry in found.items()}
+
+
+def require_shared(directory: Path) -> None:
+    """Raises InputError on every rank unless all ranks see the leader's folder of checkpoints."""
+    ranks = Ranks.current()
+    token = torch.randint(2 ** 62, (1,))
+    dist.broadcast(token, ranks.leader)
+    mark = directory / f".seen-{token.item()}"
+    if ranks.leads:
+        directory.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    dist.barrier()
+    (unseen,) = ranks.on_any(not mark.exists())
+    if ranks.leads:
+        mark.unlink()
+    if unseen:
+        raise InputError(f"{directory}: not every rank sees it, and of a model in parts each writes its own part of a "
+                         "checkpoint there; give all machines one file system for GENAI_HOME, or raise "
+                         "runtime.shard_above")
 
 
 def read_into(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -13,15 +13,24 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from genai_core.config.pipeline import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
-from tasks.execution.hosts import LOOK_SECONDS, RESTARTS, Meeting, environment_of_ranks, last_lines, torchrun
+from tasks.execution.hosts import (
+    LOOK_SECONDS,
+    RESTARTS,
+    Meeting,
+    environment_of_ranks,
+    last_lines,
+    require_devices,
+    torchrun,
+)
 from tasks.pipeline import StageRequest
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
@@ -34,8 +43,10 @@ ERRORS: dict[str, type[Exception]] = {error.__name__: error for error in (InputE
 """What a rank raises that is told in its own words."""
 
 _under_way: set["subprocess.Popen[str]"] = set()
-_taken: set[int] = set()
-"""GPUs that stages side by side have."""
+_taken: Counter[int] = Counter()
+"""Stages side by side on each GPU."""
+ending = threading.Event()
+"""The run is interrupted: nothing begins, and what is waited for is waited for no more."""
 _taking = threading.Lock()
 
 
@@ -47,66 +58,56 @@ def runs_apart(stage: Stage, runtime: Runtime) -> bool:
 
 
 def compute_apart(request: StageRequest, out_dir: Path, context: Context) -> Result:
-    """As `compute` does, in a process of its own or on `runtime.processes` ranks. Raises what a rank raised;
-    RuntimeError when one died, of several too often. The result has `cpu_seconds`, of all ranks."""
+    """As `compute` does, in a process of its own or on `runtime.processes` ranks. Raises what a rank raised, and
+    RankDied. The result has `cpu_seconds`, of all ranks."""
     runtime = request.runtime
     count = runtime.processes if request.stage.resources.ranks else 1
-    _require_devices(runtime, count // runtime.hosts)
-    meeting = Meeting(request) if count > 1 and runtime.hosts > 1 else None
-    with tempfile.TemporaryDirectory(prefix="ranks-") as folder, _a_gpu(request) as gpu, \
-            (Path(folder) / "errors").open("w") as errors:
-        order = Path(folder) / "order.json"
+    require_devices(runtime, count // runtime.hosts)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks-")))
+        gpu = stack.enter_context(_a_gpu(request))
+        errors = stack.enter_context((folder / "errors").open("w"))
+        order = folder / "order.json"
         order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": str(out_dir),
                                      "checkpoint_dir": str(context.checkpoint_dir)}))
+        meeting = stack.enter_context(Meeting(request)) if count > 1 and runtime.hosts > 1 else None
         if meeting:
             context.reporter.note(f"waiting at {runtime.rendezvous} for {runtime.hosts - 1} other hosts: genai join "
                                   f"{runtime.rendezvous}")
             meeting.wait()
         command = torchrun(runtime, order, meeting.name if meeting else "") if count > 1 else \
             [sys.executable, "-m", "tasks.execution.rank", str(order)]
+        if ending.is_set():
+            raise KeyboardInterrupt
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.execution.lifeline", *command], cwd=REPOSITORY, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(runtime, runtime.stages_at_once), **gpu, "LEADING_HOST": "1",
                  "GENAI_HOME": str(request.workspace)})
         _under_way.add(process)
-        over = False
+        ranks = _Ranks(process, context, meeting)
         try:
-            result = _listen(process, context, count, meeting)
-            over = True
-            return result
-        except RuntimeError as error:
-            let_go = process.stdin is None or process.stdin.closed
-            if type(error) is RuntimeError and not let_go:
-                logger.error("%s", last_lines(Path(folder) / "errors"))
+            return ranks.result()
+        except RankDied:
+            if ending.is_set():
+                raise KeyboardInterrupt from None
+            logger.error("%s", last_lines(folder / "errors"))
             raise
         finally:
-            if meeting:
-                meeting.close(over)
-            _end(process)
+            ranks.end()
             _under_way.discard(process)
 
 
 def end_all() -> None:
-    """Let all stages that are computed apart save a checkpoint and end; whoever waits for one gets an error."""
+    """Let all stages that are computed apart save a checkpoint and end; whoever waits for one is interrupted."""
+    ending.set()
     for process in list(_under_way):
-        _let_go(process)
-
-
-def _require_devices(runtime: Runtime, count: int) -> None:
-    import torch
-
-    devices = torch.cuda.device_count()
-    if runtime.device in ("auto", "cuda") and 0 < devices < count:
-        raise InputError(f"runtime.processes: {count} ranks on a machine, but this one has {devices} GPUs; take "
-                         f"{devices}, or runtime.device=cpu")
-    if runtime.device == "mps" and count > 1:
-        raise InputError("runtime.processes: a Mac's GPU trains in one process; leave it at 1")
+        let_go(process)
 
 
 @contextmanager
 def _a_gpu(request: StageRequest) -> Iterator[dict[str, str]]:
-    """What makes a stage that runs beside others see one GPU, the first that none of them has."""
+    """What makes a stage that runs beside others see one GPU, the least used of them."""
     import torch
 
     visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else \
@@ -115,67 +116,94 @@ def _a_gpu(request: StageRequest) -> Iterator[dict[str, str]]:
         yield {}
         return
     with _taking:
-        number = min(set(range(len(visible))) - _taken, default=len(_taken) % len(visible))
-        _taken.add(number)
+        number = min(range(len(visible)), key=lambda each: _taken[each])
+        _taken[number] += 1
     try:
         yield {"CUDA_VISIBLE_DEVICES": visible[number]}
     finally:
-        _taken.discard(number)
+        with _taking:
+            _taken[number] -= 1
 
 
-def _listen(process: "subprocess.Popen[str]", context: Context, count: int, meeting: Meeting | None) -> Result:
-    """What the ranks say, until they are done or one of them, here or on another host, says what is wrong."""
-    assert process.stdout
-    if meeting:
-        threading.Thread(target=_watch, args=(meeting, process), daemon=True).start()
-    for line in process.stdout:
+class RankDied(RuntimeError):
+    """A process ended without a word, of several ranks one too often."""
+
+
+class _Ranks:
+    """The processes that compute a stage, as this one hears them."""
+
+    def __init__(self, process: "subprocess.Popen[str]", context: Context, meeting: Meeting | None):
+        self.process, self.context, self.meeting = process, context, meeting
+        self._step, self._known = -1, -1
+        """The newest step that was told of, and the one up to which a start after a death tells all again."""
+
+    def result(self) -> Result:
+        """What they come to. Raises what one of them, here or on another host, says is wrong; RankDied."""
+        if self.meeting:
+            threading.Thread(target=self._watch, args=(self.meeting,), daemon=True).start()
+        assert self.process.stdout
+        for line in self.process.stdout:
+            kind, content = self._heard(line)
+            if kind == "result":
+                if self.meeting:
+                    self.meeting.wait_for_leaving()
+                self.process.wait()
+                return Result(content["metrics"], {**content["measurements"], "cpu_seconds": content["cpu_seconds"]})
+            if kind == "error":
+                raise ERRORS.get(content["type"], RuntimeError)(content["text"])
+        if self.meeting:
+            self.meeting.raise_trouble()
+        raise RankDied(f"the processes of this stage ended with status {self.process.wait()}: one died, of several "
+                       f"ranks more than {RESTARTS} times, perhaps for lack of memory; the last checkpoint is kept")
+
+    def end(self) -> None:
+        """Let ranks that still run save a checkpoint; what is left of them after a grace is killed."""
+        let_go(self.process)
+        threading.Thread(target=self._hear_out, daemon=True).start()      # a full pipe would hold them up
+        try:
+            self.process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _hear_out(self) -> None:
+        with suppress(ValueError):      # closed meanwhile
+            for line in self.process.stdout or ():
+                self._heard(line)
+
+    def _heard(self, line: str) -> tuple[str, dict[str, Any]]:
+        """What a line says, passed on to those whom it concerns."""
         try:
             said: dict[str, Any] = json.loads(line)
-            kind, content = said.pop("rank_says"), said
+            kind = said.pop("rank_says")
         except (ValueError, KeyError, TypeError, AttributeError):
             logger.info("%s", line.rstrip())
-            continue
+            return "", {}
+        reporter = self.context.reporter
         if kind == "progress":
-            context.reporter.progress(content["done"], content["total"], content["unit"], **content["figures"])
+            reporter.progress(said["done"], said["total"], said["unit"], **said["figures"])
         elif kind == "metrics":
-            context.reporter.metrics(content["step"], **content["values"])
+            if said["step"] < self._step:
+                self._known = max(self._known, self._step)
+            self._step = said["step"]
+            if self._step > self._known:
+                reporter.metrics(self._step, **said["values"])
         elif kind == "note":
-            context.reporter.note(content["text"])
-        elif kind == "result":
-            process.wait()
-            return Result(content["metrics"], {**content["measurements"], "cpu_seconds": content["cpu_seconds"]})
-        elif kind == "error":
-            raise ERRORS.get(content["type"], RuntimeError)(content["text"])
-    if meeting:
-        meeting.raise_trouble()
-    often = f" more than {RESTARTS} times" if count > 1 else ""
-    raise RuntimeError(f"the {'ranks' if count > 1 else 'process'} ended with status {process.wait()}: it died{often}, "
-                       "perhaps for lack of memory; the last checkpoint is kept")
+            reporter.note(said["text"])
+        elif kind == "log":
+            logger.log(said["level"], "%s", said["text"])
+        return kind, said
 
-
-def _watch(meeting: Meeting, process: "subprocess.Popen[str]") -> None:
-    """End the ranks here when another host says what is wrong."""
-    while process.poll() is None:
-        time.sleep(LOOK_SECONDS)
-        with suppress(AttributeError):      # closed: it is over
+    def _watch(self, meeting: Meeting) -> None:
+        """End the ranks here when another host says what is wrong."""
+        while self.process.poll() is None:
+            time.sleep(LOOK_SECONDS)
             if meeting.trouble():
-                _let_go(process)
+                let_go(self.process)
                 return
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Let ranks that still run save a checkpoint; what is left of them after a grace is killed."""
-    assert process.stdout
-    _let_go(process)
-    threading.Thread(target=process.stdout.read, daemon=True).start()      # a full pipe would hold them up
-    try:
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _let_go(process: "subprocess.Popen[str]") -> None:
-    assert process.stdin
-    with suppress(OSError):
-        process.stdin.close()      # the lifeline ends them when it cannot read on
+def let_go(process: "subprocess.Popen[str]") -> None:
+    """Have the lifeline end a process: it cannot read on."""
+    with suppress(OSError, AttributeError):
+        process.stdin.close()      # type: ignore[union-attr]

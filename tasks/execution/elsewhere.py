@@ -16,7 +16,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from genai_core.errors import InputError
+from tasks.execution.apart import ERRORS, ending
 from tasks.execution.inputs import fetch
+from tasks.lease import place
 from tasks.pipeline import StageRequest
 from tasks.store import published
 from tasks.store.artifacts import Artifact
@@ -30,12 +32,12 @@ PATIENCE_SECONDS = 30.0
 
 
 def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifact:
-    """The artifact of a request, made by a worker of the pool and fetched. Raises InputError where there is no such
-    deployment, where the worker failed, or where what it made is nowhere to be fetched from."""
+    """The artifact of a request, made by a worker of the pool and fetched. Raises what the worker raised, and
+    InputError where there is no such deployment or what it made is nowhere to be fetched from."""
     stage, workspace = request.stage, Workspace(request.workspace)
     published.publish(workspace, [artifact for artifact in request.inputs.values()
                                   if not artifact.path.startswith("models/")])
-    given = {"request": request.model_dump(mode="json", exclude={"workspace"})}
+    given = {"request": request.model_dump(mode="json", exclude={"workspace"}), "asked_from": place(workspace)}
     try:
         started: Any = run_deployment(f"execute-stage/{pool}", parameters=given, timeout=0,
                                       flow_run_name=f"{stage.name} {request.parts.key}")
@@ -50,7 +52,8 @@ def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifac
             client.set_flow_run_state(started.id, Cancelling(), force=True)
             raise
     if not state.is_completed():
-        raise InputError(f"{stage.name} on work pool {pool}: {state.name}: {state.message}")
+        message = f"{stage.name} on work pool {pool}: {state.name}: {state.message}"
+        raise next((error for name, error in ERRORS.items() if name in message), RuntimeError)(message)
     if found := fetch(stage, workspace, directory):
         return found
     raise InputError(f"{stage.name} was made on work pool {pool}, but is neither in the registry nor on the remote of "
@@ -67,4 +70,5 @@ def _end_of(flow_run_id: UUID, stage: str, pool: str, client: SyncPrefectClient)
         if state and state.is_scheduled() and not told and time.monotonic() - began > PATIENCE_SECONDS:
             told = True
             logger.warning("%s: no worker of %s has taken it yet: prefect worker start --pool %s", stage, pool, pool)
-        time.sleep(POLL_SECONDS)
+        if ending.wait(POLL_SECONDS):
+            raise KeyboardInterrupt

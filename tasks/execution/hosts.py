@@ -26,6 +26,7 @@ import psutil
 
 from genai_core.config.pipeline import Runtime
 from genai_core.errors import InputError
+from genai_core.hardware import choose_device
 from genai_core.mapping import usable_cores
 from tasks.execution.inputs import bring_inputs
 from tasks.pipeline import StageRequest
@@ -38,6 +39,8 @@ LAST_CALL_SECONDS = 15
 RESTARTS = 3
 """How often ranks are started again after one of them died."""
 LEAVE_SECONDS = 10.0
+CLOCK_SECONDS = 10.0
+"""How far the clocks of two hosts may be apart: `torchrun` takes one for dead whose signs of life are 15 s old."""
 LOOK_SECONDS = 1.0
 
 
@@ -65,8 +68,20 @@ def environment_of_ranks(runtime: Runtime, beside: int = 1) -> dict[str, str]:
     return {name: value for name, value in found.items() if name not in os.environ}
 
 
+def require_devices(runtime: Runtime, count: int) -> None:
+    """Raises InputError for more ranks than this machine has GPUs, where it has some."""
+    import torch
+
+    devices = torch.cuda.device_count()
+    if runtime.device in ("auto", "cuda") and 0 < devices < count:
+        raise InputError(f"runtime.processes: {count} ranks on a machine, but this one has {devices} GPUs; take "
+                         f"{devices}, or runtime.device=cpu")
+    if count > 1 and choose_device(runtime.device).type == "mps":
+        raise InputError("runtime.processes: a Mac's GPU trains in one process; leave it at 1, or runtime.device=cpu")
+
+
 class Meeting:
-    """On the first host: the address that it serves, with the order of one stage."""
+    """On the first host: the address that it serves for one stage, with the order to the others."""
 
     def __init__(self, request: StageRequest):
         from torch.distributed import DistError, TCPStore
@@ -74,7 +89,10 @@ class Meeting:
         self.name = uuid4().hex
         self._address, self._others = request.runtime.rendezvous, request.runtime.hosts - 1
         self._seconds = request.runtime.meet_seconds
-        host, port = _parts(self._address)
+        host, port = _host_and_port(self._address)
+        if (own := _own_address(self._address)).startswith("127.") and host != "localhost" and host != own:
+            raise InputError(f"runtime.rendezvous {self._address}: on this machine {host} means {own}, where no other "
+                             "one comes; give an IP address, or mend /etc/hosts")
         try:
             self._store: Any = TCPStore(host, port, is_master=True, wait_for_workers=False,
                                         timeout=timedelta(seconds=30))
@@ -84,15 +102,36 @@ class Meeting:
                              ) from None
         self._store.set("order", json.dumps({"meeting": self.name, "request": request.model_dump(mode="json")}))
 
+    def __enter__(self) -> "Meeting":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The others end their ranks when the address is gone."""
+        self._store = None
+
     def wait(self) -> None:
-        """Until the others have come. Raises InputError after `runtime.meet_seconds`, or with what one of them says."""
-        began = time.monotonic()
-        while (there := self._store.add("came", 0)) < self._others:
+        """Until the others have come. Raises InputError after `runtime.meet_seconds`, with what one of them says, and
+        for one whose clock is another's."""
+        began, greeted = time.monotonic(), 0
+        while greeted < self._others:
             self.raise_trouble()
-            if time.monotonic() - began > self._seconds:
-                raise InputError(f"runtime.hosts: {there} of {self._others} other hosts have come to {self._address} "
+            if greeted < self._store.add("came", 0):
+                greeted += 1
+                name, clock = json.loads(self._store.get(f"host-{greeted}"))
+                if (apart := abs(time.time() - clock)) > CLOCK_SECONDS:
+                    raise InputError(f"{name}: its clock and this host's are {apart:.0f} s apart, and ranks that are "
+                                     "alive seem dead; set the clocks")
+            elif time.monotonic() - began > self._seconds:
+                raise InputError(f"runtime.hosts: {greeted} of {self._others} other hosts have come to {self._address} "
                                  f"within {self._seconds:.0f} s; run `genai join {self._address}` on each of them")
-            time.sleep(0.2)
+            else:
+                time.sleep(LOOK_SECONDS / 10)
+
+    def wait_for_leaving(self) -> None:
+        """Let the others see the end of their ranks before the address is gone."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self._store.add("left", 0) < self._store.add("came", 0) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS / 10)
 
     def raise_trouble(self) -> None:
         """Raises InputError with what went wrong on another host."""
@@ -100,43 +139,43 @@ class Meeting:
             raise InputError(trouble)
 
     def trouble(self) -> str:
-        return self._store.get("trouble").decode() if self._store.check(["trouble"]) else ""
-
-    def close(self, over: bool) -> None:
-        """The other hosts end their ranks when the address is gone; once a training is `over` they end by themselves
-        before."""
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while over and self._store.add("left", 0) < self._store.add("came", 0) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        self._store = None
+        store = self._store      # gone when the meeting is over
+        return store.get("trouble").decode() if store and store.check(["trouble"]) else ""
 
 
-def join(address: str, workspace: Workspace, tell: Callable[[str], None], once: bool = False) -> None:
-    """On another host: take part in each training that the first host asks for at `address`, until this process is
-    ended; `once`: in one. Raises InputError for what is no address."""
-    host, port = _parts(address)
+def join(address: str, workspace: Workspace, tell: Callable[[str], None], idle_seconds: float = float("inf")) -> None:
+    """On another host: take part in every training that the first host asks for at `address`, until this process is
+    ended, or nobody has asked for `idle_seconds`. Raises InputError for what is no address."""
+    host, port = _host_and_port(address)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")      # PyTorch warns, with its stack, when the first host goes
-    done = ""
-    while True:
+    done, asked = "", time.monotonic()
+    while time.monotonic() - asked < idle_seconds:
         store = _connected(host, port)
-        given: dict[str, Any] = json.loads(store.get("order")) if store else {}
-        if given.get("meeting", done) == done:
-            store = None
-            time.sleep(LOOK_SECONDS)
-            continue
-        done = given["meeting"]
-        request = StageRequest.model_validate({**given["request"], "workspace": str(workspace.root)})
-        tell(f"{request.parts.stage} {request.parts.key}: {request.runtime.processes // request.runtime.hosts} ranks "
-             f"here of {request.runtime.processes}")
         try:
-            bring_inputs(request)
-            tell(f"{request.parts.stage} {request.parts.key}: {_take_part(request, done, store, tell)}")
-        except InputError as error:
-            tell(str(error))
-            with suppress(RuntimeError):
-                store.set("trouble", f"{socket.gethostname()}: {error}")
-        if once:
-            return
+            given: dict[str, Any] = json.loads(store.get("order")) if store else {}
+            if given.get("meeting", done) != done:
+                done = given["meeting"]
+                request = StageRequest.model_validate({**given["request"], "workspace": str(workspace.root)})
+                _answer(request, done, store, tell)
+                asked = time.monotonic()
+        except RuntimeError as error:
+            tell(f"the first host is gone ({str(error).splitlines()[0]})")
+        store = None
+        time.sleep(LOOK_SECONDS)
+
+
+def _answer(request: StageRequest, meeting: str, store: Any, tell: Callable[[str], None]) -> None:
+    what, here = f"{request.parts.stage} {request.parts.key}", request.runtime.processes // request.runtime.hosts
+    tell(f"{what}: {here} of {request.runtime.processes} ranks here")
+    try:
+        require_devices(request.runtime, here)
+        bring_inputs(request)
+        store.set(f"host-{store.add('numbers', 1)}", json.dumps([socket.gethostname(), time.time()]))
+        store.add("came", 1)
+        tell(f"{what}: {_take_part(request, meeting, store, tell)}")
+    except InputError as error:
+        tell(str(error))
+        store.set("trouble", f"{socket.gethostname()}: {error}")
 
 
 def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[str], None]) -> str:
@@ -149,7 +188,6 @@ def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[
             [sys.executable, "-m", "tasks.execution.lifeline", *torchrun(request.runtime, order, meeting)],
             cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(request.runtime), "GENAI_HOME": str(request.workspace)})
-        store.add("came", 1)
         first_is_gone = threading.Event()
         threading.Thread(target=_end_with_the_first, args=(store, process, first_is_gone), daemon=True).start()
         assert process.stdout
@@ -197,7 +235,7 @@ def _connected(host: str, port: int) -> Any:
         return None
 
 
-def _parts(address: str) -> tuple[str, int]:
+def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise InputError(f"{address}: not an address where hosts meet; write it as HOST:PORT, e.g. gpu-1:29400")
@@ -207,7 +245,7 @@ def _parts(address: str) -> tuple[str, int]:
 def _own_address(address: str) -> str:
     """This host's address as seen from where the hosts meet. Raises InputError for a host that has none."""
     try:
-        found = socket.getaddrinfo(*_parts(address), type=socket.SOCK_DGRAM)[0]
+        found = socket.getaddrinfo(*_host_and_port(address), type=socket.SOCK_DGRAM)[0]
         with socket.socket(found[0], socket.SOCK_DGRAM) as probe:
             probe.connect(found[4])      # sends nothing
             return str(probe.getsockname()[0])

@@ -23,7 +23,8 @@ def main(command: list[str]) -> int:
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     # open files too: the parent may have bound the socket that the command is to listen on. Copies of it stay open here
     # and there, so that whoever connects while the server shuts down waits for its end, and is then refused
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False,
+                               env={**os.environ, "LIFELINE": str(os.getpid())})
     while process.poll() is None and not stop.is_set():
         time.sleep(POLL_SECONDS)
     if process.poll() is None:

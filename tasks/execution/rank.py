@@ -1,13 +1,20 @@
 """One rank of a training stage: `python -m tasks.execution.rank ORDER`, started by `torchrun` or alone (`apart.py`)."""
 
+import os
+
+PARENT = os.getppid()
+"""Read before the slow imports: `torchrun`, or the lifeline."""
+
+# ruff: noqa: E402
 import hashlib
 import json
-import os
+import logging
 import socket
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +29,10 @@ from tasks.execution.execute import compute, context_of, cpu_seconds_so_far
 from tasks.pipeline import StageRequest
 from tasks.store.fingerprint import code_fingerprint
 
-MEET_SECONDS = 120.0
-"""How long ranks wait for each other, at the start and in a step."""
-CLOCK_SECONDS = 60.0
-"""How far the clocks of two hosts may be apart."""
+COLLECTIVE_SECONDS = 1800.0
+"""How long ranks wait for each other: for a large checkpoint to be read or written, or a compilation. `torchrun` sees
+sooner when one is dead."""
+GIVE_UP_SECONDS = 120.0
 
 
 class ToParent:
@@ -56,18 +63,20 @@ def say(kind: str, **content: Any) -> None:
 
 
 def main(order: Path) -> None:
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parents, daemon=True).start()
     given = json.loads(order.read_text())
     request = StageRequest.model_validate(given["request"])
     on_gpu = request.runtime.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", MEET_SECONDS) as ranks, \
+        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", COLLECTIVE_SECONDS) as ranks, \
                 tempfile.TemporaryDirectory() as scratch:
+            if ranks.leads:
+                _tell_log()
             _require_the_same(request, ranks)
             result = _compute(request, given, ranks, Path(scratch))
-            seconds = ranks.sum({"cpu": torch.tensor(cpu_seconds_so_far())})["cpu"].item()
+            seconds = ranks.all_reduce({"cpu": torch.tensor(cpu_seconds_so_far())})["cpu"].item()
         if ranks.leads:
             say("result", metrics=dict(result.metrics), measurements=dict(result.measurements), cpu_seconds=seconds)
     except tuple(ERRORS.values()) as error:
@@ -76,11 +85,16 @@ def main(order: Path) -> None:
         first = str(error).partition(". ")[0]
         _give_up("InputError", f"rank {os.environ.get('RANK', 0)} on {socket.gethostname()}: {first}; more "
                  "accumulation_steps, runtime.recompute_activations=true, or more ranks")
+    except Exception as error:
+        if isinstance(error, RuntimeError | ConnectionError) and "RANK" in os.environ:
+            raise      # what a rank meets when another one dies: `torchrun` starts all again
+        traceback.print_exc()
+        _give_up("RuntimeError", f"{type(error).__name__}: {error}")
 
 
 def _give_up(kind: str, text: str) -> None:
     say("error", type=kind, text=text)
-    time.sleep(MEET_SECONDS)      # the parent ends all ranks; ending alone would start them again
+    time.sleep(GIVE_UP_SECONDS)      # the parent ends all ranks; ending alone would start them again
 
 
 def _compute(request: StageRequest, given: dict[str, Any], ranks: Ranks, scratch: Path) -> Result:
@@ -89,7 +103,7 @@ def _compute(request: StageRequest, given: dict[str, Any], ranks: Ranks, scratch
 
 
 def _require_the_same(request: StageRequest, ranks: Ranks) -> None:
-    """Raises InputError when a rank has other code than the leader, works for another key, or has another time."""
+    """Raises InputError when a rank has other code than the leader, or works for another key."""
     text = json.dumps([request.parts.key, code_fingerprint(request.stage.core)], sort_keys=True)
     own = torch.tensor(list(hashlib.sha256(text.encode()).digest()))
     firsts = own.clone()
@@ -98,17 +112,25 @@ def _require_the_same(request: StageRequest, ranks: Ranks) -> None:
     if not torch.equal(own, firsts):
         raise InputError(f"rank {ranks.rank} on {socket.gethostname()} has other code of {request.stage.name} than the "
                          "first; bring all machines to the same commit")
-    clock = torch.tensor([time.time()], dtype=torch.float64)
-    if ranks.count > 1:
-        dist.broadcast(clock, ranks.leader)
-    if (apart := abs(time.time() - clock.item())) > CLOCK_SECONDS:
-        raise InputError(f"rank {ranks.rank} on {socket.gethostname()}: its clock and the first's are {apart:.0f} s "
-                         "apart, by which budgets end; set the clocks")
 
 
-def _end_with(parent: int) -> None:
-    """End this rank when `torchrun` is no more, in the middle of a step if need be."""
-    while os.getppid() == parent:
+class ToParentsLog(logging.Handler):
+    """Hands what the leader logs to the process that started the ranks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say("log", level=record.levelno, text=record.getMessage())
+
+
+def _tell_log() -> None:
+    for name in ("genai_core", "tasks"):
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).addHandler(ToParentsLog())
+
+
+def _end_with_parents() -> None:
+    """End this rank when what started it is no more, in the middle of a step if need be."""
+    lifeline = int(os.environ.get("LIFELINE", "0"))
+    while os.getppid() == PARENT and (not lifeline or Path(f"/proc/{lifeline}").exists()):
         time.sleep(0.5)
     os._exit(1)
 

@@ -30,9 +30,11 @@ class Cost:
 
 
 def measured_cost(runtime: Runtime, seconds: float, cpu_seconds: float, flops: float) -> Cost:
-    """The cost of one execution; energy is the machine's power times the time, or 10 W for each busy core."""
-    joules = runtime.power_watts * seconds if runtime.power_watts else WATTS_OF_A_BUSY_CORE * cpu_seconds
-    return Cost(seconds, flops, joules / 3600, runtime.price_per_hour * seconds / 3600, runtime.currency)
+    """The cost of one execution; energy is the machines' power times the time, or 10 W for each busy core."""
+    watts = runtime.hosts * runtime.power_watts
+    joules = watts * seconds if watts else WATTS_OF_A_BUSY_CORE * cpu_seconds
+    return Cost(seconds, flops, joules / 3600, runtime.hosts * runtime.price_per_hour * seconds / 3600,
+                runtime.currency)
 
 
 def recorded_cost(record: dict[str, Any]) -> Cost:

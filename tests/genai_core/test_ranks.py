@@ -66,7 +66,7 @@ def _stop_after(step: int) -> None:
         original(training, interruption)
         if training.step == step:
             training.saver.wait()
-            training.ranks.agree(True)
+            training.ranks.on_any(True)
             raise Stopped
 
     loop._Training.save_if_due = save_and_stop

@@ -77,6 +77,6 @@ def _search(grid: list[str], trials: int, minimize: str, maximize: str) -> Any:
 def _ends(search: Any) -> list[dict[str, Any]]:
     """The first and the last values of a search, to be checked before anything runs."""
     given = {name: values if isinstance(values, list) else
-             [int(end) if values.whole else end for end in (values.low, values.high)]
+             [values.low, values.high]
              for name, values in search.fields.items()}
     return [{name: values[which] for name, values in given.items()} for which in (0, -1)]

@@ -58,7 +58,7 @@ class BradleyTerry(Objective):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # L = −log σ(r_better − r_worse) = softplus(−margin)          Ouyang et al. 2022, eq. 1
         share = self.model(batch["ids"], batch["last"]), batch["ratings"], batch["groups"]
-        rewards, ratings, groups = (self.ranks.whole(each) for each in share)      # (B,) each
+        rewards, ratings, groups = (self.ranks.all_gather(each) for each in share)      # (B,) each
         pairs = self._pairs(ratings, groups)                                       # (B, B)
         margins = rewards[:, None] - rewards[None, :]
         correct = ((margins > 0) & pairs).sum()

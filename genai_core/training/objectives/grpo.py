@@ -27,6 +27,7 @@ from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, packed_mask, position_ids_of
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.ranks import Ranks
+from genai_core.training.sharding import is_sharded
 
 LENGTHS_OF = 256
 """Number of prompts whose length is taken for that of all, for the estimate of the work."""
@@ -115,7 +116,7 @@ class Grpo(Objective):
 
     def _sums(self, value: Tensor) -> Tensor:
         """A scalar, added up over all ranks."""
-        return self.ranks.sum({"value": value})["value"]
+        return self.ranks.all_reduce({"value": value})["value"]
 
     def _replay_rows(self, step: int, sampled: Tensor) -> Batch:
         """Rows of the fine-tuning data, weighted so that their mean divergence counts as the config says beside the
@@ -206,8 +207,10 @@ def sample_rollout(policy: LanguageModel, tokenizer: Tokenizer, prompts: list[Ex
     room = policy.context_length - config.completion_tokens
     encoded = [fit_prompt(tokenizer, prompt.asked, room)[0] for prompt in prompts]
     pad_id = token_id(tokenizer, END_OF_TEXT)
+    ranks = Ranks.current()      # each token of a policy in parts gathers every block
     completions = generate(policy, encoded, config.completion_tokens, end_ids(tokenizer), pad_id=pad_id,
-                           sampling=Sampling(config.temperature), draws=draws)
+                           sampling=Sampling(config.temperature), draws=draws,
+                           go_on=(lambda alive: ranks.on_any(alive)[0]) if is_sharded(policy) else bool)
     decoded = tokenizer.decode_batch(completions.unpadded(), skip_special_tokens=True)
     answers = [text.strip() for text in decoded]
     device, new_tokens = completions.ids.device, completions.ids.shape[1]
