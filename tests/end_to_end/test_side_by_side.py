@@ -61,7 +61,7 @@ def test_the_models_of_a_family_train_side_by_side_and_come_out_as_one_after_the
         assert home.artifact(name).name == alone.artifact(name).name      # it is no part of the key
         assert losses(home, name) == pytest.approx(losses(alone, name), rel=2e-2)
         measured = record(home, name)
-        assert 0 < measured["measurements"]["cpu_seconds"] < 3 * measured["seconds"]      # its own, not its neighbours'
+        assert 0 < measured["measurements"]["cpu_seconds"] < 1.5 * measured["seconds"]      # its own
     assert states(home.genai(*FAMILY).stdout) == {**dict.fromkeys(done, "Cached")}
 
 

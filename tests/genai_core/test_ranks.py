@@ -40,6 +40,8 @@ def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_
                       checkpoint_seconds=1e-9 if stop_after else 1e9, shard_above=0 if in_parts else 10**9)
     if stop_after:
         _stop_after(stop_after)
+    if name == "next_token" and (folder / "poisoned").exists():
+        _poison(objective, step=4)
     try:
         trained = train(model, objective, config, context)
     except Stopped:
@@ -51,6 +53,18 @@ def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_
                     "metrics": trained.metrics, "weights": weights}
             (folder / f"curves-{count}.json").write_text(json.dumps(kept))
     dist.destroy_process_group()
+
+
+def _poison(objective, step: int) -> None:
+    """No number for a loss, of the examples of one step."""
+    calls = iter(range(10**6))
+    loss = objective.loss
+
+    def poisoned(batch):
+        value, others = loss(batch)
+        return (value * float("nan") if next(calls) == step else value), others
+
+    objective.loss = poisoned
 
 
 class Stopped(Exception):
@@ -117,6 +131,30 @@ def test_a_checkpoint_goes_on_with_more_ranks_and_with_fewer(name, in_parts, tok
     resumed = run(2, folder, name, tokens, in_parts=in_parts[-1])
     assert resumed["from"] == 6
     assert values(resumed, "loss") == pytest.approx(values(whole, "loss"), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_step_that_does_not_count_counts_on_no_rank(in_parts, tokens, tmp_path):
+    for count in (1, 2):
+        (tmp_path / str(count)).mkdir()
+        (tmp_path / str(count) / "poisoned").touch()
+    one = run(1, tmp_path / "1", "next_token", tokens)
+    two = run(2, tmp_path / "2", "next_token", tokens, in_parts=in_parts and True)
+    assert one["metrics"]["skipped_steps"] == two["metrics"]["skipped_steps"] == 1
+    assert values(one, "loss")[4] is values(two, "loss")[4] is None
+    kept = [[value for value in values(each, "loss") if value is not None] for each in (one, two)]
+    assert kept[0] == pytest.approx(kept[1], rel=1e-5)
+    assert list((tmp_path / "2" / "checkpoints").glob("skipped-step-*.safetensors"))
+
+
+def test_a_checkpoint_that_lacks_a_part_is_passed_over(tokens, tmp_path):
+    folder = tmp_path / "parts"
+    assert run(2, folder, "next_token", tokens, stop_after=4, in_parts=True) == {}
+    newest, before = sorted((folder / "checkpoints").glob("step-*"))[::-1]
+    assert (newest.name, before.name) == ("step-00000004", "step-00000003")
+    (first, *_) = sorted(newest.glob("*.safetensors"))
+    first.unlink()
+    assert run(2, folder, "next_token", tokens, in_parts=True)["from"] == 3
 
 
 def test_a_batch_that_the_ranks_do_not_divide_is_refused():
