@@ -85,3 +85,14 @@ def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):
     said = answer.stdout + answer.stderr
     assert "runtime.processes: 3 ranks do not divide 16 examples of a micro-batch evenly" in said
     assert not ranks_of(home)
+
+
+@pytest.mark.heavy
+def test_no_rank_outlives_what_watches_over_it(home):
+    process = in_mid_training(home, *TWO)
+    (lifeline,) = [each for each in processes_in(home.root) if "tasks.execution.lifeline" in each.cmdline()
+                   and "torch.distributed.run" in each.cmdline()]
+    lifeline.kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    wait_for(lambda: not ranks_of(home), 60)
