@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
 from genai_core.context import Context, Reporter, Result
-from genai_core.errors import BudgetSpent, TrainingDiverged
+from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.models.transformer import Decoder
 from genai_core.training import checkpoints, compilation
@@ -92,6 +92,9 @@ class _Training:
         self.precision = choose_precision(self.device)
         self.compiled = compilation.pays(objective, context.compile, self.device)
         self.loss = SharedLoss(self.ranks, model, objective, self.device, self.compiled, context.shard_above)
+        if self.loss.sharded and config.optimizer == "sgd":
+            raise InputError("optimizer: PyTorch has no sgd for a model in parts; take adamw or muon, or raise "
+                             "runtime.shard_above")
         self.players = objective.players(model)
         self.buffers = list(model.buffers())
         self.optimizers_of = {name: build_optimizers(part, config, self.device) for name, part in self.players.items()}

@@ -66,7 +66,7 @@ class Host(Home):
 @pytest.fixture
 def hosts(cable, tmp_path) -> Iterator[tuple[Host, Host]]:
     shared = {"GENAI_DVC_REMOTE": str(tmp_path / "remote"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    pair = (Host(tmp_path / "first", shared), Host(tmp_path / "second", shared))
+    pair = (Host(tmp_path / "first", dict(shared)), Host(tmp_path / "second", dict(shared)))
     for host, namespace in zip(pair, cable, strict=True):
         host.root.mkdir()
         host.namespace = namespace

@@ -15,7 +15,16 @@ import pytest
 
 from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.conftest import Home, states
-from tests.end_to_end.helpers import S3, address_of, api_of, mlflow_server, prefect_server, processes_in, wait_for
+from tests.end_to_end.helpers import (
+    S3,
+    address_of,
+    api_of,
+    flow_runs_in,
+    mlflow_server,
+    prefect_server,
+    processes_in,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
@@ -68,7 +77,7 @@ def test_the_other_machine_trains_what_this_one_prepared_and_the_end_is_the_same
     here, there = machines
     done = here.genai(*PRETRAIN, *THERE)
     assert states(done.stdout)["pretrain"] == "Fetched"
-    assert {path.parent.name for path in there.root.glob("*/*/*/manifest.json")} >= {"tokenize", "pretrain"}
+    assert {path.parent.parent.name for path in there.root.glob("*/*/*/manifest.json")} >= {"tokenize", "pretrain"}
     assert not list(there.root.glob("data/collect/*"))      # only what the stage reads
     alone = Home(tmp_path / "alone", {**here.more, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'alone.db'}",
                                       "GENAI_DVC_REMOTE": str(tmp_path / "remote")})
@@ -84,7 +93,7 @@ def test_a_flow_that_is_cancelled_cancels_the_other_machine(machines, worker):
     here, there = machines
     process = here.start(*PRETRAIN, *THERE, "--set", "pretrain.tokens=20000000")
     wait_for(lambda: there.checkpoints("pretrain"), 120)
-    runs = [each for each in processes_in(there.root) if "prefect.flow_engine" in " ".join(each.cmdline())]
+    runs = flow_runs_in(there.root)
     assert runs
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
