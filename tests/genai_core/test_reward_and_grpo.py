@@ -24,6 +24,7 @@ from genai_core.training.objectives.grpo import (
     evaluate_policy,
     sample_rollout,
     token_log_probs,
+    uniform,
     weighted_divergence,
 )
 
@@ -259,10 +260,9 @@ def test_a_policy_that_is_the_reference_is_not_moved_by_replayed_rows(setting, t
 
 def test_a_completion_that_is_cut_off_pays_the_penalty(setting):
     config, reward_model, objective = setting
-    torch.manual_seed(0)
     batch = objective.batch(0)
-    torch.manual_seed(0)
-    rollout = sample_rollout(objective.policy, objective.tokenizer, OPENINGS[:1] * 4 + OPENINGS[1:2] * 4, config)
+    rollout = sample_rollout(objective.policy, objective.tokenizer, OPENINGS[:1] * 4 + OPENINGS[1:2] * 4, config,
+                             uniform(config, 0))
     expected = reward_model.score(rollout.subjects) - config.truncation_penalty * (~rollout.finished).float()
     assert torch.allclose(batch["rewards"], expected, atol=1e-4)
     assert torch.equal(batch["truncated"].bool(), ~rollout.finished) and batch["truncated"].any()
