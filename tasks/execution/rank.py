@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -130,9 +131,16 @@ def _tell_log() -> None:
 def _end_with_parents() -> None:
     """End this rank when what started it is no more, in the middle of a step if need be."""
     lifeline = int(os.environ.get("LIFELINE", "0"))
-    while os.getppid() == PARENT and (not lifeline or Path(f"/proc/{lifeline}").exists()):
+    while os.getppid() == PARENT and (not lifeline or _lives(lifeline)):
         time.sleep(0.5)
     os._exit(1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

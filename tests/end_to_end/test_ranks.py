@@ -25,9 +25,9 @@ def home(finished, prefect, tmp_path) -> Home:
     return copy_of(finished, tmp_path / "home", PREFECT_API_URL=api_of(prefect))
 
 
-def losses(home: Home) -> list[float]:
-    curves = json.loads((home.artifact("pretrain") / "curves.json").read_text())
-    return [value for _, value in curves["loss"]]
+def losses(home: Home, stage: str = "pretrain") -> list[float]:
+    newest = max(home.artifacts(stage), key=lambda path: path.stat().st_mtime)
+    return [value for _, value in json.loads((newest / "curves.json").read_text())["loss"]]
 
 
 def ranks_of(home: Home) -> list[psutil.Process]:
@@ -48,8 +48,7 @@ def test_training_stages_on_two_ranks_end_as_on_one(home, finished):
     assert {name: states(done)[name] for name in stages} == dict.fromkeys(stages, "Completed")
     for stage in stages:
         assert re.search(rf"^  {stage}: \d+ steps on 2 ranks of cpu", done, re.MULTILINE), done
-        ours, theirs = (json.loads((where.artifact(stage) / "curves.json").read_text()) for where in (home, finished))
-        assert ours.keys() == theirs.keys()
+        assert len(losses(home, stage)) == len(losses(finished, stage))
     assert losses(home) == pytest.approx(losses(finished), rel=2e-2)      # bfloat16 rounds in another order
     assert home.artifact("pretrain").name == finished.artifact("pretrain").name      # ranks are no part of the key
 
@@ -89,7 +88,7 @@ def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):
 
 @pytest.mark.heavy
 def test_no_rank_outlives_what_watches_over_it(home):
-    process = in_mid_training(home, *TWO)
+    process = in_mid_training(home, *TWO, "--set", "pretrain.tokens=2000000")
     (lifeline,) = [each for each in processes_in(home.root) if "tasks.execution.lifeline" in each.cmdline()
                    and "torch.distributed.run" in each.cmdline()]
     lifeline.kill()
