@@ -204,7 +204,7 @@ def test_deploy_all_and_a_process_worker_run_and_cancel(finished, bare_prefect, 
         prefect_command("work-pool", "create", pool, "--type", "process")
     prefect_command("deploy", "--all")
     assert {entry["name"] for entry in api.post("/deployments/filter").json()} == {
-        "laptop", "nightly", "gpu", "on-demand", "sweep", *FAMILIES}
+        "laptop", "nightly", "gpu", "genai-gpu", "on-demand", "sweep", *FAMILIES}
     gpu = api.deployment("gpu")
     assert gpu["work_pool_name"] == "genai-gpu" and gpu["global_concurrency_limit"]["limit"] == 1
     with (copied.root / "worker.log").open("wb") as log:
