@@ -7,7 +7,7 @@ Both sides train the same Qwen3 parameters on the same token files (those of the
 16 windows of 256 tokens a step, compiled, in bfloat16 where the hardware multiplies it, with the same settings of the
 allocator, each in a process of its own, one after the other. The peer has fused AdamW, a warmup and a cosine, the
 faster of the attentions `sdpa` and `eager`, and the best of four learning rates, tried on the validation text for a
-quarter of the time; then it trains for the whole time. Ours trains with Muon at 0.02 and AdamW at 8e-3 for a width of
+quarter of the time; then it trains for the whole time. Ours trains with Muon at 0.015 and AdamW at 8e-3 for a width of
 192, warmup, constant, decay, for several shares of that time. The time in which it reaches the peer's validation loss
 is interpolated between these. Speeds are the better of two short runs a side, which take turns; compiled kernels are
 cached by the first, and the seconds of a run are those from its first step to its last.
@@ -54,7 +54,7 @@ def config_of(size: str, tokens: int, **changes: Any) -> PretrainConfig:
     width = SIZES[size]["hidden_size"]
     return PretrainConfig(**{
         **SIZES[size], "context_length": LENGTH, "batch_size": BATCH, "tokens": tokens, "optimizer": "muon",
-        "learning_rate": round(8e-3 * (192 / width) ** 0.5, 6), "matrix_learning_rate": 0.02, "evaluations": 1,
+        "learning_rate": round(8e-3 * (192 / width) ** 0.5, 6), "matrix_learning_rate": 0.015, "evaluations": 1,
         "validation_tokens": 131_072, **changes})
 
 
