@@ -6,9 +6,9 @@ from prefect import flow
 
 from genai_core.errors import InputError
 from tasks.execution.execute import execute
-from tasks.execution.inputs import bring_inputs
 from tasks.lease import place
 from tasks.pipeline import StageRequest
+from tasks.placement.inputs import bring_inputs
 from tasks.registry import versions
 from tasks.store import checkpoints, published
 from tasks.store.workspace import Workspace

@@ -6,9 +6,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any
 
-from tasks.execution.apart import end_all, ending
 from tasks.execution.task import LastStageDone
 from tasks.pipeline import PipelineRun
+from tasks.placement.apart import end_all, ending
 from tasks.stage import Stage
 from tasks.tracking.client import first_line
 

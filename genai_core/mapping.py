@@ -1,7 +1,7 @@
 """Worker processes that the data stages map a function over shards in; the mapper of one process is in context.py.
 
 A mapper is called as `map` is and gives results in the order of the items, so that what a stage writes never depends on
-the number of workers. `tasks/execution/cluster.py` is one more, over the workers of many machines. An item may be done
+the number of workers. `tasks/placement/cluster.py` is one more, over the workers of many machines. An item may be done
 twice, if a worker dies in between: a function that writes, writes the same files again. No stage imports this module:
 how it is done is no part of a key.
 

@@ -124,7 +124,7 @@ class Server:
         environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
                        "PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_API_AUTH_STRING": auth,
                        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": self.url.removesuffix("/api")}
-        command = [sys.executable, "-m", "tasks.execution.lifeline", sys.executable, "-m", "uvicorn", "--factory",
+        command = [sys.executable, "-m", "tasks.placement.lifeline", sys.executable, "-m", "uvicorn", "--factory",
                    "prefect.server.api.server:create_app", "--fd", str(listener.fileno()), "--log-level", "error",
                    "--lifespan", "on"]
         self.log = Workspace.current().prefect / "server.log"

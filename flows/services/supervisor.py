@@ -179,7 +179,7 @@ class Supervisor:
             return
         with self._log(service).open("ab") as log:
             self._processes[service.name] = subprocess.Popen(
-                [sys.executable, "-m", "tasks.execution.lifeline", *service.command], stdin=subprocess.PIPE, stdout=log,
+                [sys.executable, "-m", "tasks.placement.lifeline", *service.command], stdin=subprocess.PIPE, stdout=log,
                 stderr=log, env={**os.environ, **service.environment}, cwd=REPOSITORY, start_new_session=True)
 
     def _log(self, service: Service) -> Path:

@@ -4,7 +4,6 @@
 """
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -13,21 +12,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from genai_core.context import Context, Reporter, Result
-from tasks.execution.apart import compute_apart, runs_apart
-from tasks.execution.cluster import mapper_for
-from tasks.execution.elsewhere import made_elsewhere
-from tasks.execution.inputs import fetch
 from tasks.pipeline import StageRequest
+from tasks.placement.apart import compute_apart, runs_apart
+from tasks.placement.cluster import mapper_for
+from tasks.placement.compute import compute, context_of, cpu_seconds_so_far
+from tasks.placement.elsewhere import made_elsewhere
+from tasks.placement.inputs import fetch
 from tasks.registry.model_card import write_model_card
 from tasks.stage import Stage
 from tasks.store import checkpoints, records
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.cost import measured_cost
 from tasks.store.disk import clear_error_when_full, require_space
-from tasks.store.key import resolve
 from tasks.store.workspace import Workspace
 from tasks.tracking.stage_run import stage_run
 from tasks.views import prefect_artifacts
@@ -108,37 +105,6 @@ def _checkpoints_travel(stage: Stage, workspace: Workspace, key: str) -> Iterato
         courier.close(interrupted=True)
         raise
     courier.close(interrupted=False)
-
-
-def context_of(request: StageRequest, checkpoint_dir: Path, reporter: Reporter) -> Context:
-    """How the core is to compute a request, as its runtime says."""
-    runtime = request.runtime
-    return Context(checkpoint_dir, reporter, request.workspace,
-                   device=runtime.device if request.stage.resources.devices else "cpu", compile=runtime.compile,
-                   deterministic=runtime.deterministic, recompute_activations=runtime.recompute_activations,
-                   shard_above=runtime.shard_above, checkpoint_seconds=runtime.checkpoint_seconds,
-                   stop_at=request.stop_at)
-
-
-def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
-    """Call the core's `run` with what the stage declares."""
-    paths = {name: artifact.directory(Workspace(request.workspace)) for name, artifact in request.inputs.items()}
-    inputs: dict[str, Any] = {
-        argument: {name: paths[name] for name in given} if isinstance(given, tuple) else paths[str(given)]
-        for argument, given in request.stage.inputs.items()}
-    inputs |= {argument: request.in_service[name].directory(Workspace(request.workspace))
-               for argument, name in request.stage.in_service.items() if name in request.in_service}
-    arguments = request.arguments()
-    config = arguments.pop("config")
-    result: Result = resolve(f"{request.stage.core}:run")(config, **arguments, **inputs, out_dir=out_dir,
-                                                         context=context)
-    return result
-
-
-def cpu_seconds_so_far() -> float:
-    """CPU time of this process and of the children that it waited for, in seconds."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 if __name__ == "__main__":

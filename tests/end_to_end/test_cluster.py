@@ -19,8 +19,8 @@ from genai_core.data.shards import files as shard_files
 from genai_core.data.shards.files import shards_of
 from genai_core.errors import InputError
 from genai_core.stages import clean, collect
-from tasks.execution import cluster
-from tasks.execution.cluster import DaskCluster
+from tasks.placement import cluster
+from tasks.placement.cluster import DaskCluster
 from tests.end_to_end.conftest import Home, states
 from tests.end_to_end.helpers import api_of, clean_environment, free_port, processes_in, wait_for
 
@@ -223,7 +223,7 @@ def test_a_scheduler_that_goes_and_one_without_workers_are_told(dask, tmp_path, 
 WAITING = """
 import sys, time
 from pathlib import Path
-from tasks.execution.cluster import DaskCluster
+from tasks.placement.cluster import DaskCluster
 with DaskCluster(sys.argv[1], "genai_core.stages.clean", Path(sys.argv[2])) as mapper:
     list(mapper(time.sleep, [5] * 10))
 """

@@ -4,9 +4,9 @@ import pytest
 
 from genai_core.config.pipeline import load_pipeline
 from genai_core.context import Context
-from tasks.execution.execute import compute
 from tasks.language_model import STAGES
 from tasks.pipeline import PipelineRun
+from tasks.placement.compute import compute
 from tasks.store import dvc, published
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import REPOSITORY, Workspace

@@ -78,7 +78,7 @@ def hosts(cable, tmp_path) -> Iterator[tuple[Host, Host]]:
 
 
 def ranks_of(host: Host) -> list[psutil.Process]:
-    return [process for process in processes_in(host.root) if "tasks.execution.rank" in process.cmdline()
+    return [process for process in processes_in(host.root) if "tasks.placement.rank" in process.cmdline()
             and "torch.distributed.run" not in process.cmdline()]
 
 

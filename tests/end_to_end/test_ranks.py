@@ -31,7 +31,7 @@ def losses(home: Home, stage: str = "pretrain") -> list[float]:
 
 
 def ranks_of(home: Home) -> list[psutil.Process]:
-    return [process for process in processes_in(home.root) if "tasks.execution.rank" in process.cmdline()
+    return [process for process in processes_in(home.root) if "tasks.placement.rank" in process.cmdline()
             and "torch.distributed.run" not in process.cmdline()]
 
 
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):
 @pytest.mark.heavy
 def test_no_rank_outlives_what_watches_over_it(home):
     process = in_mid_training(home, *TWO, "--set", "pretrain.tokens=2000000")
-    (lifeline,) = [each for each in processes_in(home.root) if "tasks.execution.lifeline" in each.cmdline()
+    (lifeline,) = [each for each in processes_in(home.root) if "tasks.placement.lifeline" in each.cmdline()
                    and "torch.distributed.run" in each.cmdline()]
     lifeline.kill()
     output, _ = process.communicate(timeout=120)

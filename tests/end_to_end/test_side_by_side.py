@@ -35,8 +35,8 @@ def home(data, prefect, tmp_path) -> Home:
 
 def children(home: Home) -> list[psutil.Process]:
     return [process for process in processes_in(home.root)
-            if any("tasks.execution.rank" in part for part in process.cmdline())
-            and "tasks.execution.lifeline" not in process.cmdline()]
+            if any("tasks.placement.rank" in part for part in process.cmdline())
+            and "tasks.placement.lifeline" not in process.cmdline()]
 
 
 def record(home: Home, stage: str) -> dict:

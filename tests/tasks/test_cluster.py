@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from genai_core.config.pipeline import Runtime
 from genai_core.errors import InputError
 from genai_core.mapping import Processes
-from tasks.execution.cluster import DaskCluster, Surroundings, call_beside, lacking, mapper_for
+from tasks.placement.cluster import DaskCluster, Surroundings, call_beside, lacking, mapper_for
 
 CORE = "genai_core.stages.clean"
 

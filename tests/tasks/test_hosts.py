@@ -12,10 +12,10 @@ from torch.distributed import TCPStore
 from genai_core.config.pipeline import Runtime, load_pipeline
 from genai_core.errors import InputError
 from tasks.catalog import find_stage
-from tasks.execution import hosts
-from tasks.execution.apart import runs_apart
-from tasks.execution.hosts import Meeting, environment_of_ranks, require_devices, torchrun
 from tasks.pipeline import RunIdentity, StageRequest
+from tasks.placement import hosts
+from tasks.placement.apart import runs_apart
+from tasks.placement.hosts import Meeting, environment_of_ranks, require_devices, torchrun
 from tasks.store.artifacts import KeyParts
 from tests.end_to_end.helpers import free_port
 

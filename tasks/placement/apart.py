@@ -22,7 +22,8 @@ from typing import Any
 from genai_core.config.pipeline import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
-from tasks.execution.hosts import (
+from tasks.pipeline import StageRequest
+from tasks.placement.hosts import (
     LOOK_SECONDS,
     RESTARTS,
     Meeting,
@@ -31,7 +32,6 @@ from tasks.execution.hosts import (
     require_devices,
     torchrun,
 )
-from tasks.pipeline import StageRequest
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
 
@@ -76,11 +76,11 @@ def compute_apart(request: StageRequest, out_dir: Path, context: Context) -> Res
                                   f"{runtime.rendezvous}")
             meeting.wait()
         command = torchrun(runtime, order, meeting.name if meeting else "") if count > 1 else \
-            [sys.executable, "-m", "tasks.execution.rank", str(order)]
+            [sys.executable, "-m", "tasks.placement.rank", str(order)]
         if ending.is_set():
             raise KeyboardInterrupt
         process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.execution.lifeline", *command], cwd=REPOSITORY, stdin=subprocess.PIPE,
+            [sys.executable, "-m", "tasks.placement.lifeline", *command], cwd=REPOSITORY, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(runtime, runtime.stages_at_once), **gpu, "LEADING_HOST": "1",
                  "GENAI_HOME": str(request.workspace)})

@@ -1,4 +1,4 @@
-"""One rank of a training stage: `python -m tasks.execution.rank ORDER`, started by `torchrun` or alone (`apart.py`)."""
+"""One rank of a training stage: `python -m tasks.placement.rank ORDER`, started by `torchrun` or alone (`apart.py`)."""
 
 import os
 
@@ -25,9 +25,9 @@ import torch.distributed as dist
 from genai_core.context import Result
 from genai_core.errors import InputError
 from genai_core.training.ranks import Ranks, joined
-from tasks.execution.apart import ERRORS
-from tasks.execution.execute import compute, context_of, cpu_seconds_so_far
 from tasks.pipeline import StageRequest
+from tasks.placement.apart import ERRORS
+from tasks.placement.compute import compute, context_of, cpu_seconds_so_far
 from tasks.store.fingerprint import code_fingerprint
 
 COLLECTIVE_SECONDS = 1800.0

@@ -1,4 +1,4 @@
-"""Runs a command that must not outlive its parent: `python -m tasks.execution.lifeline COMMAND …`.
+"""Runs a command that must not outlive its parent: `python -m tasks.placement.lifeline COMMAND …`.
 
 The parent holds the other end of standard input. When it closes, because the parent closed it or died by any signal,
 the command's whole process group gets SIGTERM and, after a grace, SIGKILL.

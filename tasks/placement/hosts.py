@@ -28,8 +28,8 @@ from genai_core.config.pipeline import Runtime
 from genai_core.errors import InputError
 from genai_core.hardware import choose_device
 from genai_core.mapping import usable_cores
-from tasks.execution.inputs import bring_inputs
 from tasks.pipeline import StageRequest
+from tasks.placement.inputs import bring_inputs
 from tasks.store.workspace import REPOSITORY, Workspace
 
 logger = logging.getLogger("tasks")
@@ -54,7 +54,7 @@ def torchrun(runtime: Runtime, order: Path, meeting: str = "") -> list[str]:
         "--local-addr", _own_address(runtime.rendezvous)]
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node",
             str(runtime.processes // runtime.hosts), "--max-restarts", str(RESTARTS), "--module",
-            "tasks.execution.rank", str(order)]
+            "tasks.placement.rank", str(order)]
 
 
 def environment_of_ranks(runtime: Runtime, beside: int = 1) -> dict[str, str]:
@@ -185,7 +185,7 @@ def _take_part(request: StageRequest, meeting: str, store: Any, tell: Callable[[
         order.write_text(json.dumps({"request": request.model_dump(mode="json"), "out_dir": folder,
                                      "checkpoint_dir": str(checkpoints)}))
         process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.execution.lifeline", *torchrun(request.runtime, order, meeting)],
+            [sys.executable, "-m", "tasks.placement.lifeline", *torchrun(request.runtime, order, meeting)],
             cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(request.runtime), "GENAI_HOME": str(request.workspace)})
         first_is_gone = threading.Event()

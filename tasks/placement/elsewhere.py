@@ -16,10 +16,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from genai_core.errors import InputError
-from tasks.execution.apart import ERRORS, ending
-from tasks.execution.inputs import fetch
 from tasks.lease import place
 from tasks.pipeline import StageRequest
+from tasks.placement.apart import ERRORS, ending
+from tasks.placement.inputs import fetch
 from tasks.store import published
 from tasks.store.artifacts import Artifact
 from tasks.store.workspace import Workspace
