@@ -6,8 +6,9 @@ from prefect import flow
 
 from genai_core.errors import InputError
 from tasks.execution.execute import execute
-from tasks.lease import place
+from tasks.lease import lease, place
 from tasks.pipeline import StageRequest
+from tasks.placement.elsewhere import worker_of
 from tasks.placement.inputs import bring_inputs
 from tasks.registry import versions
 from tasks.store import checkpoints, published
@@ -28,11 +29,12 @@ def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
                          "of its own (GENAI_HOME), or leave the placement out")
     asked = StageRequest.model_validate({**request, "workspace": str(workspace.root)})
     here = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"placement": {}})})
-    bring_inputs(here)
-    artifact, _ = execute(here)
-    if here.stage.kind == "model":
-        versions.register(workspace, here.stage, artifact, here.identity.parent_run_id, here.identity.dataset_md5)
-        checkpoints.discard(workspace, here.stage.name, artifact.key)
-    else:
-        published.publish(workspace, [artifact])
+    with lease(workspace, worker_of(here.stage.name), here.parts.key):      # whoever asks sees by it that we live
+        bring_inputs(here)
+        artifact, _ = execute(here)
+        if here.stage.kind == "model":
+            versions.register(workspace, here.stage, artifact, here.identity.parent_run_id, here.identity.dataset_md5)
+            checkpoints.discard(workspace, here.stage.name, artifact.key)
+        else:
+            published.publish(workspace, [artifact])
     return artifact.digest

@@ -63,7 +63,7 @@ evaluate = Stage(
     inputs={"base": "pretrain", "instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "quantized": "quantize",
             "tokens": "tokenize", "cleaned": "clean"},
     optional={"instruct": "instruct", "reward": "reward", "rlhf": "rlhf", "alignment": "rlhf", "judging": "reward"},
-    describe="one table of figures for every model, baselines beside it", title="Evaluation", resources=ONE_DEVICE)
+    describe="one table of figures for every model, baselines beside it", title="Evaluation", resources=RANKS)
 
 promote = Stage(
     "promote", "genai_core.stages.promote", "report",

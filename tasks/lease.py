@@ -47,7 +47,7 @@ def lease(workspace: Workspace, stage: str, key: str) -> Iterator[None]:
         if not _has_server():
             yield
             return
-        taken = _Lease(f"genai_lease_{stage}_{key}".lower(), f"{stage} {key}", _place(folder))
+        taken = _Lease(_name(stage, key), f"{stage} {key}", _place(folder))
         with tracking.told(f"no lease for {taken.what}, so another host may do the same"):
             taken.take()
         beating = Repeating(BEAT_SECONDS, taken.beat)
@@ -65,11 +65,30 @@ def place(workspace: Workspace) -> str:
     return _place(workspace.hidden)
 
 
+def _name(stage: str, key: str) -> str:
+    return f"genai_lease_{stage}_{key}".lower()
+
+
 def _place(folder: Path) -> str:
     """What tells this workspace from all others. A lease of its own is of a dead process: a living one has the lock."""
     status = folder.stat()
     kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return hashlib.sha256(f"{kernel} {status.st_dev} {status.st_ino}".encode()).hexdigest()[:16]
+
+
+class SignsOfLife:
+    """Of whoever has the lease of a key, for one who looks every now and then."""
+
+    def __init__(self, stage: str, key: str):
+        self._name, self._last, self._since = _name(stage, key), "", time.monotonic()
+
+    def silent_seconds(self) -> float:
+        """For how long the lease has been read unchanged, or was not there."""
+        with _client() as client:
+            found = client.read_variable_by_name(self._name)
+        if found and found.value != self._last:
+            self._last, self._since = str(found.value), time.monotonic()
+        return time.monotonic() - self._since
 
 
 class _Lease:

@@ -1,6 +1,8 @@
 """The stage evaluate: the same table of figures for every language model of a run, baselines beside it."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ from genai_core.evaluation.tasks import Subject, alike, continuations
 from genai_core.hardware import choose_device
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model
 from genai_core.inference.text import open_text_model
+from genai_core.training.ranks import Ranks
 
 
 def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cleaned: Path, tasks: dict[str, Task],
@@ -34,25 +37,31 @@ def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cl
     made = {"base": base, "instruct": instruct, "rlhf": rlhf, "int8": quantized / "int8", "int4": quantized / "int4"}
     models = {name: directory for name, directory in made.items() if directory}
     knows_chats = {name: instruct is not None and name != "base" for name in models}
-    reporter, device = context.reporter, choose_device(context.device)
+    reporter, device, ranks = context.reporter, choose_device(context.device), Ranks.current()
     text = held_out_text(tokens)
     questions = choose_questions(config, tasks, cleaned)
-    table: dict[str, Evaluated] = {}
-    for done, (name, directory) in enumerate(models.items()):
-        reporter.progress(done, len(models) + 2, "models")
-        table[name] = evaluate_language_model(config, name, directory, text, questions, chats=knows_chats[name],
-                                              device=device, reporter=reporter)
-        reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in table[name].figures.items()))
-    reporter.progress(len(models), len(models) + 2, "models")
+    names = [*models, "baseline"]
+
+    def column(name: str) -> dict[str, Any]:
+        reporter.progress(names.index(name), len(names) + 1, "models")
+        if name == "baseline":
+            return asdict(evaluate_baselines(config, cleaned, tokens, mixture, mixture_seed, questions, reporter))
+        evaluated = evaluate_language_model(config, name, models[name], text, questions, chats=knows_chats[name],
+                                            device=device, reporter=reporter)
+        reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in evaluated.figures.items()))
+        return asdict(evaluated)
+
+    table = {name: Evaluated(**made) for name, made in ranks.share_out(names, column).items()}
+    reporter.progress(len(names), len(names) + 1, "models")
+    judge = _Judge(config, models, knows_chats, tasks, alignment, cleaned, device) if reward and alignment else None
+    if not ranks.leads:
+        return Result({})
     order: dict[str, float] = {}
-    if reward and judging and alignment:
+    if judge and reward and judging:
         reward_model = open_reward_model(reward, device)
         order = _judgement_figures(reward_model, cleaned, judging, config.gold)
-        judge = _Judge(config, models, knows_chats, tasks, alignment, judging, cleaned, device, reporter)
-        judge.add_to(table, reward_model)
-    reporter.progress(len(models) + 1, len(models) + 2, "models")
-    table["baseline"] = evaluate_baselines(config, cleaned, tokens, mixture, mixture_seed, questions, reporter)
-    reporter.progress(len(models) + 2, len(models) + 2, "models")
+        judge.add_to(table, reward_model, judging, reporter)
+    reporter.progress(len(names) + 1, len(names) + 1, "models")
     write_table(table, out_dir)
     return Result({f"{model}/{figure}": value for model, evaluated in table.items()
                    for figure, value in evaluated.figures.items()}
@@ -78,38 +87,41 @@ class _Judge:
     """
 
     def __init__(self, config: EvaluateConfig, models: dict[str, Path], knows_chats: dict[str, bool],
-                 tasks: dict[str, Task], alignment: RlhfConfig, judging: RewardConfig, cleaned: Path,
-                 device: torch.device, reporter: Reporter):
-        self.config = config
+                 tasks: dict[str, Task], alignment: RlhfConfig, cleaned: Path, device: torch.device):
+        self.config, self.tasks, self.alignment, self.cleaned, self.device = config, tasks, alignment, cleaned, device
+        self.base = models["base"]
         self.prompts = prompts_of(tasks, alignment.tasks, cleaned, "test", config.seed)[:config.reward_prompts]
         self.questions = [plain_question(tasks[name], example) for name, example in self.prompts]
-        self.sampled: dict[str, list[str]] = {}
-        self.greedy: dict[str, list[str]] = {}
-        for name, directory in models.items() if self.prompts else ():
-            opened = open_text_model(directory, device)
+
+        def answers(name: str) -> dict[str, list[str]]:
+            opened = open_text_model(models[name], device)
             subject = Subject(opened.model, opened.tokenizer, knows_chats[name])
-            answer = (subject, tasks, self.prompts, alignment.completion_tokens)
-            self.sampled[name] = continuations(*answer, temperature=1.0, seed=config.seed)
-            self.greedy[name] = continuations(*answer, temperature=0.0)
-        base = open_text_model(models["base"], device)
-        scorer, learned_from = gold_scorer(cleaned, config.gold, alignment, tasks, judging.sources)
-        self.gold = GoldReward(scorer, base_likelihood(base.model, base.tokenizer))
+            asked = (subject, tasks, self.prompts, alignment.completion_tokens)
+            return {"sampled": continuations(*asked, temperature=1.0, seed=config.seed),
+                    "likeliest": continuations(*asked, temperature=0.0)}
+
+        self.answers = Ranks.current().share_out(list(models), answers) if self.prompts else {}
+
+    def add_to(self, table: dict[str, Evaluated], reward_model: OpenedRewardModel, judging: RewardConfig,
+               reporter: Reporter) -> None:
+        """Put `gold_reward`, `gold_reward_greedy` and `mean_reward` into the column of each model."""
+        if not self.answers:
+            return
+        base = open_text_model(self.base, self.device)
+        scorer, learned_from = gold_scorer(self.cleaned, self.config.gold, self.alignment, self.tasks, judging.sources)
+        gold = GoldReward(scorer, base_likelihood(base.model, base.tokenizer))
         reporter.note(f"gold reward: learned from {learned_from}; one unit is a standard deviation of the instruct "
                       "model's own answers")
-
-    def add_to(self, table: dict[str, Evaluated], reward_model: OpenedRewardModel) -> None:
-        """Put `gold_reward`, `gold_reward_greedy` and `mean_reward` into each column that has answers."""
-        if not self.prompts:
-            return
-        for figure, answers in (("gold_reward", self.sampled), ("gold_reward_greedy", self.greedy)):
-            standard = self.gold.standard(self.questions, answers["instruct"])
-            for name, evaluated in table.items():
-                _add(evaluated, figure, self.gold.score(self.questions, answers[name], standard).tolist())
-        for name, evaluated in table.items():
+        for figure, kind in (("gold_reward", "sampled"), ("gold_reward_greedy", "likeliest")):
+            standard = gold.standard(self.questions, self.answers["instruct"][kind])
+            for name, answers in self.answers.items():
+                _add(table[name], figure, gold.score(self.questions, answers[kind], standard).tolist())
+        for name, answers in self.answers.items():
+            evaluated = table[name]
             subjects = [example.answered(answer)
-                        for (_, example), answer in zip(self.prompts, self.sampled[name], strict=True)]
+                        for (_, example), answer in zip(self.prompts, answers["sampled"], strict=True)]
             _add(evaluated, "mean_reward", reward_model.score(subjects).tolist())
-            for kind, answered in (("sampled", self.sampled[name]), ("likeliest", self.greedy[name])):
+            for kind, answered in answers.items():
                 evaluated.samples += [{"task": f"{task}, {kind}", "asked": example.asked[-1]["content"], "expected": "",
                                        "answered": answer}
                                       for (task, example), answer in zip(self.prompts, answered, strict=True)

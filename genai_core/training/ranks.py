@@ -9,7 +9,7 @@ which all of this is without effect.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -97,7 +97,7 @@ class Ranks:
         header = {"state": state, "files": {file: {name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
                                                    for name, tensor in named.items()}
                                             for file, named in (tensors or {}).items()}}
-        told = self._text(json.dumps(header) if self.leads else "")
+        told = self._text(json.dumps(header) if self.leads else "", self.leader)
         header = json.loads(told)
         if header["state"] is None:
             return None
@@ -111,14 +111,24 @@ class Ranks:
                 files[file][name] = tensor
         return files, header["state"]
 
-    def _text(self, text: str) -> str:
-        """The leader's text."""
+    def share_out(self, names: Sequence[str], make: Callable[[str], Any]) -> dict[str, Any]:
+        """What `make` makes of each name, as JSON, on all ranks: each makes its share of them."""
+        own = {name: make(name) for name in names[self.rank::self.count]}
+        if self.count == 1:
+            return own
+        made: dict[str, Any] = {}
+        for rank in range(self.count):
+            made |= json.loads(self._text(json.dumps(own) if rank == self.rank else "", rank))
+        return {name: made[name] for name in names}
+
+    def _text(self, text: str, source: int) -> str:
+        """The text of one rank, on all."""
         size = torch.tensor([len(text.encode())])
-        dist.broadcast(size, self.leader)
-        content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.leads else \
+        dist.broadcast(size, source)
+        content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.rank == source else \
             torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(content, self.leader)
-        return bytes(content.tolist()).decode()
+        dist.broadcast(content, source)
+        return content.numpy().tobytes().decode()
 
 
 class SharedLoss:

@@ -19,19 +19,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from genai_core.config.pipeline import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
 from tasks.pipeline import StageRequest
-from tasks.placement.hosts import (
-    LOOK_SECONDS,
-    RESTARTS,
-    Meeting,
-    environment_of_ranks,
-    last_lines,
-    require_devices,
-    torchrun,
-)
+from tasks.placement.meeting import LOOK_SECONDS, SILENT_SECONDS, Meeting
+from tasks.placement.torchrun import RESTARTS, environment_of_ranks, last_lines, require_devices, torchrun
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
 
@@ -63,8 +58,9 @@ def compute_apart(request: StageRequest, out_dir: Path, context: Context) -> Res
     runtime = request.runtime
     count = runtime.processes if request.stage.resources.ranks else 1
     require_devices(runtime, count // runtime.hosts)
+    context.checkpoint_dir.mkdir(parents=True, exist_ok=True)      # what is left of a killed run goes with them
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks-", dir=context.checkpoint_dir)))
         gpu = stack.enter_context(_a_gpu(request))
         errors = stack.enter_context((folder / "errors").open("w"))
         order = folder / "order.json"
@@ -195,12 +191,24 @@ class _Ranks:
         return kind, said
 
     def _watch(self, meeting: Meeting) -> None:
-        """End the ranks here when another host says what is wrong."""
+        """End the ranks here when another host says what is wrong; begin again without one that has fallen silent."""
         while self.process.poll() is None:
             time.sleep(LOOK_SECONDS)
             if meeting.trouble():
                 let_go(self.process)
                 return
+            for host in meeting.fallen_silent():
+                self.context.reporter.note(f"no sign of life of {host} for {SILENT_SECONDS:.0f} s: beginning again "
+                                           "without it, from the last checkpoint")
+                self._lose_a_rank()
+
+    def _lose_a_rank(self) -> None:
+        """`torchrun` starts all again when one is gone: they wait for a host that will not answer."""
+        with suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(self.process.pid).children(recursive=True):
+                if "torch.distributed.run" not in each.cmdline() and "tasks.placement.rank" in each.cmdline():
+                    each.kill()
+                    return
 
 
 def let_go(process: "subprocess.Popen[str]") -> None:

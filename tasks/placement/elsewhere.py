@@ -1,34 +1,51 @@
 """A stage on another machine: a worker of a Prefect work pool makes the artifact, and it comes back by its key.
 
 The two share no disk: the worker brings what the stage reads from the registry and the remote of the data, and leaves
-there what it made. `runtime.placement` names the pool; `execute-stage/POOL` is its deployment (prefect.yaml).
+there what it made. `runtime.placement` names the pool; `execute-stage/POOL` is its deployment (prefect.yaml). What the
+worker logs and how far it is are passed on to the run that asked. When the worker is lost, another one is asked for.
 """
 
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
 from genai_core.errors import InputError
-from tasks.lease import place
+from tasks.lease import SignsOfLife, place
 from tasks.pipeline import StageRequest
 from tasks.placement.apart import ERRORS, ending
 from tasks.placement.inputs import fetch
+from tasks.placement.torchrun import RESTARTS
 from tasks.store import published
 from tasks.store.artifacts import Artifact
 from tasks.store.workspace import Workspace
+from tasks.tracking.curves import ProgressArtifact
+from tasks.tracking.events import announce
 
 logger = logging.getLogger("tasks")
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
 """After which somebody is told that no worker has taken the stage."""
+SILENT_SECONDS = 120.0
+"""Without a sign of life a worker is lost: longer than one waits for the lease of another that died."""
+LOGS_AT_ONCE = 200
+OWN_LOGS = ("genai_core", "tasks")
 
 
 def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifact:
@@ -37,20 +54,13 @@ def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifac
     stage, workspace = request.stage, Workspace(request.workspace)
     published.publish(workspace, [artifact for artifact in request.inputs.values()
                                   if not artifact.path.startswith("models/")])
-    given = {"request": request.model_dump(mode="json", exclude={"workspace"}), "asked_from": place(workspace)}
-    try:
-        started: Any = run_deployment(f"execute-stage/{pool}", parameters=given, timeout=0,
-                                      flow_run_name=f"{stage.name} {request.parts.key}")
-    except ObjectNotFound:
-        raise InputError(f"runtime.placement: there is no deployment execute-stage/{pool}; declare it in prefect.yaml, "
-                         "`prefect deploy` it, and start a worker of its pool") from None
-    logger.info("%s: flow run %s of work pool %s", stage.name, started.name, pool)
     with get_client(sync_client=True) as client:
-        try:
-            state = _end_of(started.id, stage.name, pool, client)
-        except BaseException:
-            client.set_flow_run_state(started.id, Cancelling(), force=True)
-            raise
+        for _ in range(1 + RESTARTS):
+            state = _state_at_the_end(request, pool, client)
+            if not state.is_crashed():
+                break
+            logger.warning("%s: the worker of %s is lost (%s); whoever takes the stage next goes on from the last "
+                           "checkpoint that came to the remote", stage.name, pool, state.message)
     if not state.is_completed():
         message = f"{stage.name} on work pool {pool}: {state.name}: {state.message}"
         raise next((error for name, error in ERRORS.items() if name in message), RuntimeError)(message)
@@ -60,15 +70,83 @@ def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifac
                      "the data; give both machines the same MLFLOW_TRACKING_URI and GENAI_DVC_REMOTE")
 
 
-def _end_of(flow_run_id: UUID, stage: str, pool: str, client: SyncPrefectClient) -> Any:
-    """The last state of a flow run, once it is there."""
-    began, told = time.monotonic(), False
-    while True:
-        state = client.read_flow_run(flow_run_id).state
-        if state and state.is_final():
-            return state
-        if state and state.is_scheduled() and not told and time.monotonic() - began > PATIENCE_SECONDS:
-            told = True
-            logger.warning("%s: no worker of %s has taken it yet: prefect worker start --pool %s", stage, pool, pool)
-        if ending.wait(POLL_SECONDS):
-            raise KeyboardInterrupt
+def worker_of(stage: str) -> str:
+    """What the lease of a worker that makes a stage for another machine is named by."""
+    return f"worker_{stage}"
+
+
+def _state_at_the_end(request: StageRequest, pool: str, client: SyncPrefectClient) -> State:
+    """Ask for the stage once, and wait. Whoever is interrupted here cancels the worker's run."""
+    stage = request.stage.name
+    given = {"request": request.model_dump(mode="json", exclude={"workspace"}),
+             "asked_from": place(Workspace(request.workspace))}
+    try:
+        started: Any = run_deployment(f"execute-stage/{pool}", parameters=given, timeout=0,
+                                      flow_run_name=f"{stage} {request.parts.key}")
+    except ObjectNotFound:
+        raise InputError(f"runtime.placement: there is no deployment execute-stage/{pool}; declare it in prefect.yaml, "
+                         "`prefect deploy` it, and start a worker of its pool") from None
+    logger.info("%s: flow run %s of work pool %s", stage, started.name, pool)
+    try:
+        with closing(_Worker(started.id, request, client)) as worker:
+            return worker.state_at_the_end(pool)
+    except BaseException:
+        client.set_flow_run_state(started.id, Cancelling(), force=True)
+        raise
+
+
+class _Worker:
+    """The run of a stage by somebody else, as this machine sees it."""
+
+    def __init__(self, flow_run_id: UUID, request: StageRequest, client: SyncPrefectClient):
+        self._id, self._stage, self._client = flow_run_id, request.stage.name, client
+        self._key = request.parts.key
+        self._signs: SignsOfLife | None = None
+        self._progress = ProgressArtifact(self._stage)
+        self._logs_read = 0
+
+    def close(self) -> None:
+        self._progress.close()
+
+    def state_at_the_end(self, pool: str) -> State:
+        began, told = time.monotonic(), False
+        while True:
+            state = self._client.read_flow_run(self._id).state
+            if state and not state.is_scheduled():
+                self._pass_on_logs()
+                self._pass_on_progress()
+            if state and state.is_final():
+                return state
+            if state and state.is_running() and self._is_silent():
+                lost: State = Crashed(message=f"no sign of life for {SILENT_SECONDS:.0f} s")
+                self._client.set_flow_run_state(self._id, lost, force=True)
+                return lost
+            if state and state.is_scheduled() and not told and time.monotonic() - began > PATIENCE_SECONDS:
+                told = True
+                logger.warning("%s: no worker of %s has taken it yet: prefect worker start --pool %s", self._stage,
+                               pool, pool)
+            if ending.wait(POLL_SECONDS):
+                raise KeyboardInterrupt
+
+    def _is_silent(self) -> bool:
+        """Whether a worker that has begun has given no sign of life for too long."""
+        self._signs = self._signs or SignsOfLife(worker_of(self._stage), self._key)
+        return self._signs.silent_seconds() > SILENT_SECONDS
+
+    def _pass_on_logs(self) -> None:
+        """What has come since the last time; Prefect adds logs in the order of their times."""
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._id]))
+        while logs := self._client.read_logs(wanted, limit=LOGS_AT_ONCE, offset=self._logs_read):
+            self._logs_read += len(logs)
+            for log in logs:
+                if log.name.startswith(OWN_LOGS):
+                    logger.log(log.level, "%s", log.message)
+                    if (note := log.message.removeprefix(f"{self._stage}: ")) != log.message:
+                        announce("note", self._stage, text=note)
+
+    def _pass_on_progress(self) -> None:
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[self._id]),
+                                type=ArtifactFilterType(any_=["progress"]))
+        for found in self._client.read_artifacts(artifact_filter=wanted):
+            self._progress.percent = float(str(found.data))
+            announce("progress", self._stage, done=self._progress.percent, total=100, unit="percent", figures={})

@@ -138,11 +138,11 @@ class ProgressArtifact:
     """The bar of a stage in the Prefect UI; it appears for stages that take longer than one interval."""
 
     def __init__(self, stage: str):
-        from prefect.context import TaskRunContext
+        from prefect.context import FlowRunContext, TaskRunContext
 
         self.stage, self.percent = stage, 0.0
         self._id: Any = None
-        self._thread = Repeating(SEND_SECONDS, self._tick) if TaskRunContext.get() else None
+        self._thread = Repeating(SEND_SECONDS, self._tick) if TaskRunContext.get() or FlowRunContext.get() else None
 
     def close(self) -> None:
         if self._thread:

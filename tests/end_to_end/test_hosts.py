@@ -123,6 +123,23 @@ def test_hosts_that_share_no_disk_train_what_one_trains_through_a_cut_and_a_loss
     assert not ranks_of(first) and not ranks_of(second)
 
 
+def test_a_host_whose_cable_is_pulled_for_good_is_given_up(hosts):
+    first, second = hosts
+    second.start("join", f"{FIRST}:{PORT}")
+    process = first.start(*PRETRAIN, *TWO, "--set", "pretrain.tokens=200000")
+    wait_for(lambda: first.checkpoints("pretrain"), 240)
+    ip("-n", second.namespace, "link", "set", "cable0", "down")      # no socket is closed: nobody is told
+    try:
+        output, _ = process.communicate(timeout=400)
+        wait_for(lambda: not ranks_of(second), 120)
+    finally:
+        ip("-n", second.namespace, "link", "set", "cable0", "up")
+    assert process.returncode == 0, output
+    assert "no sign of life of" in output
+    (step,) = re.findall(r"continuing from the checkpoint at step (\d+)", output)
+    assert int(step) > 0 and not ranks_of(first)
+
+
 def test_hosts_that_do_not_come_and_what_one_lacks_are_said_in_one_line(hosts, tmp_path):
     first, second = hosts
     first.genai("run", "--preset", "smoke", "--until", "tokenize")

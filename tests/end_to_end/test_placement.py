@@ -64,10 +64,14 @@ def machines(tmp_path_factory) -> Iterator[tuple[Home, Home]]:
                     process.kill()
 
 
+def start_worker(home: Home) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL], cwd=os.sep,
+                            env=home.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @pytest.fixture
 def worker(machines) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen([sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL], cwd=os.sep,
-                               env=machines[1].environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_worker(machines[1])
     yield process
     process.send_signal(signal.SIGINT)
     process.wait(timeout=60)
@@ -77,6 +81,7 @@ def test_the_other_machine_trains_what_this_one_prepared_and_the_end_is_the_same
     here, there = machines
     done = here.genai(*PRETRAIN, *THERE)
     assert states(done.stdout)["pretrain"] == "Fetched"
+    assert re.search(r"^  pretrain: \d+ steps on cpu", done.stdout, re.MULTILINE), done.stdout      # what it says there
     assert {path.parent.parent.name for path in there.root.glob("*/*/*/manifest.json")} >= {"tokenize", "pretrain"}
     assert not list(there.root.glob("data/collect/*"))      # only what the stage reads
     alone = Home(tmp_path / "alone", {**here.more, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'alone.db'}",
@@ -106,6 +111,28 @@ def test_a_flow_that_is_cancelled_cancels_the_other_machine(machines, worker):
         return run["state_type"]
 
     wait_for(lambda: state() == "CANCELLED", 60)
+
+
+def test_a_machine_that_is_lost_is_given_up_and_another_one_goes_on(machines, tmp_path):
+    here, there = machines
+    lost = Home(tmp_path / "lost", there.more)
+    lost.root.mkdir()
+    start_worker(lost)
+    process = here.start(*PRETRAIN, *THERE, "--set", "pretrain.tokens=300000", "--set",
+                         "runtime.checkpoint_seconds=0.3")
+    wait_for(lambda: lost.checkpoints("pretrain"), 120)
+    for each in processes_in(lost.root):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()      # nobody is left who could tell Prefect
+    other = start_worker(there)
+    try:
+        output, _ = process.communicate(timeout=500)
+    finally:
+        other.send_signal(signal.SIGINT)
+        other.wait(timeout=60)
+    assert process.returncode == 0, output
+    assert "the worker of genai-gpu is lost (no sign of life for 120 s)" in output
+    assert states(output)["pretrain"] == "Fetched"
 
 
 def test_what_is_missing_is_said(machines):

@@ -79,6 +79,18 @@ def test_no_rank_outlives_the_run_and_the_next_one_goes_on(home, number):
     assert "continuing from the checkpoint at step" in output
 
 
+def test_ranks_share_the_models_to_evaluate_and_find_what_one_finds(home, finished):
+    done = home.genai("run", "--preset", "smoke", "--only", "evaluate", "--force", "evaluate", "--set",
+                      "runtime.processes=2").stdout
+    assert states(done)["evaluate"] == "Completed"
+    found, expected = (json.loads((each.artifact("evaluate") / "evaluation.json").read_text())
+                       for each in (home, finished))
+    assert list(found) == list(expected)
+    for model, figures in expected.items():
+        assert list(found[model]) == list(figures)
+        assert found[model] == pytest.approx(figures, rel=1e-2, abs=1e-2), model      # bfloat16 in other threads
+
+
 def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):
     answer = home.genai(*PRETRAIN, "--set", "runtime.processes=3", fails=True)
     said = answer.stdout + answer.stderr

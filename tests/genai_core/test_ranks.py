@@ -22,8 +22,8 @@ from tests.genai_core import trainings
 STEPS = 8
 
 
-def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_after: int,
-             in_parts: bool) -> None:
+def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_after: int, in_parts: bool,
+             compiled: bool) -> None:
     """One rank's training, in float32; the first writes its curves to `folder`."""
     torch.set_num_threads(1)
     for module in (loop, optimizers):
@@ -38,7 +38,7 @@ def run_rank(rank: int, count: int, folder: Path, name: str, tokens: Path, stop_
         changes = {"optimizer": "sgd", "learning_rate": 0.05} if not in_parts else {"optimizer": "adamw"}
     model, objective, config = trainings.BY_NAME[name](tiny(), tokens, tokenizer, prose, **changes)
     objective.steps = STEPS
-    context = Context(folder / "checkpoints", Recorder(), device="cpu", compile="off",
+    context = Context(folder / "checkpoints", Recorder(), device="cpu", compile="on" if compiled else "off",
                       checkpoint_seconds=1e-9 if stop_after else 1e9, shard_above=0 if in_parts else 10**9)
     if stop_after:
         _stop_after(stop_after)
@@ -88,9 +88,10 @@ def _stop_after(step: int) -> None:
     loop._Training.save_if_due = save_and_stop
 
 
-def run(count: int, folder: Path, name: str, tokens: Path, stop_after: int = 0, in_parts: bool = False) -> dict:
+def run(count: int, folder: Path, name: str, tokens: Path, stop_after: int = 0, in_parts: bool = False,
+        compiled: bool = False) -> dict:
     folder.mkdir(exist_ok=True)
-    multiprocessing.spawn(run_rank, (count, folder, name, tokens, stop_after, in_parts), nprocs=count)
+    multiprocessing.spawn(run_rank, (count, folder, name, tokens, stop_after, in_parts, compiled), nprocs=count)
     result = folder / f"curves-{count}.json"
     return json.loads(result.read_text()) if result.is_file() else {}
 
@@ -121,6 +122,15 @@ def test_ranks_with_parts_of_the_model_have_the_same_losses(name, tokens, tmp_pa
     for count in (2, 4):
         other = run(count, tmp_path / str(count), name, tokens, in_parts=True)
         require_the_same(other, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("name", ["next_token", "reward"])
+def test_compiled_ranks_have_the_losses_of_one_that_is_not(name, in_parts, tokens, tmp_path):
+    one = run(1, tmp_path / "1", name, tokens)
+    two = run(2, tmp_path / "2", name, tokens, in_parts=in_parts, compiled=True)
+    assert values(two, "loss") == pytest.approx(values(one, "loss"), rel=1e-4)
 
 
 def test_a_moving_average_follows_weights_in_parts(tokens, tmp_path):

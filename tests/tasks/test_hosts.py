@@ -13,9 +13,10 @@ from genai_core.config.pipeline import Runtime, load_pipeline
 from genai_core.errors import InputError
 from tasks.catalog import find_stage
 from tasks.pipeline import RunIdentity, StageRequest
-from tasks.placement import hosts
+from tasks.placement import meeting as meetings
 from tasks.placement.apart import runs_apart
-from tasks.placement.hosts import Meeting, environment_of_ranks, require_devices, torchrun
+from tasks.placement.meeting import LEFT, Meeting, alive
+from tasks.placement.torchrun import environment_of_ranks, host_and_port, require_devices, torchrun
 from tasks.store.artifacts import KeyParts
 from tests.end_to_end.helpers import free_port
 
@@ -61,16 +62,32 @@ def test_what_another_host_says_is_raised_here(request_of_two):
             meeting.wait()
 
 
+def test_a_host_without_signs_of_life_is_told_of_once_and_one_that_left_is_not(request_of_two, monkeypatch):
+    monkeypatch.setattr(meetings, "SILENT_SECONDS", 0.2)
+    with Meeting(request_of_two) as meeting:
+        store = other_host(request_of_two)
+        store.add("numbers", 2)
+        assert not meeting.fallen_silent()      # nothing was heard of it yet
+        store.set(alive(1), "1")
+        store.set(alive(2), LEFT)
+        assert not meeting.fallen_silent()
+        time.sleep(0.3)
+        store.set(alive(1), "2")
+        assert not meeting.fallen_silent()
+        time.sleep(0.3)
+        assert meeting.fallen_silent() == ["far"] and not meeting.fallen_silent()
+
+
 def test_an_address_that_is_taken_or_leads_nowhere_is_told(request_of_two, monkeypatch):
     with Meeting(request_of_two), pytest.raises(InputError, match=r"this host cannot serve it"):
         Meeting(request_of_two)
     named = request_of_two.model_copy(update={"runtime": Runtime(processes=2, hosts=2, rendezvous="gpu-1:29400")})
-    monkeypatch.setattr(hosts, "_own_address", lambda address: "127.0.1.1")
+    monkeypatch.setattr(meetings, "own_address", lambda address: "127.0.1.1")
     with pytest.raises(InputError, match=r"on this machine gpu-1 means 127.0.1.1, where no other one comes"):
         Meeting(named)
     for wrong in ("gpu-1", ":29400", "gpu-1:http"):
         with pytest.raises(InputError, match=r"write it as HOST:PORT"):
-            hosts._host_and_port(wrong)
+            host_and_port(wrong)
 
 
 def test_more_ranks_than_gpus_are_refused_before_anything_starts(monkeypatch):
@@ -94,7 +111,8 @@ def test_the_command_of_ranks_names_the_meeting_of_several_hosts_alone(tmp_path,
 
 
 @pytest.mark.parametrize(("runtime", "stage", "apart"), [
-    ({}, "pretrain", False), ({"processes": 2}, "pretrain", True), ({"processes": 2}, "evaluate", False),
+    ({}, "pretrain", False), ({"processes": 2}, "pretrain", True), ({"processes": 2}, "evaluate", True),
+    ({"processes": 2}, "quantize", False),
     ({"stages_at_once": 2}, "evaluate", True), ({"stages_at_once": 2}, "clean", False)])
 def test_which_stages_run_in_other_processes(runtime, stage, apart):
     assert runs_apart(find_stage("", stage), Runtime(**runtime)) is apart

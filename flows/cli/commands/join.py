@@ -16,7 +16,7 @@ def join(address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="`runt
     workspace (GENAI_HOME), or from the registry and the remote of the data.
     """
     workspace = opened_workspace()
-    from tasks.placement.hosts import join as take_part
+    from tasks.placement.join import join as take_part
 
     console.print(f"waiting for a training at {address}", highlight=False)
     take_part(address, workspace, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
