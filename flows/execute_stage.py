@@ -1,18 +1,30 @@
-"""One stage of a run that another machine asked for: `runtime.placement` of the run names this machine's work pool."""
+"""One stage of a run that another machine asked for: `runtime.placement` of the run names this machine's work pool.
 
+Each of the two holds a lease, by which the other sees that it lives. The stage ends, with a checkpoint, when whoever
+asked is gone, and when they have given it up.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
 
 from genai_core.errors import InputError
 from tasks.execution.execute import execute
-from tasks.lease import lease, place
+from tasks.lease import LOOK_SECONDS, SignsOfLife, lease, place
 from tasks.pipeline import StageRequest
 from tasks.placement.elsewhere import worker_of
 from tasks.placement.inputs import bring_inputs
 from tasks.registry import versions
 from tasks.store import checkpoints, published
 from tasks.store.workspace import Workspace
+from tasks.tracking.curves import Repeating
+
+logger = logging.getLogger("tasks")
 
 
 @flow(name="execute-stage")
@@ -29,7 +41,7 @@ def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
                          "of its own (GENAI_HOME), or leave the placement out")
     asked = StageRequest.model_validate({**request, "workspace": str(workspace.root)})
     here = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"placement": {}})})
-    with lease(workspace, worker_of(here.stage.name), here.parts.key):      # whoever asks sees by it that we live
+    with lease(workspace, worker_of(here.stage.name), here.parts.key, on_loss=_end), _while_somebody_asks(here):
         bring_inputs(here)
         artifact, _ = execute(here)
         if here.stage.kind == "model":
@@ -38,3 +50,29 @@ def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
         else:
             published.publish(workspace, [artifact])
     return artifact.digest
+
+
+@contextmanager
+def _while_somebody_asks(request: StageRequest) -> Iterator[None]:
+    """End this process when the run that asked is gone. Raises InputError when it is from the start."""
+    signs, stage = SignsOfLife(request.stage.name, request.parts.key), request.stage.name
+    signs.look()
+    if not signs.seen:
+        raise InputError(f"{stage}: the run that asked for it is gone; start it again")
+
+    def look() -> None:
+        signs.look()
+        if signs.unchanged * LOOK_SECONDS > request.runtime.silent_seconds:
+            logger.warning("%s: no sign of life of the run that asked for it", stage)
+            _end()
+
+    looking = Repeating(LOOK_SECONDS, look)
+    try:
+        yield
+    finally:
+        looking.stop()
+
+
+def _end() -> None:
+    """As if somebody had cancelled: training saves a checkpoint first."""
+    os.kill(os.getpid(), signal.SIGTERM)

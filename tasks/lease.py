@@ -15,8 +15,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,19 @@ REMIND_SECONDS = 600.0
 
 
 @contextmanager
-def lease(workspace: Workspace, stage: str, key: str) -> Iterator[None]:
+def lease(workspace: Workspace, stage: str, key: str, on_loss: Callable[[], None] | None = None) -> Iterator[None]:
     """Make this key alone, of all processes of this workspace and of all hosts of this Prefect server.
 
-    Who waits says for whom, and can be interrupted.
+    Who waits says for whom, and can be interrupted. `on_loss` is called when the lease is taken away: with it there is
+    no going on without one, and what the server raises instead of giving it is raised.
     """
     folder = workspace.hidden / "locks"
     with locks.lock(folder / f"lease-{stage}-{key}.lock", f"{stage} {key}"):
         if not _has_server():
             yield
             return
-        taken = _Lease(_name(stage, key), f"{stage} {key}", _place(folder))
-        with tracking.told(f"no lease for {taken.what}, so another host may do the same"):
+        taken = _Lease(_name(stage, key), f"{stage} {key}", _place(folder), on_loss)
+        with nullcontext() if on_loss else tracking.told(f"no lease for {taken.what}, so another host may do the same"):
             taken.take()
         beating = Repeating(BEAT_SECONDS, taken.beat)
         try:
@@ -77,23 +78,38 @@ def _place(folder: Path) -> str:
 
 
 class SignsOfLife:
-    """Of whoever has the lease of a key, for one who looks every now and then."""
+    """Of whoever has the lease of a key, for one who looks every few seconds.
+
+    Looks are counted, not seconds: while the server is away nobody can give a sign, and nobody looks.
+    """
 
     def __init__(self, stage: str, key: str):
-        self._name, self._last, self._since = _name(stage, key), "", time.monotonic()
+        self._name, self._id, self._last = _name(stage, key), "", ""
+        self.unchanged = 0
+        """So many looks in a row have found nothing new."""
 
-    def silent_seconds(self) -> float:
-        """For how long the lease has been read unchanged, or was not there."""
+    @property
+    def seen(self) -> bool:
+        """Whether there was any sign yet."""
+        return bool(self._last)
+
+    def look(self) -> None:
         with _client() as client:
             found = client.read_variable_by_name(self._name)
         if found and found.value != self._last:
-            self._last, self._since = str(found.value), time.monotonic()
-        return time.monotonic() - self._since
+            self._id, self._last, self.unchanged = str(found.id), str(found.value), 0
+        else:
+            self.unchanged += 1
+
+    def take_away(self) -> None:
+        """Take the lease from its holder, who gives up when it sees that."""
+        if self._id:
+            _delete(self._id)
 
 
 class _Lease:
-    def __init__(self, name: str, what: str, place: str):
-        self.name, self.what, self._place = name, what, place
+    def __init__(self, name: str, what: str, place: str, on_loss: Callable[[], None] | None):
+        self.name, self.what, self._place, self._on_loss = name, what, place, on_loss
         self._nonce, self._beats = uuid4().hex, 0
         self._since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
         self._id = ""
@@ -113,7 +129,7 @@ class _Lease:
             last = found.value
             if value.get("place") == self._place or unchanged >= LOOKS:
                 logger.warning("the holder of %s, %s, is dead: taking over", self.what, _who(value))
-                self._delete(str(found.id))
+                _delete(str(found.id))
                 continue
             if not told or time.monotonic() - told > REMIND_SECONDS:
                 told = time.monotonic()
@@ -130,10 +146,12 @@ class _Lease:
             return
         logger.warning("the lease of %s was taken away after a long silence: another host may do the same", self.what)
         self._id = ""
+        if self._on_loss:
+            self._on_loss()
 
     def give_back(self) -> None:
         if self._id:
-            self._delete(self._id)
+            _delete(self._id)
 
     def _text(self) -> str:
         return json.dumps({"who": locks.holder.get() or f"process {os.getpid()}", "host": socket.gethostname(),
@@ -153,10 +171,11 @@ class _Lease:
         with _client() as client:
             return client.read_variable_by_name(self.name)
 
-    def _delete(self, variable_id: str) -> None:
-        """By its id, so that nobody's newer lease of the same name goes."""
-        with _client() as client, _gone_is_well():
-            client.request("DELETE", f"/variables/{variable_id}")
+
+def _delete(variable_id: str) -> None:
+    """By its id, so that nobody's newer lease of the same name goes."""
+    with _client() as client, _gone_is_well():
+        client.request("DELETE", f"/variables/{variable_id}")
 
 
 @contextmanager

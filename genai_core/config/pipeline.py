@@ -55,6 +55,9 @@ class Runtime(Config):
     """Address of this machine at which the hosts meet, e.g. `gpu-1:29400`."""
     meet_seconds: float = Field(default=300.0, gt=0)
     """How long hosts wait for each other."""
+    silent_seconds: float = Field(default=60.0, ge=30)
+    """A machine that takes part in a training, or makes a stage elsewhere, is lost when it gives no sign of life for so
+    long."""
     placement: dict[str, str] = Field(default_factory=dict)
     """Stages that a worker of a Prefect work pool makes, on another machine: `pretrain: genai-gpu`."""
     stages_at_once: int = Field(default=1, ge=1, le=64)

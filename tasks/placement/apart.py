@@ -25,8 +25,8 @@ from genai_core.config.pipeline import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
 from tasks.pipeline import StageRequest
-from tasks.placement.meeting import LOOK_SECONDS, SILENT_SECONDS, Meeting
-from tasks.placement.torchrun import RESTARTS, environment_of_ranks, last_lines, require_devices, torchrun
+from tasks.placement.meeting import LOOK_SECONDS, Meeting
+from tasks.placement.torchrun import RESTARTS, environment_of_ranks, last_lines, let_go, require_devices, torchrun
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
 
@@ -186,6 +186,8 @@ class _Ranks:
                 reporter.metrics(self._step, **said["values"])
         elif kind == "note":
             reporter.note(said["text"])
+        elif kind == "began" and self.meeting:
+            self.meeting.ranks_began()
         elif kind == "log":
             logger.log(said["level"], "%s", said["text"])
         return kind, said
@@ -198,20 +200,14 @@ class _Ranks:
                 let_go(self.process)
                 return
             for host in meeting.fallen_silent():
-                self.context.reporter.note(f"no sign of life of {host} for {SILENT_SECONDS:.0f} s: beginning again "
-                                           "without it, from the last checkpoint")
+                self.context.reporter.note(f"no sign of life of {host}: beginning again without it, from the last "
+                                           "checkpoint")
                 self._lose_a_rank()
 
     def _lose_a_rank(self) -> None:
         """`torchrun` starts all again when one is gone: they wait for a host that will not answer."""
-        with suppress(psutil.NoSuchProcess):
-            for each in psutil.Process(self.process.pid).children(recursive=True):
+        for each in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
                 if "torch.distributed.run" not in each.cmdline() and "tasks.placement.rank" in each.cmdline():
                     each.kill()
                     return
-
-
-def let_go(process: "subprocess.Popen[str]") -> None:
-    """Have the lifeline end a process: it cannot read on."""
-    with suppress(OSError, AttributeError):
-        process.stdin.close()      # type: ignore[union-attr]

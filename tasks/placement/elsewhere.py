@@ -34,6 +34,7 @@ from tasks.placement.torchrun import RESTARTS
 from tasks.store import published
 from tasks.store.artifacts import Artifact
 from tasks.store.workspace import Workspace
+from tasks.tracking.client import told
 from tasks.tracking.curves import ProgressArtifact
 from tasks.tracking.events import announce
 
@@ -42,9 +43,12 @@ logger = logging.getLogger("tasks")
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
 """After which somebody is told that no worker has taken the stage."""
-SILENT_SECONDS = 120.0
-"""Without a sign of life a worker is lost: longer than one waits for the lease of another that died."""
-LOGS_AT_ONCE = 200
+STARTING_SECONDS = 300.0
+"""How long a worker that has taken a stage may take to its first sign of life: it imports all that it needs."""
+LAST_LOGS_SECONDS = 4.0
+"""After the end of a run its last lines may be under way: Prefect sends them every two seconds."""
+LOGS_AT_ONCE, LOGS_AGAIN = 200, 50
+"""Lines to read at a time, and of those that were read before: some come late, with an earlier time."""
 OWN_LOGS = ("genai_core", "tasks")
 
 
@@ -55,12 +59,12 @@ def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifac
     published.publish(workspace, [artifact for artifact in request.inputs.values()
                                   if not artifact.path.startswith("models/")])
     with get_client(sync_client=True) as client:
-        for _ in range(1 + RESTARTS):
-            state = _state_at_the_end(request, pool, client)
-            if not state.is_crashed():
+        for left in reversed(range(1 + RESTARTS)):
+            state = _asked_once(request, pool, client)
+            if not state.is_crashed() or not left:
                 break
-            logger.warning("%s: the worker of %s is lost (%s); whoever takes the stage next goes on from the last "
-                           "checkpoint that came to the remote", stage.name, pool, state.message)
+            logger.warning("%s: the worker of %s is lost (%s): asking again; whoever takes the stage goes on from the "
+                           "last checkpoint that came to the remote", stage.name, pool, state.message)
     if not state.is_completed():
         message = f"{stage.name} on work pool {pool}: {state.name}: {state.message}"
         raise next((error for name, error in ERRORS.items() if name in message), RuntimeError)(message)
@@ -75,8 +79,8 @@ def worker_of(stage: str) -> str:
     return f"worker_{stage}"
 
 
-def _state_at_the_end(request: StageRequest, pool: str, client: SyncPrefectClient) -> State:
-    """Ask for the stage once, and wait. Whoever is interrupted here cancels the worker's run."""
+def _asked_once(request: StageRequest, pool: str, client: SyncPrefectClient) -> State:
+    """How a run of the stage by a worker ended. Whoever is interrupted here cancels it."""
     stage = request.stage.name
     given = {"request": request.model_dump(mode="json", exclude={"workspace"}),
              "asked_from": place(Workspace(request.workspace))}
@@ -89,9 +93,10 @@ def _state_at_the_end(request: StageRequest, pool: str, client: SyncPrefectClien
     logger.info("%s: flow run %s of work pool %s", stage, started.name, pool)
     try:
         with closing(_Worker(started.id, request, client)) as worker:
-            return worker.state_at_the_end(pool)
+            return worker.end(pool)
     except BaseException:
-        client.set_flow_run_state(started.id, Cancelling(), force=True)
+        with told(f"{stage} on work pool {pool} could not be cancelled"):
+            client.set_flow_run_state(started.id, Cancelling(), force=True)
         raise
 
 
@@ -100,49 +105,66 @@ class _Worker:
 
     def __init__(self, flow_run_id: UUID, request: StageRequest, client: SyncPrefectClient):
         self._id, self._stage, self._client = flow_run_id, request.stage.name, client
-        self._key = request.parts.key
-        self._signs: SignsOfLife | None = None
+        self._signs = SignsOfLife(worker_of(self._stage), request.parts.key)
+        self._silent_seconds = request.runtime.silent_seconds
         self._progress = ProgressArtifact(self._stage)
-        self._logs_read = 0
+        self._logs_read: set[UUID] = set()
 
     def close(self) -> None:
         self._progress.close()
 
-    def state_at_the_end(self, pool: str) -> State:
-        began, told = time.monotonic(), False
+    def end(self, pool: str) -> State:
+        """The state in which the run ends, or in which it was given up: Crashed."""
+        began, patient = time.monotonic(), True
         while True:
-            state = self._client.read_flow_run(self._id).state
-            if state and not state.is_scheduled():
-                self._pass_on_logs()
-                self._pass_on_progress()
-            if state and state.is_final():
-                return state
-            if state and state.is_running() and self._is_silent():
-                lost: State = Crashed(message=f"no sign of life for {SILENT_SECONDS:.0f} s")
-                self._client.set_flow_run_state(self._id, lost, force=True)
-                return lost
-            if state and state.is_scheduled() and not told and time.monotonic() - began > PATIENCE_SECONDS:
-                told = True
-                logger.warning("%s: no worker of %s has taken it yet: prefect worker start --pool %s", self._stage,
-                               pool, pool)
+            state: State | None = None
+            with told(f"{self._stage} on work pool {pool}: no word of it"):      # Prefect may be away for a while
+                state = self._client.read_flow_run(self._id).state
+            if state and state.is_scheduled():
+                if patient and time.monotonic() - began > PATIENCE_SECONDS:
+                    patient = False
+                    logger.warning("%s: no worker of %s has taken it yet: prefect worker start --pool %s", self._stage,
+                                   pool, pool)
+            elif state:
+                with told(f"{self._stage} on work pool {pool}: what it says is lost"):
+                    self._pass_on_logs()
+                    self._pass_on_progress()
+                    if state.is_final():
+                        time.sleep(LAST_LOGS_SECONDS)
+                        self._pass_on_logs()
+                if state.is_final():
+                    return state
+                with told(f"{self._stage} on work pool {pool}: whether its worker lives is not known"):
+                    if lost := self._lost():
+                        return lost
             if ending.wait(POLL_SECONDS):
                 raise KeyboardInterrupt
 
-    def _is_silent(self) -> bool:
-        """Whether a worker that has begun has given no sign of life for too long."""
-        self._signs = self._signs or SignsOfLife(worker_of(self._stage), self._key)
-        return self._signs.silent_seconds() > SILENT_SECONDS
+    def _lost(self) -> State | None:
+        """The state of a worker that is given up: it finds its lease gone, should it live, and ends."""
+        self._signs.look()
+        silent = self._signs.unchanged * POLL_SECONDS
+        if silent <= (self._silent_seconds if self._signs.seen else STARTING_SECONDS):
+            return None
+        lost: State = Crashed(message=f"no sign of life for {silent:.0f} s")
+        self._client.set_flow_run_state(self._id, lost, force=True)
+        self._signs.take_away()
+        return lost
 
     def _pass_on_logs(self) -> None:
-        """What has come since the last time; Prefect adds logs in the order of their times."""
+        """What has come since the last time, in the order of its times."""
         wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._id]))
-        while logs := self._client.read_logs(wanted, limit=LOGS_AT_ONCE, offset=self._logs_read):
-            self._logs_read += len(logs)
-            for log in logs:
+        while logs := self._client.read_logs(wanted, limit=LOGS_AT_ONCE,
+                                             offset=max(0, len(self._logs_read) - LOGS_AGAIN)):
+            new = [log for log in logs if log.id not in self._logs_read]
+            self._logs_read.update(log.id for log in new)
+            for log in new:
                 if log.name.startswith(OWN_LOGS):
                     logger.log(log.level, "%s", log.message)
                     if (note := log.message.removeprefix(f"{self._stage}: ")) != log.message:
                         announce("note", self._stage, text=note)
+            if len(logs) < LOGS_AT_ONCE:
+                return
 
     def _pass_on_progress(self) -> None:
         wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[self._id]),

@@ -23,7 +23,14 @@ from genai_core.errors import InputError
 from tasks.pipeline import StageRequest
 from tasks.placement.inputs import bring_inputs
 from tasks.placement.meeting import LEFT, LOOK_SECONDS, alive
-from tasks.placement.torchrun import environment_of_ranks, host_and_port, last_lines, require_devices, torchrun
+from tasks.placement.torchrun import (
+    environment_of_ranks,
+    host_and_port,
+    last_lines,
+    let_go,
+    require_devices,
+    torchrun,
+)
 from tasks.store.workspace import REPOSITORY, Workspace
 
 
@@ -76,20 +83,28 @@ def _take_part(request: StageRequest, meeting: str, store: Any, number: int, tel
             cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(request.runtime), "GENAI_HOME": str(request.workspace)})
         first_is_gone = threading.Event()
-        threading.Thread(target=_end_with_the_first, args=(store, number, process, first_is_gone), daemon=True).start()
+        beating = threading.Thread(target=_end_with_the_first, daemon=True,
+                                   args=(store, number, process, first_is_gone))
+        beating.start()
         assert process.stdout
-        for line in process.stdout:
-            with suppress(ValueError, KeyError, TypeError):
-                said = json.loads(line)
-                if said["rank_says"] == "error":
-                    store.set("trouble", f"{socket.gethostname()}: {said['text']}")
-                continue
-            tell(line.rstrip())
-        if (status := process.wait()) and not first_is_gone.is_set():
-            tell(last_lines(Path(folder) / "errors"))
-        with suppress(RuntimeError):
-            store.set(alive(number), LEFT)
-            store.add("left", 1)
+        try:
+            for line in process.stdout:
+                with suppress(ValueError, KeyError, TypeError):
+                    said = json.loads(line)
+                    if said["rank_says"] == "error":
+                        store.set("trouble", f"{socket.gethostname()}: {said['text']}")
+                    elif said["rank_says"] == "note":
+                        tell(said["text"])
+                    continue
+                tell(line.rstrip())
+            if (status := process.wait()) and not first_is_gone.is_set():
+                tell(last_lines(Path(folder) / "errors"))
+        finally:
+            let_go(process)
+            beating.join()
+            with suppress(RuntimeError):
+                store.set(alive(number), LEFT)
+                store.add("left", 1)
         return "ended by the first host" if first_is_gone.is_set() else f"over, with status {status}"
 
 

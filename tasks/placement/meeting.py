@@ -19,8 +19,9 @@ CLOCK_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 LEFT = b"left"
 """The last sign of life of a host whose ranks have ended."""
-SILENT_SECONDS = 60.0
-"""After which a host that gives no sign of life is lost. A switch that starts again takes less."""
+NEVER = float("inf")
+BEGINNING_SECONDS = 10.0
+"""A host whose last sign of life is older when ranks begin is not among them: `torchrun` has waited longer for it."""
 
 
 class Meeting:
@@ -31,9 +32,9 @@ class Meeting:
 
         self.name = uuid4().hex
         self._address, self._others = request.runtime.rendezvous, request.runtime.hosts - 1
-        self._seconds = request.runtime.meet_seconds
+        self._seconds, self._silent_seconds = request.runtime.meet_seconds, request.runtime.silent_seconds
         self._beats: dict[int, tuple[bytes, float]] = {}
-        """Of each other host, its last sign of life and when it was first seen here."""
+        """Of each other host, its last sign of life and when it was first seen here; never for those that are lost."""
         host, port = host_and_port(self._address)
         if (own := own_address(self._address)).startswith("127.") and host != "localhost" and host != own:
             raise InputError(f"runtime.rendezvous {self._address}: on this machine {host} means {own}, where no other "
@@ -88,7 +89,7 @@ class Meeting:
         return store.get("trouble").decode() if store and store.check(["trouble"]) else ""
 
     def fallen_silent(self) -> list[str]:
-        """Hosts that have given no sign of life for SILENT_SECONDS; each is told of once."""
+        """Hosts that have given no sign of life for `runtime.silent_seconds`; each is told of once."""
         store, now, silent = self._store, time.monotonic(), []
         for number in range(1, store.add("numbers", 0) + 1 if store else 0):
             if not store.check([alive(number)]):
@@ -97,10 +98,16 @@ class Meeting:
             if beat == self._beats.get(number, (b"", now))[0]:
                 since = self._beats[number][1]
             self._beats[number] = (beat, since)
-            if now - since > SILENT_SECONDS and beat != LEFT:
+            if now - since > self._silent_seconds and beat != LEFT:
                 silent.append(json.loads(store.get(f"host-{number}"))[0])
-                self._beats[number] = (beat, float("inf"))
+                self._beats[number] = (beat, NEVER)
         return silent
+
+    def ranks_began(self) -> None:
+        """Ranks have begun, perhaps again: whoever was silent before is not among them, and is waited for no more."""
+        for number, (beat, since) in list(self._beats.items()):
+            if time.monotonic() - since > BEGINNING_SECONDS:
+                self._beats[number] = (beat, NEVER)
 
 
 def alive(number: int) -> str:

@@ -30,9 +30,9 @@ from tasks.placement.apart import ERRORS
 from tasks.placement.compute import compute, context_of, cpu_seconds_so_far
 from tasks.store.fingerprint import code_fingerprint
 
-COLLECTIVE_SECONDS = 1800.0
-"""How long ranks wait for each other: for a large checkpoint to be read or written, or a compilation. `torchrun` sees
-sooner when one is dead."""
+COLLECTIVE_SECONDS = {"model": 1800.0, "report": 7 * 86_400.0}
+"""How long ranks wait for each other: for a large checkpoint to be read or written, or a compilation; in an evaluation,
+where each has models of its own, for as long as it takes. `torchrun` sees sooner when one is dead."""
 GIVE_UP_SECONDS = 120.0
 
 
@@ -50,13 +50,20 @@ class ToParent:
 
 
 class Silent:
-    """The reporter of all ranks but the first."""
+    """The reporter of all ranks of a training but the first."""
 
     def progress(self, done: float, total: float, unit: str, **figures: float) -> None: ...
 
     def metrics(self, step: int, **values: float) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+class OnlyNotes(Silent):
+    """That of a rank which does something of its own."""
+
+    def note(self, text: str) -> None:
+        say("note", text=text)
 
 
 def say(kind: str, **content: Any) -> None:
@@ -71,10 +78,11 @@ def main(order: Path) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", COLLECTIVE_SECONDS) as ranks, \
+        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", COLLECTIVE_SECONDS[request.stage.kind]) as ranks, \
                 tempfile.TemporaryDirectory() as scratch:
             if ranks.leads:
                 _tell_log()
+                say("began")
             _require_the_same(request, ranks)
             result = _compute(request, given, ranks, Path(scratch))
             seconds = ranks.all_reduce({"cpu": torch.tensor(cpu_seconds_so_far())})["cpu"].item()
@@ -84,8 +92,9 @@ def main(order: Path) -> None:
         _give_up(type(error).__name__, str(error))
     except torch.OutOfMemoryError as error:
         first = str(error).partition(". ")[0]
-        _give_up("InputError", f"rank {os.environ.get('RANK', 0)} on {socket.gethostname()}: {first}; more "
-                 "accumulation_steps, runtime.recompute_activations=true, or more ranks")
+        advice = "more accumulation_steps, runtime.recompute_activations=true, or more ranks" \
+            if request.stage.kind == "model" else "nothing else must run on this GPU"
+        _give_up("InputError", f"rank {os.environ.get('RANK', 0)} on {socket.gethostname()}: {first}; {advice}")
     except Exception as error:
         if isinstance(error, RuntimeError | ConnectionError) and "RANK" in os.environ:
             raise      # what a rank meets when another one dies: `torchrun` starts all again
@@ -99,7 +108,8 @@ def _give_up(kind: str, text: str) -> None:
 
 
 def _compute(request: StageRequest, given: dict[str, Any], ranks: Ranks, scratch: Path) -> Result:
-    context = context_of(request, Path(given["checkpoint_dir"]), ToParent() if ranks.leads else Silent())
+    others = OnlyNotes() if request.stage.kind == "report" else Silent()
+    context = context_of(request, Path(given["checkpoint_dir"]), ToParent() if ranks.leads else others)
     return compute(request, Path(given["out_dir"]) if ranks.leads else scratch, context)
 
 

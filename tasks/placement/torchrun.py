@@ -2,7 +2,9 @@
 
 import os
 import socket
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -81,3 +83,9 @@ def _interface(address: str) -> str:
 def last_lines(path: Path, count: int = 40) -> str:
     """The end of what processes wrote to their standard error."""
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def let_go(process: "subprocess.Popen[str]") -> None:
+    """Have the lifeline end a process: it cannot read on."""
+    with suppress(OSError, AttributeError):
+        process.stdin.close()      # type: ignore[union-attr]

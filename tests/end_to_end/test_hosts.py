@@ -126,7 +126,7 @@ def test_hosts_that_share_no_disk_train_what_one_trains_through_a_cut_and_a_loss
 def test_a_host_whose_cable_is_pulled_for_good_is_given_up(hosts):
     first, second = hosts
     second.start("join", f"{FIRST}:{PORT}")
-    process = first.start(*PRETRAIN, *TWO, "--set", "pretrain.tokens=200000")
+    process = first.start(*PRETRAIN, *TWO, "--set", "pretrain.tokens=200000", "--set", "runtime.silent_seconds=30")
     wait_for(lambda: first.checkpoints("pretrain"), 240)
     ip("-n", second.namespace, "link", "set", "cable0", "down")      # no socket is closed: nobody is told
     try:

@@ -34,12 +34,17 @@ THERE = ("--set", f"runtime.placement={{pretrain: {POOL}}}")
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory) -> Iterator[tuple[Home, Home]]:
+def s3(tmp_path_factory) -> Iterator[S3]:
+    server = S3(tmp_path_factory.mktemp("object_store")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory, s3) -> Iterator[tuple[Home, Home]]:
     """One that runs flows, and one with a worker; both bare."""
     folder = tmp_path_factory.mktemp("machines")
     with ExitStack() as servers:
-        s3 = S3(folder / "s3").start()
-        servers.callback(s3.kill)
         prefect = prefect_server(folder)
         servers.callback(prefect.kill)
         mlflow = mlflow_server(folder, "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
@@ -113,17 +118,23 @@ def test_a_flow_that_is_cancelled_cancels_the_other_machine(machines, worker):
     wait_for(lambda: state() == "CANCELLED", 60)
 
 
-def test_a_machine_that_is_lost_is_given_up_and_another_one_goes_on(machines, tmp_path):
+LONG = (*PRETRAIN, *THERE, "--set", "runtime.checkpoint_seconds=0.3", "--set", "runtime.silent_seconds=30")
+
+
+def kill_everything_in(home: Home) -> None:
+    for each in processes_in(home.root):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()      # nobody is left who could tell Prefect
+
+
+def test_a_machine_that_is_lost_is_given_up_and_another_one_goes_on(machines, s3, tmp_path):
     here, there = machines
     lost = Home(tmp_path / "lost", there.more)
     lost.root.mkdir()
     start_worker(lost)
-    process = here.start(*PRETRAIN, *THERE, "--set", "pretrain.tokens=300000", "--set",
-                         "runtime.checkpoint_seconds=0.3")
-    wait_for(lambda: lost.checkpoints("pretrain"), 120)
-    for each in processes_in(lost.root):
-        with suppress(psutil.NoSuchProcess):
-            each.kill()      # nobody is left who could tell Prefect
+    process = here.start(*LONG, "--set", "pretrain.tokens=1000000")
+    wait_for(lambda: list((s3.bucket / "dvc" / "genai" / "checkpoints" / "pretrain").glob("*/step-*.json")), 120)
+    kill_everything_in(lost)
     other = start_worker(there)
     try:
         output, _ = process.communicate(timeout=500)
@@ -131,8 +142,22 @@ def test_a_machine_that_is_lost_is_given_up_and_another_one_goes_on(machines, tm
         other.send_signal(signal.SIGINT)
         other.wait(timeout=60)
     assert process.returncode == 0, output
-    assert "the worker of genai-gpu is lost (no sign of life for 120 s)" in output
-    assert states(output)["pretrain"] == "Fetched"
+    (given_up,) = re.findall(r"the worker of genai-gpu is lost \(no sign of life for (\d+) s\): asking again", output)
+    assert 30 <= int(given_up) < 60      # and once: the other one trained for longer than that, and lived
+    (step,) = re.findall(r"continuing from the checkpoint at step (\d+)", output)
+    assert int(step) > 0 and states(output)["pretrain"] == "Fetched"
+
+
+def test_a_worker_ends_its_stage_when_whoever_asked_is_killed(machines, worker):
+    here, there = machines
+    process = here.start(*LONG, "--set", "pretrain.tokens=30000000")
+    wait_for(lambda: there.checkpoints("pretrain"), 120)
+    runs = flow_runs_in(there.root)
+    assert runs
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not any(run.is_running() and run.status() != psutil.STATUS_ZOMBIE for run in runs), 120)
+    assert there.checkpoints("pretrain")
 
 
 def test_what_is_missing_is_said(machines):

@@ -83,12 +83,11 @@ def test_ranks_share_the_models_to_evaluate_and_find_what_one_finds(home, finish
     done = home.genai("run", "--preset", "smoke", "--only", "evaluate", "--force", "evaluate", "--set",
                       "runtime.processes=2").stdout
     assert states(done)["evaluate"] == "Completed"
-    found, expected = (json.loads((each.artifact("evaluate") / "evaluation.json").read_text())
-                       for each in (home, finished))
-    assert list(found) == list(expected)
-    for model, figures in expected.items():
-        assert list(found[model]) == list(figures)
-        assert found[model] == pytest.approx(figures, rel=1e-2, abs=1e-2), model      # bfloat16 in other threads
+    for model in ("base", "instruct", "rlhf", "int8", "int4"):      # what each of the two found is told
+        assert re.search(rf"^  evaluate: {model}: ", done, re.MULTILINE), done
+    for file in ("evaluation.json", "outcomes.json", "samples.json"):
+        found, expected = (json.loads((each.artifact("evaluate") / file).read_text()) for each in (home, finished))
+        assert list(found) == list(expected) and found == expected
 
 
 def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):

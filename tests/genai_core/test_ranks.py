@@ -175,6 +175,22 @@ def test_a_checkpoint_that_lacks_a_part_is_passed_over(tokens, tmp_path):
     assert run(2, folder, "next_token", tokens, in_parts=True)["from"] == 3
 
 
+def share_out(rank: int, count: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-{count}", rank=rank, world_size=count)
+    names = ["base", "instruct", "baseline"]
+    made = Ranks.current().share_out(names, lambda name: {"name": name, "made_by": rank, "figure": 0.1 + 0.2})
+    assert list(made) == names
+    assert made == {name: {"name": name, "made_by": number % count, "figure": 0.1 + 0.2}
+                    for number, name in enumerate(names)}
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_what_ranks_share_out_is_made_once_and_known_to_all(count, tmp_path):
+    multiprocessing.spawn(share_out, (count, tmp_path), nprocs=count)
+    assert Ranks().share_out(["one"], lambda name: name.upper()) == {"one": "ONE"}
+
+
 def test_a_batch_that_the_ranks_do_not_divide_is_refused():
     with pytest.raises(InputError, match=r"runtime.processes: 3 ranks do not divide 4 examples"):
         Ranks(0, 3).share({"ids": torch.zeros(4, 2)})

@@ -62,9 +62,9 @@ def test_what_another_host_says_is_raised_here(request_of_two):
             meeting.wait()
 
 
-def test_a_host_without_signs_of_life_is_told_of_once_and_one_that_left_is_not(request_of_two, monkeypatch):
-    monkeypatch.setattr(meetings, "SILENT_SECONDS", 0.2)
+def test_a_host_without_signs_of_life_is_told_of_once_and_one_that_left_is_not(request_of_two):
     with Meeting(request_of_two) as meeting:
+        meeting._silent_seconds = 0.2
         store = other_host(request_of_two)
         store.add("numbers", 2)
         assert not meeting.fallen_silent()      # nothing was heard of it yet
@@ -76,6 +76,20 @@ def test_a_host_without_signs_of_life_is_told_of_once_and_one_that_left_is_not(r
         assert not meeting.fallen_silent()
         time.sleep(0.3)
         assert meeting.fallen_silent() == ["far"] and not meeting.fallen_silent()
+
+
+def test_a_host_that_was_lost_before_the_ranks_began_again_costs_no_rank(request_of_two, monkeypatch):
+    monkeypatch.setattr(meetings, "BEGINNING_SECONDS", 0.1)
+    with Meeting(request_of_two) as meeting:
+        meeting._silent_seconds = 0.3
+        store = other_host(request_of_two)
+        store.add("numbers", 1)
+        store.set(alive(1), "1")
+        assert not meeting.fallen_silent()
+        time.sleep(0.2)
+        meeting.ranks_began()
+        time.sleep(0.3)
+        assert not meeting.fallen_silent()
 
 
 def test_an_address_that_is_taken_or_leads_nowhere_is_told(request_of_two, monkeypatch):
