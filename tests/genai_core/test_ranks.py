@@ -1,6 +1,8 @@
 """Several ranks train as one does: the same losses, whatever the objective, from any checkpoint, on however many."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -96,6 +98,12 @@ def run(count: int, folder: Path, name: str, tokens: Path, stop_after: int = 0, 
     return json.loads(result.read_text()) if result.is_file() else {}
 
 
+@pytest.fixture(scope="module")
+def alone(tokens, tmp_path_factory) -> Callable[[str], dict]:
+    """What one rank comes to, trained once for all tests."""
+    return cache(lambda name: run(1, tmp_path_factory.mktemp(name), name, tokens))
+
+
 def require_the_same(other: dict, one: dict) -> None:
     assert len(values(one, "loss")) == STEPS
     for curve in one["curves"]:      # of figures, sums over other texts, a little more
@@ -110,27 +118,23 @@ def values(result: dict, curve: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", list(trainings.BY_NAME))
-def test_one_two_and_four_ranks_have_the_same_losses(name, tokens, tmp_path):
-    one, *others = (run(count, tmp_path / str(count), name, tokens) for count in (1, 2, 4))
-    for other in others:
-        require_the_same(other, one)
+def test_one_two_and_four_ranks_have_the_same_losses(name, alone, tokens, tmp_path):
+    for count in (2, 4):
+        require_the_same(run(count, tmp_path / str(count), name, tokens), alone(name))
 
 
 @pytest.mark.parametrize("name", [name for name in trainings.BY_NAME if name != "diffusion"])
-def test_ranks_with_parts_of_the_model_have_the_same_losses(name, tokens, tmp_path):
-    one = run(1, tmp_path / "1", name, tokens)
+def test_ranks_with_parts_of_the_model_have_the_same_losses(name, alone, tokens, tmp_path):
     for count in (2, 4):
-        other = run(count, tmp_path / str(count), name, tokens, in_parts=True)
-        require_the_same(other, one)
+        require_the_same(run(count, tmp_path / str(count), name, tokens, in_parts=True), alone(name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("name", ["next_token", "reward"])
-def test_compiled_ranks_have_the_losses_of_one_that_is_not(name, in_parts, tokens, tmp_path):
-    one = run(1, tmp_path / "1", name, tokens)
+def test_compiled_ranks_have_the_losses_of_one_that_is_not(name, in_parts, alone, tokens, tmp_path):
     two = run(2, tmp_path / "2", name, tokens, in_parts=in_parts, compiled=True)
-    assert values(two, "loss") == pytest.approx(values(one, "loss"), rel=1e-4)
+    assert values(two, "loss") == pytest.approx(values(alone(name), "loss"), rel=1e-4)
 
 
 def test_a_moving_average_follows_weights_in_parts(tokens, tmp_path):
@@ -141,14 +145,13 @@ def test_a_moving_average_follows_weights_in_parts(tokens, tmp_path):
 
 @pytest.mark.parametrize("name", ["next_token", "rlhf"])
 @pytest.mark.parametrize("in_parts", [(False, False, False, False), (True, True, False, True)])
-def test_a_checkpoint_goes_on_with_more_ranks_and_with_fewer(name, in_parts, tokens, tmp_path):
-    whole = run(1, tmp_path / "whole", name, tokens)
+def test_a_checkpoint_goes_on_with_more_ranks_and_with_fewer(name, in_parts, alone, tokens, tmp_path):
     folder = tmp_path / "resumed"
     for count, stop_after, parts in zip((2, 4, 1), (2, 4, 6), in_parts, strict=False):
         assert run(count, folder, name, tokens, stop_after, parts) == {}
     resumed = run(2, folder, name, tokens, in_parts=in_parts[-1])
     assert resumed["from"] == 6
-    assert values(resumed, "loss") == pytest.approx(values(whole, "loss"), rel=1e-5, abs=1e-5)
+    assert values(resumed, "loss") == pytest.approx(values(alone(name), "loss"), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
