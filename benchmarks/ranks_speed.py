@@ -42,7 +42,7 @@ def run(rank: int, count: int, threads: int, folder: str, tokens: Path, steps: i
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     before = psutil.net_io_counters(pernic=True)["lo"].bytes_sent
     made = config(steps, optimizer)
-    _, ends = pretrained(made, tokens, shard_above=shard_above)
+    _, ends = pretrained(made, tokens, shard_above, Path(folder) / "checkpoints")
     moved = psutil.net_io_counters(pernic=True)["lo"].bytes_sent - before
     if rank == 0:
         (Path(folder) / "result.json").write_text(json.dumps({

@@ -39,14 +39,15 @@ class Clock:
         print(text, file=sys.stderr)
 
 
-def pretrained(config: PretrainConfig, tokens: Path, shard_above: int = 10**9) -> tuple[Transformer, list[float]]:
-    """A compiled training on a CPU: the model, and when each step was over."""
+def pretrained(config: PretrainConfig, tokens: Path, shard_above: int = 10**9, checkpoints: Path | None = None
+               ) -> tuple[Transformer, list[float]]:
+    """A compiled training on a CPU: the model, and when each step was over. Ranks share the folder of checkpoints."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
         out.mkdir()
         pretrain.run(config, tokens=tokens, out_dir=out,
-                     context=Context(Path(folder) / "checkpoints", clock, device="cpu", compile="on",
+                     context=Context(checkpoints or Path(folder) / "checkpoints", clock, device="cpu", compile="on",
                                      shard_above=shard_above, checkpoint_seconds=1e9))
         model = Transformer(transformer_config(config, load_tokenizer(tokens).get_vocab_size()))
         model.load_state_dict(load_file(out / "model.safetensors"), strict=False)

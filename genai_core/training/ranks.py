@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from genai_core.errors import InputError
+from genai_core.models.language_model import LanguageModel
 from genai_core.training import compilation, sharding
 from genai_core.training.objectives.objective import Batch, Objective
 
@@ -150,8 +151,9 @@ class SharedLoss:
         if self.sharded:
             self._blank = sharding.blank_of(model)
             sharding.shard(self._module, device.type, compiled)
-        elif ranks.count > 1:      # of two players one has no gradients at a step, and a head may be unused
-            self._module = DistributedDataParallel(self._module, find_unused_parameters=True,
+        elif ranks.count > 1:      # of two players one has no gradients at a step, and of others a head may be unused
+            uses_all = isinstance(model, LanguageModel) and not several_players
+            self._module = DistributedDataParallel(self._module, find_unused_parameters=not uses_all,
                                                    gradient_as_bucket_view=True)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
