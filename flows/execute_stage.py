@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
+from prefect.logging.handlers import APILogHandler
 
 from genai_core.errors import InputError
 from tasks.execution.execute import execute
 from tasks.lease import LOOK_SECONDS, SignsOfLife, lease, place
 from tasks.pipeline import StageRequest
-from tasks.placement.elsewhere import worker_of
+from tasks.placement.elsewhere import OWN_LOGS, worker_of
 from tasks.placement.inputs import bring_inputs
 from tasks.registry import versions
 from tasks.store import checkpoints, published
@@ -40,6 +41,7 @@ def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
         raise InputError(f"runtime.placement: this worker has the workspace of the run, {workspace.root}; give it one "
                          "of its own (GENAI_HOME), or leave the placement out")
     asked = StageRequest.model_validate({**request, "workspace": str(workspace.root)})
+    _tell_prefect_the_logs()
     here = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"placement": {}})})
     with lease(workspace, worker_of(here.stage.name), here.parts.key, on_loss=_end), _while_somebody_asks(here):
         bring_inputs(here)
@@ -71,6 +73,15 @@ def _while_somebody_asks(request: StageRequest) -> Iterator[None]:
         yield
     finally:
         looking.stop()
+
+
+def _tell_prefect_the_logs() -> None:
+    """From there they come to whoever asked; the environment of a worker need not say so."""
+    for name in OWN_LOGS:
+        own = logging.getLogger(name)
+        own.setLevel(min(own.level or logging.INFO, logging.INFO))
+        if not any(isinstance(handler, APILogHandler) for handler in own.handlers):
+            own.addHandler(APILogHandler())
 
 
 def _end() -> None:

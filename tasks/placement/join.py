@@ -82,10 +82,7 @@ def _take_part(request: StageRequest, meeting: str, store: Any, number: int, tel
             [sys.executable, "-m", "tasks.placement.lifeline", *torchrun(request.runtime, order, meeting)],
             cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **environment_of_ranks(request.runtime), "GENAI_HOME": str(request.workspace)})
-        first_is_gone = threading.Event()
-        beating = threading.Thread(target=_end_with_the_first, daemon=True,
-                                   args=(store, number, process, first_is_gone))
-        beating.start()
+        first = _FirstHost(store, number, process, request.runtime.silent_seconds)
         assert process.stdout
         try:
             for line in process.stdout:
@@ -97,33 +94,57 @@ def _take_part(request: StageRequest, meeting: str, store: Any, number: int, tel
                         tell(said["text"])
                     continue
                 tell(line.rstrip())
-            if (status := process.wait()) and not first_is_gone.is_set():
+            if (status := process.wait()) and not first.gone.is_set():
                 tell(last_lines(Path(folder) / "errors"))
         finally:
             let_go(process)
-            beating.join()
+            first.leave()
+        return "ended by the first host" if first.gone.is_set() else f"over, with status {status}"
+
+
+class _FirstHost:
+    """The first host as this one hears it: it is given signs of life, and while it answers the ranks here go on.
+
+    When it serves the address no more, the stage is over, or it is lost; when it falls silent, no socket says so, and
+    whoever asks it something waits.
+    """
+
+    def __init__(self, store: Any, number: int, process: "subprocess.Popen[str]", silent_seconds: float):
+        self.gone = threading.Event()
+        self._store, self._number, self._process, self._silent_seconds = store, number, process, silent_seconds
+        self._answered = time.monotonic()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def leave(self) -> None:
+        """Tell it that the ranks here have ended."""
+        self._beating.join(2 * LOOK_SECONDS)
+        if not self.gone.is_set() and not self._beating.is_alive():
             with suppress(RuntimeError):
-                store.set(alive(number), LEFT)
-                store.add("left", 1)
-        return "ended by the first host" if first_is_gone.is_set() else f"over, with status {status}"
+                self._store.set(alive(self._number), LEFT)
+                self._store.add("left", 1)
 
+    def _beat(self) -> None:
+        beats = 0
+        while self._process.poll() is None and not self.gone.is_set():
+            beats += 1
+            try:
+                self._store.set(alive(self._number), str(beats))
+                self._store.check(["order"])      # waits for an answer
+            except RuntimeError:
+                self.gone.set()
+                return
+            self._answered = time.monotonic()
+            time.sleep(LOOK_SECONDS)
 
-def _end_with_the_first(store: Any, number: int, process: "subprocess.Popen[str]", first_is_gone: threading.Event
-                        ) -> None:
-    """Give signs of life; end this host's ranks when the first host serves the address no more: the stage is over, or
-    it is lost."""
-    assert process.stdin
-    beats = 0
-    while process.poll() is None:
-        beats += 1
-        try:
-            store.set(alive(number), str(beats))
-        except RuntimeError:
-            first_is_gone.set()
-            with suppress(OSError):
-                process.stdin.close()      # the lifeline ends them when it cannot read on
-            return
-        time.sleep(LOOK_SECONDS)
+    def _watch(self) -> None:
+        while self._process.poll() is None:
+            if self.gone.is_set() or time.monotonic() - self._answered > self._silent_seconds:
+                self.gone.set()
+                let_go(self._process)
+                return
+            time.sleep(LOOK_SECONDS)
 
 
 def _connected(host: str, port: int) -> Any:

@@ -132,8 +132,10 @@ def test_a_machine_that_is_lost_is_given_up_and_another_one_goes_on(machines, s3
     lost = Home(tmp_path / "lost", there.more)
     lost.root.mkdir()
     start_worker(lost)
-    process = here.start(*LONG, "--set", "pretrain.tokens=1000000")
-    wait_for(lambda: list((s3.bucket / "dvc" / "genai" / "checkpoints" / "pretrain").glob("*/step-*.json")), 120)
+    remote = s3.bucket / "dvc" / "genai" / "checkpoints" / "pretrain"
+    before = set(remote.glob("*/step-*.json"))      # of the run that was cancelled
+    process = here.start(*LONG, "--set", "pretrain.tokens=2000000")
+    wait_for(lambda: set(remote.glob("*/step-*.json")) - before, 120)
     kill_everything_in(lost)
     other = start_worker(there)
     try:
@@ -150,14 +152,15 @@ def test_a_machine_that_is_lost_is_given_up_and_another_one_goes_on(machines, s3
 
 def test_a_worker_ends_its_stage_when_whoever_asked_is_killed(machines, worker):
     here, there = machines
+    before = set(there.checkpoints("pretrain"))
     process = here.start(*LONG, "--set", "pretrain.tokens=30000000")
-    wait_for(lambda: there.checkpoints("pretrain"), 120)
+    wait_for(lambda: set(there.checkpoints("pretrain")) - before, 120)
     runs = flow_runs_in(there.root)
     assert runs
     process.kill()
     process.communicate(timeout=60)
     wait_for(lambda: not any(run.is_running() and run.status() != psutil.STATUS_ZOMBIE for run in runs), 120)
-    assert there.checkpoints("pretrain")
+    assert set(there.checkpoints("pretrain")) - before
 
 
 def test_what_is_missing_is_said(machines):
