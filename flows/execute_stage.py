@@ -7,7 +7,8 @@ asked is gone, and when they have given it up.
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +19,7 @@ from genai_core.errors import InputError
 from tasks.execution.execute import execute
 from tasks.lease import LOOK_SECONDS, SignsOfLife, lease, place
 from tasks.pipeline import StageRequest
-from tasks.placement.elsewhere import OWN_LOGS, worker_of
+from tasks.placement.elsewhere import OWN_LOGS, asker_of, worker_of
 from tasks.placement.inputs import bring_inputs
 from tasks.registry import versions
 from tasks.store import checkpoints, published
@@ -43,7 +44,8 @@ def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
     asked = StageRequest.model_validate({**request, "workspace": str(workspace.root)})
     _tell_prefect_the_logs()
     here = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"placement": {}})})
-    with lease(workspace, worker_of(here.stage.name), here.parts.key, on_loss=_end), _while_somebody_asks(here):
+    end = _Once()
+    with lease(workspace, worker_of(here.stage.name), here.parts.key, on_loss=end), _while_somebody_asks(here, end):
         bring_inputs(here)
         artifact, _ = execute(here)
         if here.stage.kind == "model":
@@ -55,9 +57,10 @@ def execute_stage(request: dict[str, Any], asked_from: str = "") -> str:
 
 
 @contextmanager
-def _while_somebody_asks(request: StageRequest) -> Iterator[None]:
+def _while_somebody_asks(request: StageRequest, end: Callable[[], None]) -> Iterator[None]:
     """End this process when the run that asked is gone. Raises InputError when it is from the start."""
-    signs, stage = SignsOfLife(request.stage.name, request.parts.key), request.stage.name
+    stage = request.stage.name
+    signs = SignsOfLife(asker_of(stage), request.parts.key)
     signs.look()
     if not signs.seen:
         raise InputError(f"{stage}: the run that asked for it is gone; start it again")
@@ -66,7 +69,7 @@ def _while_somebody_asks(request: StageRequest) -> Iterator[None]:
         signs.look()
         if signs.unchanged * LOOK_SECONDS > request.runtime.silent_seconds:
             logger.warning("%s: no sign of life of the run that asked for it", stage)
-            _end()
+            end()
 
     looking = Repeating(LOOK_SECONDS, look)
     try:
@@ -84,6 +87,14 @@ def _tell_prefect_the_logs() -> None:
             own.addHandler(APILogHandler())
 
 
-def _end() -> None:
-    """As if somebody had cancelled: training saves a checkpoint first."""
-    os.kill(os.getpid(), signal.SIGTERM)
+class _Once:
+    """Ends this process as if somebody had cancelled it, so that training saves a checkpoint first. A second signal
+    would cut through that."""
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+
+    def __call__(self) -> None:
+        if not self._done.is_set():
+            self._done.set()
+            os.kill(os.getpid(), signal.SIGTERM)

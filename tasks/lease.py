@@ -94,7 +94,7 @@ class SignsOfLife:
         return bool(self._last)
 
     def look(self) -> None:
-        with _client() as client:
+        with _without_patience(), _client() as client:
             found = client.read_variable_by_name(self._name)
         if found and found.value != self._last:
             self._id, self._last, self.unchanged = str(found.id), str(found.value), 0
@@ -141,7 +141,7 @@ class _Lease:
         if not self._id:
             return
         self._beats += 1
-        with _client() as client, _gone_is_well():
+        with _without_patience(), _client() as client, _gone_is_well():
             client.request("PATCH", f"/variables/{self._id}", json={"value": self._text()})
             return
         logger.warning("the lease of %s was taken away after a long silence: another host may do the same", self.what)
@@ -187,6 +187,16 @@ def _gone_is_well() -> Iterator[None]:
     except HTTPStatusError as error:
         if error.response.status_code != codes.NOT_FOUND:
             raise
+
+
+@contextmanager
+def _without_patience() -> Iterator[None]:
+    """Requests fail at once: the next sign or look makes up for one, while a client that waits to try again would be
+    silent long after the server is back."""
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield
 
 
 def _has_server() -> bool:

@@ -29,6 +29,9 @@ from genai_core.training.objectives.objective import Batch, Objective
 Answer = TypeVar("Answer")
 
 _leader = 0
+_patient: dist.ProcessGroup | None = None
+"""The same ranks, for what one waits for while another computes by itself, for however long."""
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Ranks:
         return files, header["state"]
 
     def share_out(self, names: Sequence[str], make: Callable[[str], Any]) -> dict[str, Any]:
-        """What `make` makes of each name, as JSON, on all ranks: each makes its share of them."""
+        """What `make` makes of each name, as JSON, on all ranks: each makes its share of them, and waits for the others
+        for as long as that takes them."""
         own = {name: make(name) for name in names[self.rank::self.count]}
         if self.count == 1:
             return own
@@ -125,11 +129,16 @@ class Ranks:
     def _text(self, text: str, source: int) -> str:
         """The text of one rank, on all."""
         size = torch.tensor([len(text.encode())])
-        dist.broadcast(size, source)
+        dist.broadcast(size, source, _patient)
         content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.rank == source else \
             torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(content, source)
+        dist.broadcast(content, source, _patient)
         return content.numpy().tobytes().decode()
+
+    def wait(self) -> None:
+        """Until all ranks are here, for however long."""
+        if self.count > 1:
+            dist.barrier(_patient)
 
 
 class SharedLoss:
@@ -201,7 +210,7 @@ class _Call(nn.Module):
 def joined(backend: str, seconds: float) -> Iterator[Ranks]:
     """The group of processes that `torchrun` started, which meet within `seconds` or raise InputError. The leader is
     among those whose environment has LEADING_HOST, where there are such."""
-    global _leader
+    global _leader, _patient
     if "RANK" not in os.environ:
         yield Ranks()
         return
@@ -212,10 +221,12 @@ def joined(backend: str, seconds: float) -> Iterator[Ranks]:
         raise InputError(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} has not met the others within "
                          f"{time.monotonic() - began:.0f} s at {os.environ.get('MASTER_ADDR')}: "
                          f"{str(error).splitlines()[0]}") from None
+    _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     on_leading_host = torch.tensor([dist.get_rank() if "LEADING_HOST" in os.environ else dist.get_world_size()])
     dist.all_reduce(on_leading_host, dist.ReduceOp.MIN)
     _leader = int(on_leading_host) % dist.get_world_size()
     try:
         yield Ranks.current()
     finally:
+        _patient = None
         dist.destroy_process_group()

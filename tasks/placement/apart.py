@@ -26,14 +26,20 @@ from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
 from tasks.pipeline import StageRequest
 from tasks.placement.meeting import LOOK_SECONDS, Meeting
-from tasks.placement.torchrun import RESTARTS, environment_of_ranks, last_lines, let_go, require_devices, torchrun
+from tasks.placement.torchrun import (
+    RESTARTS,
+    end,
+    environment_of_ranks,
+    last_lines,
+    let_go,
+    require_devices,
+    torchrun,
+)
 from tasks.stage import Stage
 from tasks.store.workspace import REPOSITORY
 
 logger = logging.getLogger("tasks")
 
-GRACE_SECONDS = 30.0
-"""How long ranks may take to save a checkpoint before they are killed."""
 ERRORS: dict[str, type[Exception]] = {error.__name__: error for error in (InputError, TrainingDiverged, BudgetSpent)}
 """What a rank raises that is told in its own words."""
 
@@ -154,13 +160,8 @@ class _Ranks:
 
     def end(self) -> None:
         """Let ranks that still run save a checkpoint; what is left of them after a grace is killed."""
-        let_go(self.process)
         threading.Thread(target=self._hear_out, daemon=True).start()      # a full pipe would hold them up
-        try:
-            self.process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
     def _hear_out(self) -> None:
         with suppress(ValueError):      # closed meanwhile
@@ -206,7 +207,10 @@ class _Ranks:
 
     def _lose_a_rank(self) -> None:
         """`torchrun` starts all again when one is gone: they wait for a host that will not answer."""
-        for each in psutil.Process(self.process.pid).children(recursive=True):
+        processes: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            processes = psutil.Process(self.process.pid).children(recursive=True)
+        for each in processes:
             with suppress(psutil.NoSuchProcess):
                 if "torch.distributed.run" not in each.cmdline() and "tasks.placement.rank" in each.cmdline():
                     each.kill()

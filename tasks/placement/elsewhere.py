@@ -23,10 +23,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling, Crashed
+from prefect.states import Cancelling, Crashed, Failed
 
 from genai_core.errors import InputError
-from tasks.lease import SignsOfLife, place
+from tasks.lease import SignsOfLife, lease, place
 from tasks.pipeline import StageRequest
 from tasks.placement.apart import ERRORS, ending
 from tasks.placement.inputs import fetch
@@ -58,7 +58,8 @@ def made_elsewhere(request: StageRequest, pool: str, directory: Path) -> Artifac
     stage, workspace = request.stage, Workspace(request.workspace)
     published.publish(workspace, [artifact for artifact in request.inputs.values()
                                   if not artifact.path.startswith("models/")])
-    with get_client(sync_client=True) as client:
+    with (lease(workspace, asker_of(stage.name), request.parts.key, on_loss=_say_nothing),
+          get_client(sync_client=True) as client):
         for left in reversed(range(1 + RESTARTS)):
             state = _asked_once(request, pool, client)
             if not state.is_crashed() or not left:
@@ -79,11 +80,23 @@ def worker_of(stage: str) -> str:
     return f"worker_{stage}"
 
 
+def asker_of(stage: str) -> str:
+    """What the lease of whoever waits for such a stage is named by."""
+    return f"asker_{stage}"
+
+
+def _say_nothing() -> None:
+    """The lease itself says that it was taken away; the worker sees it too, and ends."""
+
+
 def _asked_once(request: StageRequest, pool: str, client: SyncPrefectClient) -> State:
     """How a run of the stage by a worker ended. Whoever is interrupted here cancels it."""
     stage = request.stage.name
     given = {"request": request.model_dump(mode="json", exclude={"workspace"}),
              "asked_from": place(Workspace(request.workspace))}
+    before = SignsOfLife(worker_of(stage), request.parts.key)
+    before.look()
+    before.take_away()      # of a worker that died, or was given up: it would be taken for the next one's
     try:
         started: Any = run_deployment(f"execute-stage/{pool}", parameters=given, timeout=0,
                                       flow_run_name=f"{stage} {request.parts.key}")
@@ -119,7 +132,10 @@ class _Worker:
         while True:
             state: State | None = None
             with told(f"{self._stage} on work pool {pool}: no word of it"):      # Prefect may be away for a while
-                state = self._client.read_flow_run(self._id).state
+                try:
+                    state = self._client.read_flow_run(self._id).state
+                except ObjectNotFound:
+                    return Failed(message="Prefect knows its flow run no more")
             if state and state.is_scheduled():
                 if patient and time.monotonic() - began > PATIENCE_SECONDS:
                     patient = False

@@ -24,6 +24,7 @@ from tasks.pipeline import StageRequest
 from tasks.placement.inputs import bring_inputs
 from tasks.placement.meeting import LEFT, LOOK_SECONDS, alive
 from tasks.placement.torchrun import (
+    end,
     environment_of_ranks,
     host_and_port,
     last_lines,
@@ -89,7 +90,7 @@ def _take_part(request: StageRequest, meeting: str, store: Any, number: int, tel
                 with suppress(ValueError, KeyError, TypeError):
                     said = json.loads(line)
                     if said["rank_says"] == "error":
-                        store.set("trouble", f"{socket.gethostname()}: {said['text']}")
+                        first.trouble = f"{socket.gethostname()}: {said['text']}"
                     elif said["rank_says"] == "note":
                         tell(said["text"])
                     continue
@@ -97,7 +98,7 @@ def _take_part(request: StageRequest, meeting: str, store: Any, number: int, tel
             if (status := process.wait()) and not first.gone.is_set():
                 tell(last_lines(Path(folder) / "errors"))
         finally:
-            let_go(process)
+            end(process)
             first.leave()
         return "ended by the first host" if first.gone.is_set() else f"over, with status {status}"
 
@@ -111,6 +112,8 @@ class _FirstHost:
 
     def __init__(self, store: Any, number: int, process: "subprocess.Popen[str]", silent_seconds: float):
         self.gone = threading.Event()
+        self.trouble = ""
+        """What is wrong with a rank here; it is told with the next sign of life."""
         self._store, self._number, self._process, self._silent_seconds = store, number, process, silent_seconds
         self._answered = time.monotonic()
         self._beating = threading.Thread(target=self._beat, daemon=True)
@@ -131,6 +134,8 @@ class _FirstHost:
             beats += 1
             try:
                 self._store.set(alive(self._number), str(beats))
+                if self.trouble:
+                    self._store.set("trouble", self.trouble)
                 self._store.check(["order"])      # waits for an answer
             except RuntimeError:
                 self.gone.set()

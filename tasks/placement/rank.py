@@ -30,9 +30,9 @@ from tasks.placement.apart import ERRORS
 from tasks.placement.compute import compute, context_of, cpu_seconds_so_far
 from tasks.store.fingerprint import code_fingerprint
 
-COLLECTIVE_SECONDS = {"model": 1800.0, "report": 7 * 86_400.0}
-"""How long ranks wait for each other: for a large checkpoint to be read or written, or a compilation; in an evaluation,
-where each has models of its own, for as long as it takes. `torchrun` sees sooner when one is dead."""
+COLLECTIVE_SECONDS = 1800.0
+"""How long ranks wait for each other: to meet, for a large checkpoint to be read or written, or a compilation.
+`torchrun` sees sooner when one is dead."""
 GIVE_UP_SECONDS = 120.0
 
 
@@ -78,13 +78,14 @@ def main(order: Path) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", COLLECTIVE_SECONDS[request.stage.kind]) as ranks, \
+        with joined("cpu:gloo,cuda:nccl" if on_gpu else "gloo", COLLECTIVE_SECONDS) as ranks, \
                 tempfile.TemporaryDirectory() as scratch:
             if ranks.leads:
                 _tell_log()
                 say("began")
             _require_the_same(request, ranks)
             result = _compute(request, given, ranks, Path(scratch))
+            ranks.wait()
             seconds = ranks.all_reduce({"cpu": torch.tensor(cpu_seconds_so_far())})["cpu"].item()
         if ranks.leads:
             say("result", metrics=dict(result.metrics), measurements=dict(result.measurements), cpu_seconds=seconds)

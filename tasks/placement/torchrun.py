@@ -16,6 +16,8 @@ from genai_core.mapping import usable_cores
 
 LAST_CALL_SECONDS = 15
 """After a host was lost: how long the others wait for one in its place before they go on without."""
+GRACE_SECONDS = 30.0
+"""How long ranks may take to save a checkpoint before they are killed."""
 RESTARTS = 3
 """How often ranks are started again after one of them died."""
 
@@ -89,3 +91,13 @@ def let_go(process: "subprocess.Popen[str]") -> None:
     """Have the lifeline end a process: it cannot read on."""
     with suppress(OSError, AttributeError):
         process.stdin.close()      # type: ignore[union-attr]
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Let ranks that still run save a checkpoint; what is left of them after a grace is killed."""
+    let_go(process)
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
