@@ -1,7 +1,7 @@
 # make run    the whole pipeline on the preset laptop; PRESET=smoke takes another
 # make families   the other generative families, some four minutes each
 # make bench-data   speed and memory of the data stages on this machine, into docs/benchmarks.md
-# make bench-train  speed of pretraining beside the Trainer of transformers, likewise; make bench runs both, the dial's depths and ranks
+# make bench-train  speed of pretraining beside the Trainer of transformers, likewise; make bench runs both and all others
 # make test   linters, the fast tests, and every stage and family end to end; make test-fast stops before the whole flows,
 #             make test-all goes on with kills, outages, damage, browsers and a team's servers; WORKERS=4 takes more cores
 PYTHON ?= python3
@@ -27,6 +27,8 @@ families: $(INSTALLED)
 bench: bench-data bench-train
 	@$(BIN)/python -m benchmarks.depths
 	@$(BIN)/python -m benchmarks.ranks_speed
+	@$(BIN)/python -m benchmarks.decode_speed
+	@$(BIN)/python -m benchmarks.serve_speed
 
 bench-data: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.data_speed

@@ -61,7 +61,7 @@ def _while_somebody_asks(request: StageRequest, end: Callable[[], None]) -> Iter
     """End this process when the run that asked is gone. Raises InputError when it is from the start."""
     stage = request.stage.name
     signs = SignsOfLife(asker_of(stage), request.parts.key)
-    signs.look()
+    signs.look(patiently=True)
     if not signs.seen:
         raise InputError(f"{stage}: the run that asked for it is gone; start it again")
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from pydantic.fields import FieldInfo
 
 from genai_core.config.base import Config
-from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from genai_core.config.pipeline import SECTIONS, STAGE_NAMES, load_pipeline
 from genai_core.config.presets import preset_names
 from genai_core.errors import InputError
 
@@ -37,7 +37,7 @@ def _without_null(schema: dict[str, Any]) -> None:
         schema["anyOf"] = choices
 
 
-def _form(section: str, config: type[Config], defaults: Config) -> type[Form]:
+def _form(section: str, config: type[Config], defaults: Config | None) -> type[Form]:
     """The fields of a stage's config, none of them required.
 
     Fields that hold tables (sources, gates) do not fit a form: `overrides` sets them. A single choice is none.
@@ -46,7 +46,11 @@ def _form(section: str, config: type[Config], defaults: Config) -> type[Form]:
     for name, field in config.model_fields.items():
         if get_origin(field.annotation) is dict or len(get_args(field.annotation)) == 1:
             continue
-        default = getattr(defaults, name)
+        default = getattr(defaults, name, None)
+        if default is None and (optional := _config_of(field)):      # a part that the preset does not have
+            part = _form(name, optional, None)
+            fields[name] = (part, Field(default_factory=part, description=field.description))
+            continue
         if isinstance(default, Config):
             part = _form(name, type(default), default)
             fields[name] = (part, Field(default_factory=part, description=field.description))
@@ -56,6 +60,12 @@ def _form(section: str, config: type[Config], defaults: Config) -> type[Form]:
                           json_schema_extra=_without_null)
         fields[name] = (_optional(field), described)
     return create_model(f"{section.capitalize()}Fields", __base__=Form, __doc__=config.__doc__, **fields)
+
+
+def _config_of(field: FieldInfo) -> type[Config] | None:
+    """The config that an optional field may hold."""
+    found = [kind for kind in get_args(field.annotation) if isinstance(kind, type) and issubclass(kind, Config)]
+    return found[0] if found else None
 
 
 def _optional(field: FieldInfo) -> Any:
@@ -75,7 +85,7 @@ def _shown(value: Any) -> str:
 def _all_forms() -> type[Form]:
     preset = load_pipeline(SHOWN_DEFAULTS)
     forms: dict[str, Any] = {}
-    for section in (*STAGE_NAMES, "runtime"):
+    for section in (*(SECTIONS.get(name, name) for name in STAGE_NAMES), "runtime"):
         config = getattr(preset, section)
         if isinstance(config, Config) and section != "promote":
             form = _form(section, type(config), config)

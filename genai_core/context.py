@@ -5,6 +5,7 @@ Nothing of a `Context` is part of a key: it says how to run and who listens, nev
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,9 +97,11 @@ class Result(NamedTuple):
 
 
 def read_metrics(artifact: Path) -> dict[str, float]:
-    """Metrics of a finished artifact, from its manifest. Raises InputError when there is none."""
+    """Metrics of a finished artifact, from its manifest, NaN where it has null. Raises InputError when there is none.
+    """
     path = artifact / "manifest.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["metrics"])
-    except (OSError, ValueError, KeyError) as error:
+        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        return {name: math.nan if value is None else value for name, value in metrics.items()}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not the manifest of an artifact ({error})") from None

@@ -5,8 +5,10 @@ import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from genai_core.errors import InputError
@@ -58,6 +60,38 @@ def prepare(device: torch.device, deterministic: str = "auto") -> None:
         if hasattr(libc, "mallopt"):
             for option, value in ((mmap_threshold, 2**31 - 1), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
                 libc.mallopt(option, value)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that can be had: of the machine, or on Linux of the container that this process runs in."""
+    return min([int(psutil.virtual_memory().available), *_left_in_cgroups(root)])
+
+
+def _left_in_cgroups(root: Path) -> list[int]:
+    """Bytes that each limited control group of this process, of version 2 or 1, has left; files that it has read fall
+    out of memory by themselves."""
+    found = []
+    try:
+        groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    for controllers, path in groups:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        limit, used, read = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") if controllers \
+            else ("memory.max", "memory.current", "inactive_file")
+        group = top / path.strip("/")
+        for each in (group, *group.parents):
+            if not each.is_relative_to(top):
+                break
+            try:
+                files = dict(line.split() for line in (each / "memory.stat").read_text().splitlines())
+                left = int((each / limit).read_text()) - int((each / used).read_text()) + int(files.get(read, 0))
+            except (OSError, ValueError):      # there is none here, or it is "max"
+                continue
+            found.append(max(0, left))
+    return found
 
 
 def describe(device: torch.device) -> str:

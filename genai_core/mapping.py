@@ -2,8 +2,8 @@
 
 A mapper is called as `map` is and gives results in the order of the items, so that what a stage writes never depends on
 the number of workers. `tasks/placement/cluster.py` is one more, over the workers of many machines. An item may be done
-twice, if a worker dies in between: a function that writes, writes the same files again. No stage imports this module:
-how it is done is no part of a key.
+twice, if a worker dies in between: a function that writes, writes the same files again. No data stage imports this
+module: how it is done is no part of a key.
 
 Workers are plain interpreters that are handed pickled calls through a pipe. `multiprocessing` was tried: each of its
 spawned children imports the parent's main module again, here Prefect and MLflow, 300 MB and some seconds apiece; and
@@ -33,15 +33,25 @@ SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
 """Variables that keep a library's own threads out of workers: there are as many workers as cores already."""
 
 
+class WorkerDied(InputError):
+    """A worker ended in the middle of a call."""
+
+    def __init__(self, status: int):
+        super().__init__(f"a worker of the data stages ended with status {status}, perhaps for lack of memory; set "
+                         "runtime.workers lower")
+        self.status = status
+
+
 class Processes:
     """A mapper over `workers` processes, started at the first call and ended on leaving the `with` block.
 
     `function` and the items must be picklable. What a function raises is raised here; a worker that dies, for example
-    for lack of memory, is an InputError.
+    for lack of memory, is WorkerDied, and an answer that is not there after `seconds` a TimeoutError.
     """
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int, seconds: float | None = None):
         self.workers = workers
+        self.seconds = seconds
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._started: list[subprocess.Popen[bytes]] = []
         self._threads: ThreadPoolExecutor | None = None
@@ -51,6 +61,9 @@ class Processes:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
                  ) -> None:
+        self.close()
+
+    def close(self) -> None:
         for worker in self._started:
             worker.kill()      # between two calls or after a failure: nothing it does is wanted any more
         if self._threads:
@@ -66,9 +79,9 @@ class Processes:
         for item in items:
             waiting.append(self._submit(function, item))
             if len(waiting) > 2 * self.workers:      # items are drawn as they are needed, answers kept until wanted
-                yield waiting.popleft().result()
+                yield waiting.popleft().result(self.seconds)
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft().result(self.seconds)
 
     def _submit(self, function: Callable[[Item], Answer], item: Item) -> "Future[Answer]":
         if self._threads is None:
@@ -86,9 +99,7 @@ class Processes:
             worker.stdin.flush()
             succeeded, answer = pickle.load(worker.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
-            status = worker.wait()
-            raise InputError(f"a worker of the data stages ended with status {status}, perhaps for lack of memory; "
-                             "set runtime.workers lower") from None
+            raise WorkerDied(worker.wait()) from None
         finally:
             self._idle.put(worker)
         if not succeeded:

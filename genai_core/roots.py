@@ -56,6 +56,12 @@ def require_allowed_address(address: str, field: str) -> None:
                          "environment, which no parameter of a run can change, may name addresses (s3://bucket/folder)")
 
 
+def cache_directory() -> Path:
+    """Where downloads are kept for every workspace of this user: `GENAI_CACHE`, or the user's cache directory."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genai-core"
+    return Path(os.environ.get("GENAI_CACHE", default))
+
+
 def _entries() -> list[str]:
     """Entries of the setting. The colon of an address and of its port separates none."""
     entries: list[str] = []

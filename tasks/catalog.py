@@ -29,7 +29,7 @@ def stages_for(config: PipelineConfig | FamilyConfig) -> tuple[Stage, ...]:
     if isinstance(config, FamilyConfig):
         return stages_of(config.family)
     names = config.stage_names
-    return tuple(stage.among(names) for stage in language_model.STAGES if stage.name in names)
+    return tuple(stage.among(config.beside(stage.name)) for stage in language_model.STAGES if stage.name in names)
 
 
 def family_named(family: str) -> Family:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
 from genai_core.data.instruction.examples import TABLES
+from genai_core.data.instruction.judgements import judgements
 from genai_core.errors import InputError
 from genai_core.evaluation.prerequisites import check_gold_share, check_good_label, gaps_of_tasks
+from genai_core.inference.vllm.command import find_vllm
+from genai_core.rewards.unit_tests import require_code_allowed
 from tasks.pipeline import PipelineRun
 from tasks.store.artifacts import read_manifest
 
@@ -49,7 +52,7 @@ def check_data(run: PipelineRun) -> None:
                                  f"collect.{split}_fraction")
         if "labelled" in tables and _offered(counts, "train", "labelled", named):
             check_good_label(cleaned, gold, named, "the labelled training records of reward.sources")
-    if "rlhf" in stages and "evaluate" in stages:
+    if "rlhf" in stages and "reward" in stages and "evaluate" in stages:
         if gold.task:
             check_good_label(cleaned, gold, config.tasks[gold.task].sources, f"the training records of {gold.task}")
         else:
@@ -58,10 +61,27 @@ def check_data(run: PipelineRun) -> None:
         for gap in gaps_of_tasks(config.active_tasks, cleaned):
             logger.warning(gap)
     if "rlhf" in stages:
-        for split in ("train", "validation", "test"):
-            if not any(_records(counts, split, lesson) for lesson in config.questions.lessons.values()):
-                raise InputError(f"rlhf.tasks: {', '.join(config.questions.lessons)} have no record in the {split} "
-                                 "split whose question could be a prompt; switch a source on or hold more out")
+        if config.rlhf.sampler == "vllm":
+            find_vllm()
+            if config.runtime.processes > 1:
+                raise InputError("rlhf.sampler: vllm samples for a training of one process; take own, or set "
+                                 f"runtime.processes to 1 (it is {config.runtime.processes})")
+        if config.rlhf.takes_given_pairs:
+            named = config.reward.sources
+            given = len(judgements(cleaned, "train", named, gold).preferred) // 2
+            if given < 2:
+                raise InputError(f"rlhf.dpo.pairs: given takes preferences, and {', '.join(named) or 'the sources'} "
+                                 f"offer {given:,} for train beside the gold reward's, at least two are needed; bring "
+                                 "more, or take sampled")
+        for name, reward in config.rlhf.rewards.items():
+            if reward.kind == "unit_tests":
+                require_code_allowed(name)
+        for split, least in (("train", 1), ("validation", 2), ("test", 1)):      # of one there is no deviation
+            found = sum(_records(counts, split, lesson) for lesson in config.questions.lessons.values())
+            if found < least:
+                raise InputError(f"rlhf.tasks: {', '.join(config.questions.lessons)} have {found:,.0f} records in the "
+                                 f"{split} split whose question could be a prompt, of at least {least} that are "
+                                 "needed; switch a source on or hold more out")
 
 
 def _records(counts: Counts, split: str, lesson: Lesson) -> float:

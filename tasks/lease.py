@@ -93,8 +93,9 @@ class SignsOfLife:
         """Whether there was any sign yet."""
         return bool(self._last)
 
-    def look(self) -> None:
-        with _without_patience(), _client() as client:
+    def look(self, patiently: bool = False) -> None:
+        """Look once; `patiently` waits for a server that is away, as one does who has not begun yet."""
+        with (nullcontext() if patiently else _without_patience()), _client() as client:
             found = client.read_variable_by_name(self._name)
         if found and found.value != self._last:
             self._id, self._last, self.unchanged = str(found.id), str(found.value), 0

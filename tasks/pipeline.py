@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from genai_core.config.pipeline import DERIVED, PipelineConfig, Runtime
+from genai_core.config.pipeline import DERIVED, PipelineConfig
+from genai_core.config.runtime import Runtime
 from genai_core.families.config import FamilyConfig
 from tasks.catalog import family_named, find_stage, stages_for
 from tasks.stage import Stage

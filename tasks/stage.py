@@ -64,8 +64,9 @@ class Stage:
     resources: Resources = field(default_factory=Resources)
     optional: dict[str, str] = field(default_factory=dict)
     """Arguments of `run`, of settings and inputs, that it is given only where the run has the stage named here."""
-    in_service: dict[str, str] = field(default_factory=dict)
-    """Argument of `run` to the stage whose model in the release in service it is given; nothing where there is none."""
+    in_service: dict[str, str | FirstOf] = field(default_factory=dict)
+    """Argument of `run` to the stage whose model in the release in service it is given, or to the first that the
+    release has of several; nothing where no release is in service."""
     outside: str = ""
     """`module:function` that gives the digests of inputs from outside, such as the user's own files, from the stage's
     config and the workspace's folder."""
@@ -73,7 +74,7 @@ class Stage:
     @property
     def input_stages(self) -> tuple[str, ...]:
         """The stages whose artifacts it takes, each once, in the order of the declaration."""
-        names = [name for given in self.inputs.values() for name in _named(given)]
+        names = [name for given in self.inputs.values() for name in named(given)]
         return tuple(dict.fromkeys(names))
 
     def among(self, stages: Collection[str]) -> "Stage":
@@ -93,7 +94,8 @@ class Stage:
         return {"dataset": "data", "model": "models", "report": "reports"}[self.kind]
 
 
-def _named(given: Input) -> tuple[str, ...]:
+def named(given: Input) -> tuple[str, ...]:
+    """The stages that a declaration names in one place."""
     if isinstance(given, FirstOf):
         return given.stages
     return (given,) if isinstance(given, str) else given

@@ -9,11 +9,14 @@ from flows.cli.commands.data import data
 from flows.cli.commands.families import families, generate
 from flows.cli.commands.garbage import gc
 from flows.cli.commands.join import join
-from flows.cli.commands.models import chat, compare, lineage, models
+from flows.cli.commands.label import label
+from flows.cli.commands.models import chat, compare, export, lineage, models
 from flows.cli.commands.notify import notify
 from flows.cli.commands.publish import publish
 from flows.cli.commands.release import promote, releases, reproduce, rollback
 from flows.cli.commands.run import plan, run
+from flows.cli.commands.samples import samples
+from flows.cli.commands.serve import serve
 from flows.cli.commands.services import down, status, up
 from flows.cli.commands.sweep import sweep
 from genai_core.errors import BudgetSpent, GateFailed, InputError, TrainingDiverged
@@ -24,9 +27,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
                        "GENAI_HOME names the workspace for data, models, MLflow and Prefect (default: the repository).")
 
 for panel, commands in {"Run": (run, plan, data, sweep, join),
-                        "Models": (chat, generate, families, models, lineage, compare, reproduce),
+                        "Models": (chat, label, generate, families, models, lineage, compare, samples, export,
+                                   reproduce),
                         "Release": (releases, promote, rollback),
-                        "Services": (up, down, status, notify, publish, gc)}.items():
+                        "Services": (serve, up, down, status, notify, publish, gc)}.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 

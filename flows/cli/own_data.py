@@ -55,6 +55,18 @@ def own_data(given: dict[str, list[str] | None], also: bool, taken: Collection[s
     return overrides
 
 
+def beside_named(overrides: dict[str, Any], rewards: Collection[str], prompts: Collection[str]) -> dict[str, Any]:
+    """Overrides by which a preset that names what its reward model and RLHF learn from takes what was judged among
+    `overrides` beside it: `rewards` and `prompts` are its `reward.sources` and `rlhf.tasks`."""
+    sources = {name.removeprefix("collect.sources."): source for name, source in overrides.items()
+               if name.startswith("collect.sources.")}
+    judged = [name for name, source in sources.items() if _content(name, source) in ("preferences", "ratings")]
+    asked = [name for name in judged if _content(name, sources[name]) == "preferences"
+             or recognise(name, sources[name])[1]]
+    return ({"reward.sources": [*rewards, *judged]} if rewards and judged else {}) | (
+        {"rlhf.tasks": [*prompts, *asked]} if prompts and asked else {})
+
+
 def _parts(name: str, source: dict[str, Any]) -> list[dict[str, Any]]:
     """The source itself, or one for each kind of content of its files, and of those of a saved dataset for each split.
     """

@@ -49,7 +49,7 @@ def configure(workspace: Workspace) -> None:
 
 def _kernels() -> Path | None:
     """Where compiled kernels outlast /tmp, beside the downloads; None where nothing can be written there."""
-    from genai_core.data.sources.archives import cache_directory
+    from genai_core.roots import cache_directory
 
     try:
         folder = cache_directory() / "kernels"

@@ -1,7 +1,9 @@
-"""The services that `genai up` keeps running: a Prefect server, an MLflow server, and the served deployments.
+"""The services that `genai up` keeps running: a Prefect server, an MLflow server, the served deployments, and where a
+release is in service its model.
 
-All listen on loopback, behind the password of the workspace (`password.py`), and answer no page of another origin.
-Each runs under a lifeline, so that none outlives the supervisor, however it ends.
+All listen on loopback and answer no page of another origin; the first two ask for the password of the workspace
+(`password.py`), the model's server for GENAI_API_KEY where that is set. Each runs under a lifeline, so that none
+outlives the supervisor, however it ends.
 """
 
 import json
@@ -39,13 +41,15 @@ class Service:
     health: str
     command: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    needed: bool = True
+    """Whether nothing is said to run before it does."""
 
     def is_healthy(self) -> bool:
         return answers(self.health)
 
 
 def choose_services(workspace: Workspace, ports: dict[str, int]) -> tuple[list[Service], list[str]]:
-    """The three services on the wanted ports or on free ones, and what to tell the user about that.
+    """The services on the wanted ports or on free ones, and what to tell the user about that.
 
     A configured PREFECT_API_URL or MLFLOW_TRACKING_URI is used in place of a server of our own. Raises InputError when
     it does not answer.
@@ -96,7 +100,29 @@ def choose_services(workspace: Workspace, ports: dict[str, int]) -> tuple[list[S
                      [sys.executable, "-m", "flows.services.deployments"],
                      {"PREFECT_API_URL": prefect_api, "MLFLOW_TRACKING_URI": mlflow,
                       "GENAI_HEALTH_PORT": str(port), "PREFECT_RUNNER_POLL_FREQUENCY": "2", **clients})
-    return [prefect, tracker, runner], notes
+    services = [prefect, tracker, runner]
+    if not _has_champion(workspace):
+        notes.append("no release is in service yet, so no model is served; `genai serve` does it after the first run")
+        return services, notes
+    port = free("serve")
+    address = f"http://{HOST}:{port}"
+    services.append(Service("serve", address, f"{address}/health",
+                            [sys.executable, "-m", "flows.cli.command", "serve", "--port", str(port), "--grace", "15"],
+                            {"MLFLOW_TRACKING_URI": mlflow, **clients}, needed=False))
+    return services, notes
+
+
+def _has_champion(workspace: Workspace) -> bool:
+    """Whether a language model is in service."""
+    database = workspace.root / "mlflow.db"
+    if workspace.tracking_uri.startswith("sqlite:") and not (database.is_file() and database.stat().st_size):
+        return False      # looking would make one
+    from tasks.tracking import client as tracking
+
+    try:
+        return bool(tracking.client().get_model_version_by_alias("genai-quantize", "champion"))
+    except tracking.outage():
+        return False
 
 
 def _by_name(address: str) -> str:
@@ -177,19 +203,20 @@ class Supervisor:
     def _launch(self, service: Service) -> None:
         if not service.command:
             return
+        own = {name: value for name, value in os.environ.items() if name != "GENAI_API_KEY" or service.name == "serve"}
         with self._log(service).open("ab") as log:
             self._processes[service.name] = subprocess.Popen(
                 [sys.executable, "-m", "tasks.placement.lifeline", *service.command], stdin=subprocess.PIPE, stdout=log,
-                stderr=log, env={**os.environ, **service.environment}, cwd=REPOSITORY, start_new_session=True)
+                stderr=log, env={**own, **service.environment}, cwd=REPOSITORY, start_new_session=True)
 
     def _log(self, service: Service) -> Path:
         return self.logs / f"{service.name.lower()}.log"
 
     def _write_state(self) -> None:
-        prefect, tracker, runner = self.services
+        prefect, tracker, runner, *_ = self.services
         state = {"supervisor": process_identity(os.getpid()), "prefect_api": runner.environment["PREFECT_API_URL"],
                  "mlflow": runner.environment["MLFLOW_TRACKING_URI"],
                  "own": [service.name for service in (prefect, tracker) if service.command],
                  "services": {service.name: {"page": service.page, "health": service.health}
-                              for service in (prefect, tracker, runner)}}
+                              for service in self.services}}
         self._presence.enter_context(locks.held(services_file(self.workspace), json.dumps(state, indent=1)))

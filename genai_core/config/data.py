@@ -128,10 +128,36 @@ class RandomTextSource(Source):
     """Seed of the draws."""
 
 
-SOURCE_KINDS = ("archive", "files", "huggingface", "standard_library", "random_text")
+class ArithmeticSource(Source):
+    """Sums and differences of random numbers: problems whose answers can be verified, as many as are wanted."""
 
-AnySource = Annotated[ArchiveSource | FileSource | HubSource | StandardLibrarySource | RandomTextSource,
-                      Field(discriminator="kind")]
+    kind: Literal["arithmetic"] = "arithmetic"
+    licence: str = "made here"
+    """No licence: the problems are generated."""
+    problems: int = Field(default=10_000, ge=10)
+    """Number of problems; equal ones are left out when the data is cleaned."""
+    min_terms: int = Field(default=2, ge=1)
+    """Least numbers in a problem."""
+    max_terms: int = Field(default=2, ge=1)
+    """Most numbers in a problem."""
+    min_digits: int = Field(default=1, ge=1)
+    """Least digits of the numbers in a problem."""
+    max_digits: int = Field(default=2, ge=1)
+    """Most digits of the numbers in a problem."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws."""
+
+    @model_validator(mode="after")
+    def least_is_not_above_most(self) -> "ArithmeticSource":
+        for of, least, most in (("terms", self.min_terms, self.max_terms),
+                                ("digits", self.min_digits, self.max_digits)):
+            if least > most:
+                raise ValueError(f"min_{of} {least} is above max_{of} {most}")
+        return self
+
+
+AnySource = Annotated[ArchiveSource | FileSource | HubSource | StandardLibrarySource | RandomTextSource
+                      | ArithmeticSource, Field(discriminator="kind")]
 
 
 READER_CONTENTS: dict[str, tuple[str, ...]] = {
@@ -148,7 +174,7 @@ def contents_of(source: "AnySource") -> set[str]:
         return set(READER_CONTENTS[source.reader])
     if isinstance(source, RowSource) and source.content != "auto":
         return {source.content}
-    return {"documents"}
+    return {"problems"} if isinstance(source, ArithmeticSource) else {"documents"}
 
 
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]

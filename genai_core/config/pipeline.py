@@ -1,17 +1,19 @@
 """The config of a whole run, and how a preset becomes one."""
 
-import re
 from functools import partial
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from genai_core.config.base import Config
+from genai_core.config.base_model import BaseModelConfig
 from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig, contents_of
 from genai_core.config.dial import dial
+from genai_core.config.own_base import names_a_base, with_a_base, without_its_tokens
 from genai_core.config.own_data import Recognise, asked_to_replace, with_own_data, without_its_data
 from genai_core.config.presets import PRESETS, explain, merged, preset_names, read_preset, read_yaml, set_value
 from genai_core.config.release import (
+    BLOCK,
     GATED_STAGES,
     MODELS,
     OPPONENTS,
@@ -21,88 +23,26 @@ from genai_core.config.release import (
     PromoteConfig,
     QuantizeConfig,
 )
+from genai_core.config.runtime import Runtime
 from genai_core.config.tasks import Mixture, Task
-from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
+from genai_core.config.training import (
+    ALL_LINEAR,
+    LINEAR_LAYERS,
+    InstructConfig,
+    PretrainConfig,
+    RewardConfig,
+    RlhfConfig,
+)
 from genai_core.errors import InputError
 
-StageName = Literal["collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate",
-                    "promote"]
+StageName = Literal["adopt", "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize",
+                    "evaluate", "promote"]
 NEEDS: dict[str, tuple[str, ...]] = {
-    "collect": (), "clean": ("collect",), "tokenize": ("clean",), "pretrain": ("tokenize",), "instruct": ("pretrain",),
-    "reward": ("instruct",), "rlhf": ("reward",), "quantize": ("pretrain",), "evaluate": ("quantize",),
-    "promote": ("evaluate",)}
-"""Which stages each of them cannot do without."""
-_SCHEDULER = re.compile(r"(tcp|tls)://([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
-
-
-class Runtime(Config):
-    """How to run, as opposed to what: no part of any cache key."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train; `auto` takes the GPU when there is one, `mps` is that of a Mac."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether to use torch.compile; `auto` does for runs long enough to earn the compilation back."""
-    deterministic: Literal["auto", "on", "off"] = "auto"
-    """Whether training gives the same bytes each time; `auto` does on a CPU, where it costs nothing."""
-    recompute_activations: bool = False
-    """Whether the backward pass makes the activations of each block again: less memory, a third more arithmetic."""
-    processes: int = Field(default=1, ge=1, le=1024)
-    """Ranks of a training stage: processes that train one model together, each on a GPU of its own where there are
-    some. The result is that of one, up to rounding."""
-    hosts: int = Field(default=1, ge=1, le=1024)
-    """Machines that those ranks are shared out over; on each but the one that runs the flow, `genai join` waits."""
-    rendezvous: str = ""
-    """Address of this machine at which the hosts meet, e.g. `gpu-1:29400`."""
-    meet_seconds: float = Field(default=300.0, gt=0)
-    """How long hosts wait for each other."""
-    silent_seconds: float = Field(default=60.0, ge=30)
-    """A machine that takes part in a training, or makes a stage elsewhere, is lost when it gives no sign of life for so
-    long."""
-    placement: dict[str, str] = Field(default_factory=dict)
-    """Stages that a worker of a Prefect work pool makes, on another machine: `pretrain: genai-gpu`."""
-    stages_at_once: int = Field(default=1, ge=1, le=64)
-    """Stages that do not need each other, such as the models of a family, run side by side, so many at most: each in a
-    process of its own, and on a GPU of its own where there are several."""
-    shard_above: int = Field(default=1_000_000_000, ge=0)
-    """Parameters above which each rank has a part of the model and of the optimizer's state (FSDP2); up to it, a copy
-    (DDP)."""
-    workers: int = Field(default=0, ge=0, le=1024)
-    """Processes of the data stages, for each some 0.3 GB of memory; 0 for one a core. What they write is the same."""
-    data_cluster: str = ""
-    """Address of a Dask scheduler, e.g. `tcp://scheduler:8786`, whose workers run the data stages; empty for processes
-    of this machine. What they write is the same (docs/scaling.md)."""
-    checkpoint_seconds: float = Field(default=30.0, gt=0)
-    """Time between two checkpoints of a training stage, in seconds."""
-    stall_steps: int = Field(default=500, ge=0)
-    """Somebody is told when the loss reaches no new low in so many steps, or is not finite; 0 for never."""
-    power_watts: float = Field(default=0.0, ge=0)
-    """Power draw of the machine under load, in watts, for the estimate of energy; 0 assumes 10 W for each busy core."""
-    price_per_hour: float = Field(default=0.0, ge=0)
-    """Price of an hour of the machine."""
-    currency: str = "EUR"
-    """Currency of the price."""
-
-    @model_validator(mode="after")
-    def one_kind_of_processes(self) -> "Runtime":
-        if self.processes > 1 and self.stages_at_once > 1:
-            raise ValueError(f"processes {self.processes} and stages_at_once {self.stages_at_once}: stages on several "
-                             "ranks run one after the other; leave one of the two at 1")
-        if self.processes % self.hosts:
-            raise ValueError(f"processes {self.processes} is not a multiple of hosts {self.hosts}")
-        if self.hosts > 1 and not self.rendezvous:
-            raise ValueError(f"hosts {self.hosts}: where they meet is not said; set rendezvous to HOST:PORT of the "
-                             "machine that runs the flow")
-        return self
-
-    @field_validator("data_cluster")
-    @classmethod
-    def names_a_scheduler(cls, address: str) -> str:
-        if "@" in address:
-            raise ValueError("an address with a user or a password is kept in records; Dask knows its peers by TLS "
-                             "certificates, see docs/scaling.md")
-        if address and not _SCHEDULER.fullmatch(address):
-            raise ValueError("not the address of a Dask scheduler; write it as tcp://HOST:PORT or tls://HOST:PORT")
-        return address
+    "adopt": (), "collect": (), "clean": ("collect",), "tokenize": ("clean",), "pretrain": ("tokenize",),
+    "instruct": ("pretrain",), "reward": ("instruct",), "rlhf": ("instruct",), "quantize": ("pretrain",),
+    "evaluate": ("quantize",), "promote": ("evaluate",)}
+"""Which stages each of them cannot do without, where there is no base from outside; rlhf needs `reward` too where a
+reward model is among its rewards."""
 
 
 class PipelineConfig(Config):
@@ -115,6 +55,7 @@ class PipelineConfig(Config):
     tasks: dict[str, Task] = Field(default_factory=dict)
     """What the chat model is fine-tuned on and asked, each task by its name."""
     runtime: Runtime = Runtime()
+    base: BaseModelConfig = BaseModelConfig()
     collect: CollectConfig
     clean: CleanConfig = CleanConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
@@ -128,18 +69,33 @@ class PipelineConfig(Config):
 
     @model_validator(mode="after")
     def contexts_fit(self) -> "PipelineConfig":
-        for stage in ("instruct", "reward"):
+        for stage in ("instruct", "reward") if not self.base.given else ():      # a base has a context of its own
             if getattr(self, stage).context_length > self.pretrain.context_length:
                 raise ValueError(f"{stage}.context_length {getattr(self, stage).context_length} is longer than "
                                  f"pretrain.context_length {self.pretrain.context_length}")
-        group = self.quantize.int4_group_size
-        for name in ("hidden_size", "feed_forward_size"):
-            if getattr(self.pretrain, name) % group:
-                raise ValueError(f"quantize.int4_group_size {group} does not divide pretrain.{name} "
-                                 f"{getattr(self.pretrain, name)}")
+        if self.base.given:
+            return self
+        made = self.pretrain
+        for name, width in {"hidden_size": made.hidden_size, "feed_forward_size": made.feed_forward_size,
+                            "heads times head_size": made.heads * made.head_size}.items():
+            if width % BLOCK:
+                raise ValueError(f"pretrain.{name} {width} is no multiple of {BLOCK}, the number of weights "
+                                 "that share a scale in the quantized model")
         if "rlhf" in self.stage_names and self.rlhf.completion_tokens + 16 > self.pretrain.context_length:
             raise ValueError(f"rlhf.completion_tokens {self.rlhf.completion_tokens} leaves no room for a prompt in "
                              f"pretrain.context_length {self.pretrain.context_length}")
+        return self
+
+    @model_validator(mode="after")
+    def adapters_name_layers(self) -> "PipelineConfig":
+        """A layer that is none would be missed only once the base model is made."""
+        for stage in ("instruct", "reward", "rlhf"):
+            lora = getattr(self, stage).lora
+            known = lora is None or lora.of_all or self.base.given      # a base may call its layers otherwise
+            for target in () if known else lora.targets:
+                if target.rpartition(".")[2] not in LINEAR_LAYERS:
+                    raise ValueError(f"{stage}.lora.targets: no linear layer is called {target!r}; there are "
+                                     f"{', '.join(LINEAR_LAYERS)}, or {ALL_LINEAR}")
         return self
 
     @model_validator(mode="after")
@@ -180,13 +136,31 @@ class PipelineConfig(Config):
             if "/" in source:
                 raise ValueError(f"tokenize.sources: {source!r} is a part of a source, and the tokenizer is trained on "
                                  f"whole ones; name {source.partition('/')[0]!r}")
+        for name in self.rlhf.tasks:
+            if (verifying := self.rlhf.verifying_rewards) and name in self.tasks \
+                    and self.tasks[name].content != "problems":
+                raise ValueError(f"rlhf.tasks: {name} is of {self.tasks[name].content}, and rlhf.rewards."
+                                 f"{verifying[0]} compares an answer with that of its problem; name tasks of problems")
         named = [("rlhf.tasks", name) for name in self.rlhf.tasks]
+        named += [("evaluate.judge.tasks", name) for name in self.evaluate.judge.tasks]
         for place, name in [*named, ("evaluate.gold.task", self.evaluate.gold.task)]:
             if name and name not in self.tasks:
                 raise ValueError(f"{place}: there is no task {name!r} among {', '.join(self.tasks) or 'none'}")
         if (taught := self.tasks.get(self.evaluate.gold.task)) and taught.content != "labelled":
             raise ValueError(f"evaluate.gold.task: {self.evaluate.gold.task} is of {taught.content}, and labels alone "
                              "tell what is good; name a task of labelled records, or none")
+        return self
+
+    @model_validator(mode="after")
+    def given_preferences_have_a_source(self) -> "PipelineConfig":
+        """Else it would be missed only once the instruct model is made."""
+        named = self.reward.sources
+        asked = {name.partition("/")[0] for name in named} or set(self.collect.sources)
+        if "rlhf" in self.stage_names and self.rlhf.takes_given_pairs and not any(
+                {"preferences", "auto"} & self._contents(name) for name in asked if self.collect.sources[name].enabled):
+            brought = f"{', '.join(named)} bring none" if named else "no source brings any"
+            raise ValueError(f"rlhf.dpo.pairs: given takes preferences of reward.sources, and {brought}; bring some "
+                             "(--preferences FILE) and name their source there, or take sampled")
         return self
 
     @model_validator(mode="after")
@@ -202,7 +176,7 @@ class PipelineConfig(Config):
         for stage in self.stages:
             if reason := self.why_not(stage):
                 raise ValueError(f"stages: {stage} cannot run: {reason}")
-        if reason := self.why_not("pretrain"):
+        if reason := self._no_text:
             raise ValueError(f"collect.sources: {reason}")
         return self
 
@@ -245,8 +219,9 @@ class PipelineConfig(Config):
         tasks = self.active_tasks
         if self.rlhf.tasks:
             return tuple(name for name in self.rlhf.tasks if name in tasks)
+        contents = ("preferences", "ratings", "chats", "problems", "documents", "pairs", "labelled")
         by_content = [tuple(name for name, task in tasks.items() if task.content == content)
-                      for content in ("preferences", "ratings", "chats", "problems", "documents", "pairs", "labelled")]
+                      for content in (("problems",) if self.rlhf.verifying_rewards else contents)]
         return next((names for names in by_content if names), ())
 
     @property
@@ -259,21 +234,44 @@ class PipelineConfig(Config):
         while waiting:
             name = waiting.pop()
             wanted.add(name)
-            waiting += NEEDS[name]
+            waiting += self._needs(name)
+            waiting += ["reward"] if name == "rlhf" and self.rlhf.needs_reward_model else []
         return tuple(name for name in STAGE_NAMES if name in wanted)
+
+    def _needs(self, stage: str) -> tuple[str, ...]:
+        """Which stages a stage cannot do without in this run."""
+        if not self.base.given:
+            return NEEDS[stage]
+        needed = NEEDS[stage]
+        if "pretrain" in needed and not self.base.continued:
+            needed = (*(name for name in needed if name != "pretrain"), "tokenize")
+        return (*needed, "adopt") if stage == "tokenize" else needed
+
+    @property
+    def _no_text(self) -> str:
+        """Why there is no text; empty where there is some."""
+        if self.sources_of("documents", "labelled"):
+            return ""
+        return ("no source of text is switched on, which a base model learns from; add one, or set "
+                "collect.replace_sources to all_but_text, which keeps the preset's")
 
     def why_not(self, stage: str) -> str:
         """Why the data does not allow a stage; empty where it does."""
-        if stage == "pretrain" and not self.sources_of("documents", "labelled"):
-            return ("no source of text is switched on, which a base model learns from; add one, or set "
-                    "collect.replace_sources to all_but_text, which keeps the preset's")
+        if stage == "adopt" and not self.base.given:
+            return "no base from outside is named (base.source)"
+        if stage == "pretrain":
+            if self.base.given and not self.base.continued:
+                return "the base from outside is taken as it is; pretrain.tokens trains it further on the text"
+            return self._no_text
         if stage in ("instruct", "reward", "rlhf") and not self.mixture.lessons:
             missing = "no chats or other tasks to fine-tune on"
             if stage == "instruct":
                 return missing
             rated = f" ({missing}), which ratings of texts alone do not make; add chats"
             return "there is no instruct model" + (rated if self.sources_of("ratings") else "")
-        if stage in ("reward", "rlhf"):
+        if stage == "reward" and stage not in self.stages and not self.rlhf.needs_reward_model:
+            return "none of rlhf.rewards is a reward model"
+        if stage == "reward" or (stage == "rlhf" and self.rlhf.needs_reward_model):
             judged = self.sources_of("ratings", "preferences")
             if self.reward.sources:
                 labelled = self.sources_of("labelled") if self.evaluate.gold.label else []
@@ -285,11 +283,18 @@ class PipelineConfig(Config):
             return "no task is left whose questions could be its prompts"
         return ""
 
+    def beside(self, stage: str) -> tuple[str, ...]:
+        """The stages of the run whose artifacts a stage may be given."""
+        unused = {"reward"} if stage == "rlhf" and not self.rlhf.needs_reward_model else set()
+        return tuple(name for name in self.stage_names if name not in unused)
+
 
 DERIVED: dict[str, Any] = {"mixture": Mixture, "questions": Mixture, "active_tasks": dict[str, Task]}
 """Parts of the config that follow from others, by the names of their properties, with their types."""
 STAGE_NAMES: tuple[str, ...] = get_args(StageName)
-"""The stages, each with a section of its own, in the order in which they run."""
+"""The stages in the order in which they run; each has a section of its own, by its name but for `SECTIONS`."""
+SECTIONS = {"adopt": "base"}
+"""Sections that are called otherwise than their stage."""
 
 
 def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognise: Recognise | None = None
@@ -303,12 +308,13 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognis
     values = read_preset(preset, {name: partial(read_yaml, str(PRESETS / f"{name}.yaml")) for name in preset_names()})
     overrides = dict(overrides or {})
     values = without_its_data(values, asked_to_replace(overrides))
+    values = without_its_tokens(values) if names_a_base(overrides) else values
     for dotted, value in overrides.items():
         set_value(values, dotted, value)
     depth = values.get("depth")
     if not isinstance(depth, int) or not 1 <= depth <= 64:
         raise InputError(f"depth: {depth!r} is not a whole number from 1 to 64")
-    values = with_own_data(merged(dial(depth), values), recognise)
+    values = with_own_data(with_a_base(merged(dial(depth), values), values), recognise)
     reward, instruct = values.get("reward"), values.get("instruct")
     if isinstance(reward, dict) and isinstance(instruct, dict) and "context_length" in instruct:
         reward.setdefault("context_length", instruct["context_length"])
@@ -318,5 +324,10 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognis
         raise InputError(explain(error, preset, PipelineConfig)) from None
     rlhf = config.rlhf.model_copy(update={"tasks": config.alignment_tasks})
     lost = config.evaluate.gold.task and config.evaluate.gold.task not in config.active_tasks
-    evaluate = config.evaluate.model_copy(update={"gold": Gold()} if lost else {})      # the judgements teach it then
+    judge = config.evaluate.judge
+    if judge.model:
+        asked = tuple(name for name in judge.tasks if name in config.active_tasks) or config.alignment_tasks
+        judge = judge.model_copy(update={"tasks": asked})
+    evaluate = config.evaluate.model_copy(      # the judgements teach the gold reward then
+        update={"judge": judge} | ({"gold": Gold()} if lost else {}))
     return config.model_copy(update={"rlhf": rlhf, "evaluate": evaluate})

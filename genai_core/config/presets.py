@@ -3,19 +3,21 @@
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from genai_core.config.addresses import shown as without_secrets
 from genai_core.config.base import Config
-from genai_core.config.data import SOURCE_KINDS
+from genai_core.config.own_base import names_a_base, without_its_tokens
 from genai_core.config.own_data import asked_to_replace, without_its_data
 from genai_core.errors import InputError
 from genai_core.roots import require_allowed
 
 PRESETS = Path(__file__).parents[2] / "configs"
+OF_KINDS = {("collect", "sources"): "source", ("rlhf", "rewards"): "reward"}
+"""Mappings of what a `kind` tells apart, and what each of their entries is called."""
 
 
 def preset_names() -> list[str]:
@@ -51,7 +53,8 @@ def read_preset(preset: str, shipped: dict[str, Callable[[], dict[str, Any]]], s
     if not parent:
         return values
     inherited = read_preset(parent, shipped, (*seen, preset))
-    return merged(without_its_data(inherited, asked), values)
+    inherited = without_its_data(inherited, asked)
+    return merged(without_its_tokens(inherited) if names_a_base(values) else inherited, values)
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -95,19 +98,29 @@ def explain(error: ValidationError, preset: str, root: type[Config]) -> str:
     """What was wrong with a config, in one line that names each field; `root` is the model of the whole config."""
     lines = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if part not in SOURCE_KINDS)
+        location = problem["loc"]
+        called = OF_KINDS.get((str(location[0]), str(location[1])), "") if len(location) > 2 else ""
+        named = [*location[:3], *location[4:]] if called else location      # without the kind
+        place = ".".join(map(str, named))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"no such field{_nearest(problem['loc'], root)}"
         if problem["type"] == "union_tag_not_found":
-            message = f"no source is called so, and a new one needs a kind: {', '.join(sorted(SOURCE_KINDS))}"
+            message = f"no {called} is called so, and a new one needs a kind: {', '.join(_kinds(root, location))}"
         if problem["type"] == "union_tag_invalid":
-            message = f"kind {problem['ctx']['tag']!r} is none of {', '.join(sorted(SOURCE_KINDS))}"
+            message = f"kind {problem['ctx']['tag']!r} is none of {', '.join(_kinds(root, location))}"
         given = problem.get("input")
         is_plain = isinstance(given, str | int | float) and problem["type"] != "missing"
         shown = f" (got {without_secrets(repr(given))})" if is_plain else ""
         lines.append(f"{place or preset}: {message}{shown}")
     return "; ".join(lines)
+
+
+def _kinds(root: type[Config], location: tuple[int | str, ...]) -> list[str]:
+    """The kinds that an entry of the mapping at `location` may be of."""
+    section: Any = root.model_fields[str(location[0])].annotation
+    entry, _ = get_args(get_args(section.model_fields[str(location[1])].annotation)[1])      # of Annotated
+    return sorted(kind for each in get_args(entry) for kind in get_args(each.model_fields["kind"].annotation))
 
 
 def _nearest(location: tuple[int | str, ...], root: type[Config]) -> str:

@@ -14,6 +14,8 @@ PARENT = "parent"
 """In place of a column: the model that a model was made from."""
 OPPONENTS = (*MODELS, "baseline", PARENT, *IN_SERVICE)
 """What a model may be held against."""
+BLOCK = 32
+"""Weights of a row that share a scale in every quantized format."""
 GATED_STAGES = ("reward", "rlhf", "quantize")
 """Stages whose own metrics a gate may be on."""
 
@@ -21,8 +23,6 @@ GATED_STAGES = ("reward", "rlhf", "quantize")
 class QuantizeConfig(Config):
     """Store the weights in eight and in four bits."""
 
-    int4_group_size: int = Field(default=16, ge=8)
-    """Number of weights that share a scale and an offset in the four-bit model."""
     calibration_tokens: int = Field(default=262_144, ge=0)
     """Tokens of training chats on which rounding to four bits keeps what the layers compute; 0 rounds each weight by
     itself."""
@@ -50,6 +50,28 @@ class Gold(Config):
         return self
 
 
+class Judge(Config):
+    """A language model that says of each model whether its answers are better than those of the one before it."""
+
+    model: str = ""
+    """Directory of a model, or models:/NAME@ALIAS of the registry; empty for no judge."""
+    tasks: tuple[str, ...] = ()
+    """Tasks whose held-out questions are answered; empty for those whose questions are the prompts of rlhf."""
+    questions: int = Field(default=200, ge=1)
+    """Most questions."""
+
+
+class LmEval(Config):
+    """Tasks of lm-evaluation-harness."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of tasks, each the YAML file NAME.yaml of the folder; empty for none."""
+    folder: str = ""
+    """Folder with the files of the tasks and their data, from the workspace on."""
+    limit: int | None = Field(default=None, ge=1)
+    """Most questions of each task; empty for all."""
+
+
 class EvaluateConfig(Config):
     """The same table of figures for every language model of the run."""
 
@@ -59,6 +81,10 @@ class EvaluateConfig(Config):
     """Number of held-out prompts to answer, which the reward model and the gold reward score."""
     gold: Gold = Gold()
     """The independent measure of what RLHF is to raise."""
+    judge: Judge = Judge()
+    """Judge of pairs of answers, each in both orders."""
+    lm_eval: LmEval = LmEval()
+    """Tasks of lm-evaluation-harness, beside those that the preset declares."""
     samples: int = Field(default=3, ge=0)
     """Number of answers to each task that the report prints."""
     seed: int = Field(default=0, ge=0)
@@ -109,6 +135,8 @@ class Margins(Config):
     multiple_choice: float = Field(default=0.02, ge=0)
     """Share of the questions."""
     exact_match: float = Field(default=0.02, ge=0)
+    """Share of the questions."""
+    number: float = Field(default=0.02, ge=0)
     """Share of the questions."""
     chrf: float = Field(default=1.0, ge=0)
     """Points of chrF, of a hundred."""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from genai_core.config.base import Config
 
 Content = Literal["documents", "labelled", "pairs", "problems", "chats", "preferences", "ratings"]
-Metric = Literal["accuracy", "multiple_choice", "exact_match", "chrf", "bits_per_byte"]
+Metric = Literal["accuracy", "multiple_choice", "exact_match", "number", "chrf", "bits_per_byte"]
 
 TEMPLATE_FIELDS: dict[str, tuple[str, ...]] = {
     "documents": ("opening", "continuation"), "labelled": ("text", "label"), "pairs": ("source", "target"),
@@ -67,7 +67,8 @@ class Task(Lesson):
     wording."""
     metrics: tuple[Metric, ...] = ()
     """`accuracy` by likelihood of the labels, `multiple_choice` by that of each problem's choices, `exact_match` of
-    letters and digits, `chrf`, or `bits_per_byte` of the answer; empty for what suits the content."""
+    letters and digits, `number`, of the last number in the answer, `chrf`, or `bits_per_byte` of the answer; empty for
+    what suits the content."""
     labels: tuple[str, ...] = ()
     """Labels to choose from; empty for those of the training records."""
     questions: int = Field(default=1000, ge=1)

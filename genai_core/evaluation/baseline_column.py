@@ -16,7 +16,8 @@ from genai_core.data.instruction.mixture import labelled_examples
 from genai_core.data.shards.splits import fingerprint
 from genai_core.evaluation import baselines
 from genai_core.evaluation.bits_per_byte import STRETCH
-from genai_core.evaluation.language_model import Evaluated, mean_over_validation
+from genai_core.evaluation.intervals import figure_interval
+from genai_core.evaluation.language_model import Evaluated, add_mean_bits_per_byte
 from genai_core.evaluation.questions import held_out_text, texts_of
 from genai_core.evaluation.tasks import JUDGES, AskedTask, chosen_among
 from genai_core.evaluation.training_data import MOST_BYTES, SEPARATOR, training_examples, training_text
@@ -116,9 +117,10 @@ def _add_bits_per_byte(result: Evaluated, config: EvaluateConfig, cleaned: Path,
         number = (counted[name].cumsum() - counted[name]) // STRETCH
         by_stretch = [np.bincount(number, weights).round(3).tolist() for weights in (bits, counted[name])]
         result.outcomes[f"bits_per_byte/{name}"] = by_stretch
-        result.figures[f"bits_per_byte/{name}"] = float(bits.sum() / counted[name].sum())
+        value = result.figures[f"bits_per_byte/{name}"] = float(bits.sum() / counted[name].sum())
+        result.intervals[f"bits_per_byte/{name}"] = figure_interval(by_stretch, value)
         result.figures[f"xz_bits_per_byte/{name}"] = baselines.xz_bits_per_byte(held_out[name])
-    result.figures["bits_per_byte"] = mean_over_validation(result.figures)
+    add_mean_bits_per_byte(result)
 
 
 def _joined(texts: Any, size: int) -> tuple[bytes, np.ndarray]:

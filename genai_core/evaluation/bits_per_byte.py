@@ -1,6 +1,8 @@
 """Bits per byte of held-out text: independent of the tokenizer, so that any two language models compare."""
 
+import json
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,13 @@ from genai_core.models.language_model import LanguageModel
 
 STRETCH = 512
 """Length of a stretch of text, in bytes, that is drawn as one when the noise of bits per byte is estimated."""
+
+
+LONGEST_WINDOW = 2048
+"""Longest window, in tokens, that text is measured in: models from outside may read many times as many."""
+LOGITS_AT_ONCE = 2**28
+"""Most logits that are there at a time."""
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,23 @@ def word_perplexity(loss: HeldOutLoss, file: TokenFile) -> float:
 
 
 def token_byte_lengths(tokenizer: Tokenizer) -> torch.Tensor:
-    """UTF-8 bytes of each token id, (V,) int64: byte-level BPE writes one character a byte; special tokens count 0."""
-    special = tokenizer.get_added_tokens_decoder()
-    lengths = [0 if number in special else len(tokenizer.id_to_token(number) or "")
-               for number in range(tokenizer.get_vocab_size())]
-    return torch.tensor(lengths)
+    """UTF-8 bytes of each token id, (V,) int64; special tokens count 0.
+
+    Byte-level BPE writes one character a byte; SentencePiece writes text, ▁ for a space, and <0x0A> for a lone byte.
+    """
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    byte_level = "ByteLevel" in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    written = set(tokenizer.get_added_tokens_decoder())      # as they are, whatever the decoder
+    lengths = torch.zeros(max(vocabulary.values()) + 1, dtype=torch.int64)
+    for token, number in vocabulary.items():
+        if number in special:
+            continue
+        if byte_level and number not in written:
+            lengths[number] = len(token)
+        else:
+            lengths[number] = 1 if _BYTE.fullmatch(token) else len(token.replace("▁", " ").encode())
+    return lengths
 
 
 @torch.no_grad()
@@ -56,6 +77,8 @@ def held_out_loss(model: LanguageModel, file: TokenFile, byte_lengths: torch.Ten
     With `overlap` the windows advance by half their length and count their second half only, so that each token but
     the first ones sees at least half a window of context; without, each window starts cold.
     """
+    length = min(length, LONGEST_WINDOW)
+    piece = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
     ids = torch.from_numpy(file.ids[:max_tokens + 1].astype("int64"))
     stride = length // 2 if overlap else length
     starts = list(range(0, max(1, len(ids) - 1 - (length - stride)), stride))
@@ -68,8 +91,9 @@ def held_out_loss(model: LanguageModel, file: TokenFile, byte_lengths: torch.Ten
         counted = places[:, 1:] < len(ids)
         counted[chosen > 0, :length - stride] = False
         with autocast(device, precision):      # a vocabulary wide: not for tokens that do not count
-            logits = model.logits(model.hidden(rows[:, :-1].to(device))[counted.to(device)])
-        losses = F.cross_entropy(logits.float(), rows[:, 1:][counted].to(device), reduction="none")
+            states = model.hidden(rows[:, :-1].to(device))[counted.to(device)]
+            losses = torch.cat([_losses(model, some, targets) for some, targets in zip(
+                states.split(piece), rows[:, 1:][counted].to(device).split(piece), strict=True)])
         nats_of[places[:, 1:][counted]] = losses.cpu().double()
         predicted[places[:, 1:][counted]] = True
     sizes = byte_lengths[ids]
@@ -78,3 +102,7 @@ def held_out_loss(model: LanguageModel, file: TokenFile, byte_lengths: torch.Ten
     utf8_bytes = torch.zeros_like(nats, dtype=torch.int64).index_add_(0, stretch, sizes * predicted)
     return HeldOutLoss(nats_of.sum().item(), int(utf8_bytes.sum()), int(predicted.sum()),
                        list(zip(nats.tolist(), utf8_bytes.tolist(), strict=True)))
+
+
+def _losses(model: LanguageModel, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(model.logits(states).float(), targets, reduction="none")

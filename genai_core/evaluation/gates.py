@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genai_core.config.release import IN_SERVICE, MODELS, PARENT, Gate, Pair, PromoteConfig
+from genai_core.config.release import IN_SERVICE, PARENT, Gate, Pair, PromoteConfig
 from genai_core.context import Reporter, Result, read_metrics
 from genai_core.errors import InputError
+from genai_core.evaluation.columns import parent_of
 from genai_core.evaluation.pairs import Figures, differences
 
 
@@ -89,12 +90,6 @@ def check_pairs(config: PromoteConfig, tables: dict[str, Figures], outcomes: dic
         else:
             resolved[name] = pair.model_copy(update={"against": against})
     return [verdict for name, pair in resolved.items() for verdict in _compare(name, pair, config, tables, outcomes)]
-
-
-def parent_of(model: str, tables: Collection[str]) -> str:
-    """The column of the model that a model was made from, among those that there are."""
-    made = [name for name in MODELS[:3] if name in tables]
-    return made[-1] if model not in made else MODELS[max(0, MODELS.index(model) - 1)]
 
 
 def _compare(name: str, pair: Pair, config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any]

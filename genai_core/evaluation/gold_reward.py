@@ -6,7 +6,7 @@ another kind, from other labels, and takes off for text that repeats itself or t
 shouts praise loses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +18,15 @@ from sklearn.pipeline import make_pipeline
 from tokenizers import Tokenizer
 
 from genai_core.config.release import Gold
-from genai_core.config.tasks import Task
+from genai_core.config.tasks import Lesson
 from genai_core.config.training import RlhfConfig
-from genai_core.data.chat import END_OF_TEXT, token_id
+from genai_core.data.chat import END_OF_TEXT, document_start, token_id
 from genai_core.data.instruction.examples import Example, iterate_examples, prompts_of
-from genai_core.data.instruction.judgements import Judged, Judgements, judgements
+from genai_core.data.instruction.judgements import Judgements, judgements
 from genai_core.data.shards.splits import fingerprint
 from genai_core.data.shards.tables import iterate_table
 from genai_core.errors import InputError
-from genai_core.evaluation.preferences import tfidf_preference_scores, tfidf_ridge_scores
+from genai_core.evaluation.preferences import Scorer, texts_of, tfidf_preferences, tfidf_ridge
 from genai_core.evaluation.training_data import MOST_EXAMPLES, even_sample
 from genai_core.inference.likelihood import answer_log_probs
 from genai_core.models.language_model import LanguageModel
@@ -38,8 +38,6 @@ LEAST_QUALITY = -10.0
 
 Likelihood = Callable[[list[str], list[str]], np.ndarray]
 """Plain questions and answers to the mean log-probability of each answer's tokens after its question."""
-Scorer = Callable[[list[str]], np.ndarray]
-"""Answers to how good they are by what people said of others."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,21 @@ class GoldReward:
                          self.likelihood(questions, answers)], axis=1)
 
 
+class HeldOutGold:
+    """Mean gold reward of answers to always the same questions; the first answers, which are the instruct model's, set
+    the scale."""
+
+    def __init__(self, reward: GoldReward, questions: list[str]):
+        self.reward = reward
+        self.questions = questions
+        self.standard: Standard | None = None
+
+    def __call__(self, answers: list[str]) -> float:
+        if self.standard is None:
+            self.standard = self.reward.standard(self.questions, answers)
+        return float(self.reward.score(self.questions, answers, self.standard).mean())
+
+
 def _combined(z: np.ndarray) -> np.ndarray:
     quality = np.clip(z[:, 0], -MAX_QUALITY, MAX_QUALITY)
     return np.asarray(quality + np.clip(z[:, 1:], LEAST_QUALITY, 0).sum(1))
@@ -99,16 +112,16 @@ def distinct_pairs(text: str) -> float:
 def base_likelihood(model: LanguageModel, tokenizer: Tokenizer) -> Likelihood:
     """The likelihood under a base model, which reads question and answer as plain text."""
     def likelihood(questions: list[str], answers: list[str]) -> np.ndarray:
-        start = [token_id(tokenizer, END_OF_TEXT)]
-        asked = [tokenizer.encode(question, add_special_tokens=False).ids or start for question in questions]
+        start, nothing = document_start(tokenizer), [token_id(tokenizer, END_OF_TEXT)]
+        asked = [start + tokenizer.encode(question, add_special_tokens=False).ids or nothing for question in questions]
         answered = [tokenizer.encode(f" {answer}", add_special_tokens=False).ids for answer in answers]
         lengths = [min(len(answer), model.context_length - 1) for answer in answered]
-        return answer_log_probs(model, asked, answered).numpy() / np.maximum(lengths, 1)
+        return answer_log_probs(model, asked, answered, start).numpy() / np.maximum(lengths, 1)
 
     return likelihood
 
 
-def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task],
+def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: Mapping[str, Lesson],
                 reward_sources: tuple[str, ...]) -> tuple[Scorer, str]:
     """How good answers are, learned from what neither the reward model nor RLHF has seen; and from what, in words.
 
@@ -138,17 +151,13 @@ def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[st
 def _judged_scorer(kept: Judgements, source: str) -> Scorer:
     """Scores on the judgements of a source, in deviations of their own scores, so that sources count alike."""
     known = kept.of(source)
-    fitted = tfidf_ridge_scores if known[0].group == source else tfidf_preference_scores
-
-    def score(answers: list[str]) -> np.ndarray:
-        scores = fitted(known, known + [Judged(answer, 0.0, source, source) for answer in answers])
-        own = scores[:len(known)]
-        return (scores[len(known):] - own.mean()) / max(float(own.std()), 1e-9)
-
-    return score
+    fitted = (tfidf_ridge if known[0].group == source else tfidf_preferences)(known)
+    own = fitted(texts_of(known))
+    mean, deviation = own.mean(), max(float(own.std()), 1e-9)
+    return lambda answers: (fitted(answers) - mean) / deviation
 
 
-def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: dict[str, Task],
+def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: Mapping[str, Lesson],
                 reward_sources: tuple[str, ...]) -> tuple[list[str], list[bool]]:
     """Labelled training records, and whether they have the label that counts as good, of which RLHF has nothing: no
     text that people rated, none that the reward model was given, and none whose opening is a prompt. Of many an even

@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from genai_core.config.release import EvaluateConfig
 from genai_core.context import Reporter
-from genai_core.evaluation.bits_per_byte import HeldOutLoss, held_out_loss, word_perplexity
-from genai_core.evaluation.intervals import Outcomes
+from genai_core.evaluation.bits_per_byte import held_out_loss, word_perplexity
+from genai_core.evaluation.intervals import Outcomes, figure_interval, mean_interval, stretch_outcomes
 from genai_core.evaluation.questions import HeldOutText
-from genai_core.evaluation.tasks import AskedTask, Sample, Subject, TaskResult, ask
+from genai_core.evaluation.tasks import Answered, AskedTask, Sample, Subject, TaskResult, ask
 from genai_core.hardware import choose_precision
 from genai_core.inference.text import OpenedTextModel, open_text_model
 
@@ -24,12 +26,23 @@ class Evaluated:
 
     figures: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    """The answers that a report prints."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Ends of the 95 % interval of each figure that has outcomes."""
+    answers: list[Answered] = field(default_factory=list)
+    """Every question with its answer and its own value of the figure."""
 
     def add(self, figure: str, result: TaskResult, samples: int) -> None:
-        self.figures[figure] = result.figure
-        self.samples += result.samples[:samples]
-        self.outcomes[figure] = result.outcomes
+        self.samples += [] if result.silent else [row for row in result.samples[:samples] if row not in self.samples]
+        self.add_outcomes(figure, result.figure, result.outcomes, result.samples)
+
+    def add_outcomes(self, figure: str, value: float, outcomes: Outcomes, samples: list[Sample]) -> None:
+        self.figures[figure] = value
+        self.outcomes[figure] = outcomes
+        self.intervals[figure] = figure_interval(outcomes, value)
+        self.answers += [{**sample, "figure": figure, "value": each / weight}
+                         for sample, each, weight in zip(samples, *outcomes, strict=True)]
 
 
 def evaluate_language_model(config: EvaluateConfig, name: str, directory: Path, text: HeldOutText,
@@ -56,30 +69,37 @@ def add_bits_per_byte(result: Evaluated, config: EvaluateConfig, opened: OpenedT
         loss = held_out_loss(opened.model, file, text.byte_lengths, opened.model.context_length, overlap=True,
                              max_tokens=config.bits_per_byte_tokens, device=opened.device,
                              precision=choose_precision(opened.device))
-        result.figures[f"bits_per_byte/{name}"] = loss.bits_per_byte
-        result.outcomes[f"bits_per_byte/{name}"] = stretch_outcomes(loss)
+        figure = f"bits_per_byte/{name}"
+        result.figures[figure] = loss.bits_per_byte
+        result.outcomes[figure] = stretch_outcomes(loss.stretches)
+        low, high = result.intervals[figure] = figure_interval(result.outcomes[figure], loss.bits_per_byte)
         if file.raw_words.any() and name.startswith("test."):
-            result.figures[f"word_perplexity/{name}"] = word_perplexity(loss, file)
-    result.figures["bits_per_byte"] = mean_over_validation(result.figures)
+            perplexity = result.figures[f"word_perplexity/{name}"] = word_perplexity(loss, file)
+            # ln perplexity and bits per byte are the same nats over other units: one is a multiple of the other
+            scale = math.log(perplexity) / loss.bits_per_byte
+            result.intervals[f"word_perplexity/{name}"] = (math.exp(scale * low), math.exp(scale * high))
+    add_mean_bits_per_byte(result)
 
 
-def stretch_outcomes(loss: HeldOutLoss) -> Outcomes:
-    """Bits and bytes of each stretch of the text."""
-    return [[round(nats / math.log(2), 3) for nats, _ in loss.stretches], [size for _, size in loss.stretches]]
+def add_mean_bits_per_byte(result: Evaluated) -> None:
+    """Mean bits per byte over the validation files, with its interval."""
+    held_out = [name for name in result.figures if name.startswith("bits_per_byte/validation.")]
+    mean = result.figures["bits_per_byte"] = sum(result.figures[name] for name in held_out) / len(held_out)
+    result.intervals["bits_per_byte"] = mean_interval([result.outcomes[name] for name in held_out], mean)
 
 
-def mean_over_validation(figures: dict[str, float]) -> float:
-    """Mean bits per byte over the validation files."""
-    held_out = [value for name, value in figures.items() if name.startswith("bits_per_byte/validation.")]
-    return sum(held_out) / len(held_out)
+ANSWERS = pa.schema([("model", pa.string()), ("task", pa.string()), ("figure", pa.string()), ("asked", pa.string()),
+                     ("expected", pa.string()), ("answered", pa.string()), ("value", pa.float64())])
 
 
 def write_table(table: dict[str, Evaluated], out_dir: Path) -> None:
-    """Figures, samples and outcomes by model, each in a file of its own."""
+    """Figures, intervals, samples and outcomes by model, each in a file of its own, and every answer in a table."""
     columns = {name: asdict(evaluated) for name, evaluated in table.items()}
-    for file, part in (("evaluation.json", "figures"), ("samples.json", "samples")):
+    for file, part in (("evaluation.json", "figures"), ("intervals.json", "intervals"), ("samples.json", "samples")):
         _write(out_dir / file, {name: column[part] for name, column in columns.items() if column[part]}, indent=1)
     _write(out_dir / "outcomes.json", {name: column["outcomes"] for name, column in columns.items()})
+    answers = [{"model": name, **answer} for name, column in columns.items() for answer in column["answers"]]
+    pq.write_table(pa.Table.from_pylist(answers, schema=ANSWERS), out_dir / "answers.parquet", compression="zstd")
 
 
 def _write(path: Path, value: Any, indent: int | None = None) -> None:

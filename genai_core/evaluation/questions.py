@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from genai_core.config.release import EvaluateConfig
 from genai_core.config.tasks import Task
-from genai_core.data.chat import END_OF_TEXT, plain, token_id
+from genai_core.data.chat import END_OF_TEXT, document_start, token_id, without_specials
 from genai_core.data.instruction.examples import questions_of
 from genai_core.data.shards.files import iterate_batches, shards_of
 from genai_core.data.shards.tables import SCHEMAS, is_of
@@ -62,7 +62,7 @@ def held_out_text(tokens: Path) -> HeldOutText:
 
 def encoded_again(tokens: Path, cleaned: Path, tokenizer: Tokenizer, max_tokens: int) -> HeldOutText:
     """The same text for a model with another tokenizer: the first `max_tokens` tokens and one more of each file."""
-    end = token_id(tokenizer, END_OF_TEXT)
+    start, end = document_start(tokenizer), token_id(tokenizer, END_OF_TEXT)
     files = {}
     for name in held_out_text(tokens).files:
         ids: list[int] = []
@@ -71,7 +71,8 @@ def encoded_again(tokens: Path, cleaned: Path, tokenizer: Tokenizer, max_tokens:
             if len(ids) > max_tokens:
                 break
             starts.append(len(ids))
-            ids += [*tokenizer.encode(plain(text), add_special_tokens=False).ids, end]
+            written = without_specials(tokenizer, text)
+            ids += [*start, *tokenizer.encode(written, add_special_tokens=False).ids, end]
         files[name] = TokenFile(np.array(ids[:max_tokens + 1]), np.array(starts), 0, np.zeros(len(starts), np.int64))
     return HeldOutText(files, token_byte_lengths(tokenizer))
 

@@ -12,15 +12,25 @@ from sacrebleu.metrics import CHRF
 from tokenizers import Tokenizer
 
 from genai_core.config.tasks import Task, worded
-from genai_core.data.chat import END_OF_TEXT, TURN_END, end_ids, fit_prompt, plain, token_id
+from genai_core.data.chat import (
+    END_OF_TEXT,
+    TURN_END,
+    document_start,
+    end_ids,
+    fit_prompt,
+    token_id,
+    without_specials,
+)
 from genai_core.data.instruction.examples import Example, plain_question
 from genai_core.data.shards.splits import fingerprint
 from genai_core.evaluation.intervals import Outcomes
-from genai_core.inference.generate import Sampling, generate
+from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import answer_log_probs
+from genai_core.inference.sampling import Sampling
 from genai_core.models.language_model import LanguageModel
+from genai_core.rewards.answers import equal_number
 
-BATCH = 64
+SLOTS = 64
 
 
 @dataclass(frozen=True)
@@ -69,16 +79,17 @@ class Subject:
             ids, lost = fit_prompt(self.tokenizer, example.asked, room)
             self._note_cut(example, bool(lost))
             return ids
-        ids = self.encode(plain_question(task, example)) or [token_id(self.tokenizer, END_OF_TEXT)]
-        self._note_cut(example, len(ids) > room)
-        return ids[-room:]
+        ids = self.encode(plain_question(task, example))
+        start = document_start(self.tokenizer) or ([] if ids else [token_id(self.tokenizer, END_OF_TEXT)])
+        self._note_cut(example, len(start) + len(ids) > room)
+        return start + ids[-(room - len(start)):]
 
     def _note_cut(self, example: Example, cut: bool) -> None:
         if cut:
             self.cut.add(id(example))
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(plain(text), add_special_tokens=False).ids
+        return self.tokenizer.encode(without_specials(self.tokenizer, text), add_special_tokens=False).ids
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer as it follows its prompt."""
@@ -86,15 +97,17 @@ class Subject:
 
     def complete(self, prompts: list[list[int]], tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line."""
-        texts = []
-        for first in range(0, len(prompts), BATCH):
-            completions = generate(self.model, prompts[first:first + BATCH], tokens, end_ids(self.tokenizer),
-                                   sampling=sampling, pad_id=token_id(self.tokenizer, END_OF_TEXT))
-            texts += self.tokenizer.decode_batch(completions.unpadded())
+        if not prompts:
+            return []
+        completions = generate(self.model, prompts, tokens, end_ids(self.tokenizer), sampling=sampling, slots=SLOTS,
+                               pad_id=token_id(self.tokenizer, END_OF_TEXT))
+        texts = self.tokenizer.decode_batch(completions.unpadded())
         return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
 
 
 Sample = dict[str, str]
+Answered = dict[str, str | float]
+"""A sample with the name of a figure and the value that the answer has of it."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,8 @@ class TaskResult:
     """The figure of each question by itself, from which noise is estimated."""
     samples: list[Sample] = field(default_factory=list)
     """Each question, what people answered and what the model answered."""
+    silent: bool = False
+    """Whether the model said nothing: it was asked how likely it finds what people answered."""
 
 
 def ask(subject: Subject, asked: AskedTask) -> dict[str, TaskResult]:
@@ -124,7 +139,6 @@ def ask(subject: Subject, asked: AskedTask) -> dict[str, TaskResult]:
         samples = _samples(asked.name, examples, answers)
         for metric in judged:
             results[metric] = TaskResult(*JUDGES[metric](answers, examples), samples)
-            samples = []      # once is enough
     if "bits_per_byte" in metrics:
         results["bits_per_byte"] = _bits_per_byte(subject, asked)
     return results
@@ -183,13 +197,20 @@ def _bits_per_byte(subject: Subject, asked: AskedTask) -> TaskResult:
     prompts = [subject.prompts(asked.task, [example], subject.model.context_length - len(answer))[0]
                for example, answer in zip(asked.examples, answers, strict=True)]
     bits = (-answer_log_probs(subject.model, prompts, answers) / math.log(2)).tolist()
-    return TaskResult(sum(bits) / sum(sizes), [[round(value, 3) for value in bits], sizes])
+    return TaskResult(sum(bits) / sum(sizes), [[round(value, 3) for value in bits], sizes],
+                      _samples(asked.name, asked.examples, [""] * len(bits)), silent=True)
 
 
 def exact_match(answers: list[str], examples: list[Example]) -> tuple[float, Outcomes]:
     """Share of the answers whose letters and digits are those of one that counts as right."""
     correct = [float(fingerprint(answer) in {fingerprint(known) for known in example.answers})
                for answer, example in zip(answers, examples, strict=True)]
+    return sum(correct) / len(correct), alike(correct)
+
+
+def same_number(answers: list[str], examples: list[Example]) -> tuple[float, Outcomes]:
+    """Share of the answers whose last number equals that of one that counts as right."""
+    correct = [float(equal_number(answer, example.answers)) for answer, example in zip(answers, examples, strict=True)]
     return sum(correct) / len(correct), alike(correct)
 
 
@@ -204,7 +225,7 @@ def chrf(answers: list[str], examples: list[Example]) -> tuple[float, Outcomes]:
 
 
 JUDGES: dict[str, Callable[[list[str], list[Example]], tuple[float, Outcomes]]] = {
-    "exact_match": exact_match, "chrf": chrf}
+    "exact_match": exact_match, "number": same_number, "chrf": chrf}
 
 
 def alike(values: list[float]) -> Outcomes:

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,53 +15,79 @@ from torch import nn
 from genai_core.data.chat import END_OF_TEXT, TURN_END, token_id
 from genai_core.data.tokens.tokenizer import TOKENIZER_FILES, load_tokenizer
 from genai_core.errors import InputError
+from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceModel, load_huggingface
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.opened import read_json
 from genai_core.models.transformer import Transformer, TransformerConfig
 
 _FIELDS = tuple(TransformerConfig.__dataclass_fields__)
+ModelConfig = TransformerConfig | HuggingFaceConfig
+"""Sizes of a model: of this project's own transformer, or of a layout that `transformers` runs."""
 
 
 def save_model(model: LanguageModel, tokenizer_dir: Path, out_dir: Path) -> None:
     """Write the directory of a language model; the tokenizer is copied from `tokenizer_dir`."""
     save_config(model.config, "language_model", tokenizer_dir, out_dir)
-    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
+    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in
+               (transformers_names(model) if isinstance(model, HuggingFaceModel) else model.named_parameters())}
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
 
 
-def save_config(config: TransformerConfig, kind: str, tokenizer_dir: Path, out_dir: Path) -> None:
+def transformers_names(model: HuggingFaceModel) -> list[tuple[str, torch.Tensor]]:
+    """The parameters of a model by the names that `transformers` reads them by, each once."""
+    return list(model.network.named_parameters())
+
+
+def save_config(config: ModelConfig, kind: str, tokenizer_dir: Path, out_dir: Path) -> None:
     """Write everything of a model directory but the weights; `kind` is the one by which it is opened."""
     tokenizer = load_tokenizer(tokenizer_dir)
     ends = {"eos_token_id": token_id(tokenizer, TURN_END), "pad_token_id": token_id(tokenizer, END_OF_TEXT)}
-    _write_json(out_dir / "config.json", {
-        "kind": kind, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **config.to_dict(),
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "tie_word_embeddings": True,
-        "use_sliding_window": False, "dtype": "float32", "bos_token_id": None, **ends})
+    if isinstance(config, HuggingFaceConfig):
+        values = config.to_dict() | {"kind": kind, "dtype": "float32", **ends}
+    else:
+        sizes = {name: value for name, value in config.to_dict().items() if name != "tie_word_embeddings"}
+        values = {
+            "kind": kind, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **sizes,
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0,
+            "tie_word_embeddings": config.tie_word_embeddings,
+            "use_sliding_window": False, "dtype": "float32", "bos_token_id": None, **ends}
+    _write_json(out_dir / "config.json", values)
     _write_json(out_dir / "generation_config.json", {"do_sample": False, **ends})
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer_dir / name, out_dir / name)
 
 
-def load_config(directory: Path) -> TransformerConfig:
-    values = read_json(directory / "config.json")
+def load_config(directory: Path) -> ModelConfig:
+    """The sizes of the model of a directory. Raises InputError, naming the file, where they are not those of one."""
+    path = directory / "config.json"
+    values = read_json(path)
+    if values.get("model_type") != "qwen3":
+        if "kind" not in values:      # what others wrote is taken in by the stage adopt, which checks it
+            raise InputError(f"{path}: not the config of a language model of this project; `--base` takes in a model "
+                             "from outside")
+        return HuggingFaceConfig({name: value for name, value in values.items() if name != "kind"})
     missing = [field for field in _FIELDS if field not in values]
-    if values.get("model_type") != "qwen3" or missing:
-        raise InputError(f"{directory / 'config.json'}: not the config of a language model of this project"
-                         + (f" (no {', '.join(missing)})" if missing else ""))
+    if missing:
+        raise InputError(f"{path}: not the config of a language model of this project (no {', '.join(missing)})")
     return TransformerConfig(**{field: values[field] for field in _FIELDS})
 
 
-def load_model(directory: Path, device: torch.device) -> Transformer:
+def load_model(directory: Path, device: torch.device) -> Transformer | HuggingFaceModel:
     """The language model of a directory, in float32. Raises InputError, naming the file, when it is damaged."""
-    model = Transformer(load_config(directory))
+    config = load_config(directory)
+    if isinstance(config, HuggingFaceConfig):
+        return load_huggingface(config, directory, device)
+    model = Transformer(config)
     load_weights(model, directory / "model.safetensors")
     return model.to(device).eval()
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Load the weights of a file into a model; `names` are those of the file to those of the model, where they differ.
+    """
     try:
-        weights = load_file(path)
+        weights = {names.get(name, name): tensor for name, tensor in load_file(path).items()}
         model.load_state_dict(weights)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch or train the model again") from None

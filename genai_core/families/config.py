@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from genai_core.config.base import Config
 from genai_core.config.data import CollectConfig
-from genai_core.config.pipeline import Runtime
 from genai_core.config.presets import PRESETS, explain, merged, read_preset, read_yaml, set_value
 from genai_core.config.release import PromoteConfig
+from genai_core.config.runtime import Runtime
 from genai_core.errors import InputError
 
 FAMILY_PRESETS = ("laptop", "smoke")

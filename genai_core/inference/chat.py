@@ -12,7 +12,8 @@ import torch
 
 from genai_core.data.chat import Message, end_ids, fit_prompt
 from genai_core.export.model_directory import load_model
-from genai_core.inference.generate import Sampling, stream, text_pieces
+from genai_core.inference.generate import stream, text_pieces
+from genai_core.inference.sampling import Sampling
 from genai_core.inference.text import OpenedTextModel
 from genai_core.models.language_model import LanguageModel
 from genai_core.quantization.directory import load_quantized
@@ -43,9 +44,8 @@ class OpenedChatModel(OpenedTextModel):
             self._told.add(lost)
             logger.warning(lost.format(context=f"{context:,}"))
         max_new_tokens = min(max_new_tokens, context - len(prompt))
-        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
-        tokens = stream(self.model, prompt, max_new_tokens, self.end_ids, sampling, generator)
-        return text_pieces(self.tokenizer, tokens)
+        return text_pieces(self.tokenizer,
+                           stream(self.model, prompt, max_new_tokens, self.end_ids, sampling, seed))
 
 
 def open_language_model(directory: Path, device: torch.device) -> OpenedChatModel:
@@ -53,6 +53,5 @@ def open_language_model(directory: Path, device: torch.device) -> OpenedChatMode
 
 
 def open_quantized(directory: Path, device: torch.device) -> OpenedChatModel:
-    """The quantized model of a directory, on the CPU, where it is meant to run."""
-    cpu = torch.device("cpu")
-    return OpenedChatModel(directory, load_quantized(directory, cpu), cpu)
+    """The quantized model of a directory, its weights in float32."""
+    return OpenedChatModel(directory, load_quantized(directory, device), device)

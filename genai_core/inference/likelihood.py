@@ -1,9 +1,12 @@
 """How likely a model finds given answers to given prompts."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genai_core.data.chat import end_of
 from genai_core.data.tokens.batches import pad
 from genai_core.models.language_model import LanguageModel
 
@@ -11,14 +14,16 @@ BATCH = 32
 
 
 @torch.no_grad()
-def answer_log_probs(model: LanguageModel, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
+def answer_log_probs(model: LanguageModel, prompts: list[list[int]], answers: list[list[int]],
+                     start: Sequence[int] = ()) -> Tensor:
     """Log-probability (N,) of each answer's tokens after its prompt, in nats, float64 on the CPU.
 
-    Where the two do not fit into the context, the prompt loses its beginning; an answer that alone is longer loses its
-    own. A prompt needs a token, since the first one of a text has no probability.
+    Where the two do not fit into the context, the prompt loses its beginning, but for the `start` of a document; an
+    answer that alone is longer loses its own. A prompt needs a token, since the first one of a text has no probability.
     """
     device = next(model.parameters()).device
-    rows = [(prompt + answer)[-model.context_length:] for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [end_of(prompt + answer, model.context_length, start)
+            for prompt, answer in zip(prompts, answers, strict=True)]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))      # little padding
     sums = torch.zeros(len(rows), dtype=torch.float64)
     for first in range(0, len(order), BATCH):

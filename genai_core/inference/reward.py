@@ -12,6 +12,7 @@ from torch import Tensor
 from genai_core.data.instruction.judgements import Subject
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.export.model_directory import load_config, load_weights, save_config
+from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceDecoder
 from genai_core.models.opened import Opened, read_json
 from genai_core.models.reward import RewardModel, score_subjects
 
@@ -36,15 +37,33 @@ def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_
     """Write the model directory; the tokenizer is copied from `tokenizer_dir`."""
     save_config(model.config, "reward_model", tokenizer_dir, out_dir)
     config = read_json(out_dir / "config.json")
-    config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1, "reward_length": length}
+    config |= {"architectures": _architectures(model), "num_labels": 1, "reward_length": length}
     (out_dir / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.named_parameters()}
+    weights = {_in_file(name, model): parameter.detach().float().cpu().contiguous()
+               for name, parameter in model.named_parameters()}
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def _in_file(name: str, model: RewardModel) -> str:
+    """What a parameter is called in the file, where `transformers` looks for it."""
+    if isinstance(model.model, HuggingFaceDecoder):
+        return name.replace("model.network.", f"{model.model.prefix}.", 1)
+    return name
+
+
+def _architectures(model: RewardModel) -> list[str]:
+    if not isinstance(model.config, HuggingFaceConfig):
+        return ["Qwen3ForSequenceClassification"]
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+    known = KNOWN.get(model.config.native.model_type)
+    return [known] if known else []
 
 
 def open_reward_model(directory: Path, device: torch.device) -> OpenedRewardModel:
     """The reward model of a directory. Raises InputError, naming the file, when it is damaged."""
     model = RewardModel(load_config(directory))
-    load_weights(model, directory / "model.safetensors")
+    load_weights(model, directory / "model.safetensors", {_in_file(name, model): name
+                                                          for name, _ in model.named_parameters()})
     length = read_json(directory / "config.json")["reward_length"]
     return OpenedRewardModel(directory, model.to(device).eval(), load_tokenizer(directory), length)

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from genai_core.data.chat import END_OF_TEXT, token_id
+from genai_core.data.chat import END_OF_TEXT, document_start, token_id
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
-from genai_core.inference.generate import Sampling, stream, text_pieces
+from genai_core.inference.generate import stream, text_pieces
+from genai_core.inference.sampling import Sampling
 from genai_core.models.kinds import open_model
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.opened import Opened, Product, kind_of
@@ -48,11 +49,10 @@ def continue_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, max_n
     a warning; the continuation is as long as there is room for.
     """
     end = token_id(tokenizer, END_OF_TEXT)
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
+    start = document_start(tokenizer)
+    ids = start + tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
     room = len(ids) + max_new_tokens if model.unbounded_context else model.context_length
     if len(ids) > (longest := max(room - max_new_tokens, room // 2)):
         logger.warning(f"the prompt has {len(ids):,} tokens, of which the model reads the last {longest:,}")
-        ids = ids[-longest:]
-    generator = None if seed is None else torch.Generator(next(model.parameters()).device).manual_seed(seed)
-    tokens = stream(model, ids, min(max_new_tokens, room - len(ids)), {end}, sampling, generator)
-    return text_pieces(tokenizer, tokens)
+        ids = start + ids[len(start) - longest:]
+    return text_pieces(tokenizer, stream(model, ids, min(max_new_tokens, room - len(ids)), {end}, sampling, seed))

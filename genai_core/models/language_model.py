@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,6 +32,13 @@ class LanguageModel(nn.Module, ABC):
         query may attend to a key; the default is causal. A cache grows by T tokens.
         """
 
+    def read(self, ids: Tensor, lengths: Tensor, cache: Any) -> Tensor:
+        """Hidden states (B, C) of the last tokens of rows (B, T), of which row b has `lengths[b]` tokens and padding on
+        the right. The cache grows by the tokens alone."""
+        states = self.hidden(ids, cache=cache)
+        cache.grow(lengths - ids.shape[1])      # what pads is overwritten by what comes
+        return states[torch.arange(len(ids), device=ids.device), lengths - 1]
+
     @abstractmethod
     def logits(self, states: Tensor) -> Tensor:
         """Logits (…, V) of the next token for hidden states (…, C)."""
@@ -42,7 +50,8 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def new_cache(self, batch: int, capacity: int) -> Any:
-        """An empty cache: what the model remembers between calls, for `batch` sequences of up to `capacity` tokens."""
+        """An empty cache: what the model remembers between calls, for `batch` sequences of up to `capacity` tokens. It
+        has `grow` and `put` as `KeyValueCache` does."""
 
     @abstractmethod
     def training_flops_per_token(self, length: int) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genai_core.errors import InputError
 
 if TYPE_CHECKING:
-    from genai_core.inference.generate import Sampling
+    from genai_core.inference.sampling import Sampling
 
 Product = Literal["chat", "text", "images", "scores", "nothing"]
 """What a model makes of a text: answers to a conversation, text or a label, images, numbers, or nothing."""

@@ -6,28 +6,41 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from genai_core.data.chat import TURN_END, encode_chat, plain, token_id
+from genai_core.data.chat import TURN_END, document_start, encode_chat, end_of, token_id, without_specials
 from genai_core.data.instruction.judgements import Subject
 from genai_core.data.tokens.batches import pad
-from genai_core.models.transformer import Decoder, Transformer, TransformerConfig
+from genai_core.models.flops import flops_per_token
+from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceDecoder, HuggingFaceModel
+from genai_core.models.transformer import Decoder, Transformer, TransformerConfig, training_flops_per_token
+
+SCORE = "score"
+"""Name of the head."""
 
 
 class RewardModel(nn.Module):
     """A score for a text or a conversation: linear in the decoder's state at the last token (Ouyang et al. 2022)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig | HuggingFaceConfig):
         super().__init__()
         self.config = config
-        self.model = Decoder(config)
+        self.model: Decoder | HuggingFaceDecoder = \
+            HuggingFaceDecoder(config) if isinstance(config, HuggingFaceConfig) else Decoder(config)
         self.score = nn.Linear(config.hidden_size, 1, bias=False)
         nn.init.zeros_(self.score.weight)
 
     @classmethod
-    def from_language_model(cls, model: Transformer) -> "RewardModel":
+    def from_language_model(cls, model: Transformer | HuggingFaceModel) -> "RewardModel":
         """Build a reward model from `model`: its decoder, and a scalar head initialised to zero."""
         reward = cls(model.config)
         reward.model.load_state_dict(model.model.state_dict())
         return reward.to(next(model.parameters()).device)
+
+    def training_flops_per_token(self, length: int) -> float:
+        """Floating-point operations of the forward and backward pass for one token of a text of `length` tokens."""
+        if isinstance(self.config, TransformerConfig):
+            return training_flops_per_token(self.config, length)
+        return flops_per_token(sum(parameter.numel() for parameter in self.parameters()), self.config.num_hidden_layers,
+                               self.config.attention_width, length)
 
     def forward(self, ids: Tensor, last: Tensor) -> Tensor:
         """Rewards (B,) of texts (B, T) padded on the right; `last` (B,) is the index of each text's last token."""
@@ -40,15 +53,17 @@ def encode_subjects(tokenizer: Tokenizer, subjects: Sequence[Subject], length: i
     """Ids (B, T ≤ length) of texts and conversations, each closed by the end-of-turn token, and the index of that token
     (B,).
 
-    A longer one keeps its end. The index comes from the lengths, never from the id of the padding.
+    A longer one keeps its end, and the start of a document. The index comes from the lengths, never from the id of the
+    padding.
     """
-    end = token_id(tokenizer, TURN_END)
-    texts = [plain(subject) if isinstance(subject, str) else "" for subject in subjects]
+    end, start = token_id(tokenizer, TURN_END), document_start(tokenizer)
+    texts = [without_specials(tokenizer, subject) if isinstance(subject, str) else "" for subject in subjects]
     encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     rows = []
     for subject, encoding in zip(subjects, encodings, strict=True):
-        row = encoding.ids if isinstance(subject, str) else _up_to_the_end(encode_chat(tokenizer, subject)[0], end)
-        rows.append([*row[-(length - 1):], end])
+        row = start + encoding.ids if isinstance(subject, str) else \
+            _up_to_the_end(encode_chat(tokenizer, subject)[0], end)
+        rows.append([*end_of(row, length - 1, start), end])
     ids, attention_mask = pad(rows, 0, "right")
     return ids, attention_mask.sum(dim=1) - 1
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genai_core.config.training import PretrainConfig
+from genai_core.models.cache import KeyValueCache
 from genai_core.models.flops import flops_per_token
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import causal_mask
@@ -32,6 +33,8 @@ class TransformerConfig:
     max_position_embeddings: int
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+    """Whether the embedding is the output matrix too."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,37 +81,15 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return (x * cosine + torch.cat([-second, first], dim=-1) * sine).to(x.dtype)
 
 
-class KeyValueCache:
-    """Keys and values of the tokens read so far, preallocated: two (B, K, capacity, D) for each layer."""
-
-    def __init__(self, layers: int, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor):
-        """Room for `capacity` tokens, on the device and in the precision of `like`."""
-        self.values = like.new_zeros(layers, 2, batch, heads, capacity, head_dim)
-        self.length = 0
-        self.capacity = capacity
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, K, T, D) of new tokens; return those of all tokens so far (B, K, S, D).
-
-        Raises ValueError when they do not fit.
-        """
-        end = self.length + key.shape[2]
-        if end > self.capacity:
-            raise ValueError(f"{end} tokens do not fit into a cache of {self.capacity}")
-        self.values[layer, 0, :, :, self.length:end] = key
-        self.values[layer, 1, :, :, self.length:end] = value
-        return self.values[layer, 0, :, :, :end], self.values[layer, 1, :, :, :end]
-
-
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(QKᵀ/√D + mask) V (Vaswani et al. 2017, eq. 1) for (B, H, T, D) and (B, K, S, D); H is a multiple of K.
 
     `mask` (B or 1, 1, T, S) is True where a query may attend to a key, never to what is after it; None is causal. On a
     GPU, and for long rows, the fused kernel; for short rows on a CPU plain products in blocks of rows, which are faster
-    there (docs/LOG.md).
+    there (docs/LOG.md). A single query is a plain product everywhere.
     """
     length, keys = query.shape[2], key.shape[2]
-    if query.device.type != "cpu" or length > LONGEST_PLAIN:
+    if length > (LONGEST_PLAIN if query.device.type == "cpu" else 1):
         if mask is not None:      # the fused kernels that take a mask take no grouped queries
             groups = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -224,12 +205,14 @@ class Decoder(nn.Module):
 
 
 class Transformer(LanguageModel):
-    """The language model: a decoder whose embedding also gives the logits."""
+    """The language model: a decoder whose embedding also gives the logits, unless there is a matrix of their own."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
+        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size,
+                                                                         bias=False)
         self.initialize()
 
     def initialize(self) -> None:
@@ -243,23 +226,23 @@ class Transformer(LanguageModel):
 
     def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                cache: KeyValueCache | None = None) -> Tensor:
-        past = cache.length if cache is not None else 0
+        length = ids.shape[1]
         if position_ids is None:
-            position_ids = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
+            position_ids = torch.arange(length, device=ids.device)[None] if cache is None else cache.positions(length)
         if mask is None and cache is not None:
-            mask = causal_mask(ids.shape[1], ids.device, past)
+            mask = cache.mask(length)
         states = self.model(ids, position_ids, mask, cache)
         if cache is not None:
-            cache.length += ids.shape[1]
+            cache.grow(length)
         return states
 
     def logits(self, states: Tensor) -> Tensor:
-        return self.model.embed_tokens.project(states)
+        return self.model.embed_tokens.project(states) if self.lm_head is None else self.lm_head(states)
 
     @property
     def head_weight(self) -> Tensor | None:
-        embedding = self.model.embed_tokens
-        return embedding.weight if type(embedding) is TokenEmbedding else None
+        head: nn.Module = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return head.weight if type(head) in (TokenEmbedding, nn.Linear) else None      # type: ignore[return-value]
 
     def new_cache(self, batch: int, capacity: int) -> KeyValueCache:
         shape = self.config
@@ -287,4 +270,5 @@ def parameter_count(config: TransformerConfig) -> int:
     """Number of parameters, computed without building the model."""
     attention = config.hidden_size * config.head_dim * 2 * (config.num_attention_heads + config.num_key_value_heads)
     block = attention + 3 * config.hidden_size * config.intermediate_size + 2 * config.hidden_size + 2 * config.head_dim
-    return config.vocab_size * config.hidden_size + config.num_hidden_layers * block + config.hidden_size
+    embeddings = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    return embeddings + config.num_hidden_layers * block + config.hidden_size

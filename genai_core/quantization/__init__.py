@@ -1,1 +1,1 @@
-"""Weight-only quantization to eight and four bits."""
+"""Weight-only quantization to eight and four bits, in the formats of GGUF."""

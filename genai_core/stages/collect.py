@@ -16,6 +16,7 @@ from genai_core.config.addresses import is_remote, shown
 from genai_core.config.data import (
     AnySource,
     ArchiveSource,
+    ArithmeticSource,
     CollectConfig,
     FileSource,
     HubSource,
@@ -27,6 +28,7 @@ from genai_core.data.shards.files import ShardWriter, shards_of
 from genai_core.data.shards.holding_out import HoldingOut, Record, Spool, evenly, plan_holding_out
 from genai_core.data.shards.tables import SCHEMAS, complete_tables, subject_of, texts_of
 from genai_core.data.sources.archives import fetch
+from genai_core.data.sources.arithmetic import draw_problems
 from genai_core.data.sources.bad_rows import MAX_WRITTEN, SetAsideFile
 from genai_core.data.sources.files import Note, file_digests_of, read_files
 from genai_core.data.sources.hub import read_hub
@@ -236,6 +238,8 @@ def _records(source: AnySource, name: str, root: Path, note: Note, aside: SetAsi
         return read_files(source, name, root, note, aside)
     if isinstance(source, HubSource):
         return read_hub(source, name, note, aside)
+    if isinstance(source, ArithmeticSource):
+        return draw_problems(source)
     return draw_text(source) if isinstance(source, RandomTextSource) else read_standard_library()
 
 
@@ -246,6 +250,8 @@ def _origin(source: AnySource) -> str:
         return f"{source.dataset} at {source.revision}"
     if isinstance(source, RandomTextSource):
         return f"{len(source.alphabet)} letters at random, seed {source.seed}"
+    if isinstance(source, ArithmeticSource):
+        return f"drawn as chain_sum of reasoning-gym draws, seed {source.seed}"
     return ", ".join(map(shown, source.origins or source.paths)) if isinstance(source, FileSource) else VERSION
 
 

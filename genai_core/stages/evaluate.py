@@ -14,10 +14,12 @@ from genai_core.data.instruction.examples import plain_question, prompts_of
 from genai_core.data.instruction.judgements import judgements
 from genai_core.evaluation.baseline_column import evaluate_baselines
 from genai_core.evaluation.gold_reward import GoldReward, base_likelihood, gold_scorer
+from genai_core.evaluation.harness import add_harness_figures
+from genai_core.evaluation.judge import add_win_rates
 from genai_core.evaluation.language_model import Evaluated, evaluate_language_model, write_table
 from genai_core.evaluation.preferences import judgement_figures
 from genai_core.evaluation.questions import choose_questions, held_out_text
-from genai_core.evaluation.tasks import Subject, alike, continuations
+from genai_core.evaluation.tasks import Sample, Subject, alike, continuations
 from genai_core.hardware import choose_device
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model
 from genai_core.inference.text import open_text_model
@@ -28,9 +30,11 @@ def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cl
         mixture: Mixture, mixture_seed: int, out_dir: Path, context: Context, instruct: Path | None = None,
         rlhf: Path | None = None, reward: Path | None = None, alignment: RlhfConfig | None = None,
         judging: RewardConfig | None = None) -> Result:
-    """Write `evaluation.json` (model to figure to value, and the baselines), `samples.json` and `outcomes.json`.
+    """Write `evaluation.json` (model to figure to value, and the baselines), `intervals.json`, `samples.json`,
+    `outcomes.json` and `answers.parquet`.
 
-    The outcomes of single questions and stretches of text tell how much of a difference between two models is noise.
+    The outcomes of single questions and stretches of text tell how much of a difference between two models is noise;
+    the answers are all that were given, with what each counted.
     The base model is asked in plain text, all others in chats. The test split is read here and where `promote` asks
     the release in service the same questions.
     """
@@ -48,6 +52,10 @@ def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cl
             return asdict(evaluate_baselines(config, cleaned, tokens, mixture, mixture_seed, questions, reporter))
         evaluated = evaluate_language_model(config, name, models[name], text, questions, chats=knows_chats[name],
                                             device=device, reporter=reporter)
+        if config.lm_eval.tasks:
+            opened = open_text_model(models[name], device)
+            subject = Subject(opened.model, opened.tokenizer, knows_chats[name])
+            add_harness_figures(evaluated, config, subject, context.root)
         reporter.note(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in evaluated.figures.items()))
         return asdict(evaluated)
 
@@ -61,6 +69,8 @@ def run(config: EvaluateConfig, *, base: Path, quantized: Path, tokens: Path, cl
         reward_model = open_reward_model(reward, device)
         order = _judgement_figures(reward_model, cleaned, judging, config.gold)
         judge.add_to(table, reward_model, judging, reporter)
+    if config.judge.model:
+        add_win_rates(table, config, models, knows_chats, tasks, cleaned, context.root, device, reporter)
     reporter.progress(len(names) + 1, len(names) + 1, "models")
     write_table(table, out_dir)
     return Result({f"{model}/{figure}": value for model, evaluated in table.items()
@@ -115,19 +125,20 @@ class _Judge:
         for figure, kind in (("gold_reward", "sampled"), ("gold_reward_greedy", "likeliest")):
             standard = gold.standard(self.questions, self.answers["instruct"][kind])
             for name, answers in self.answers.items():
-                _add(table[name], figure, gold.score(self.questions, answers[kind], standard).tolist())
+                _add(table[name], figure, gold.score(self.questions, answers[kind], standard).tolist(),
+                     self._samples(name, kind))
         for name, answers in self.answers.items():
             evaluated = table[name]
             subjects = [example.answered(answer)
                         for (_, example), answer in zip(self.prompts, answers["sampled"], strict=True)]
-            _add(evaluated, "mean_reward", reward_model.score(subjects).tolist())
-            for kind, answered in answers.items():
-                evaluated.samples += [{"task": f"{task}, {kind}", "asked": example.asked[-1]["content"], "expected": "",
-                                       "answered": answer}
-                                      for (task, example), answer in zip(self.prompts, answered, strict=True)
-                                      ][:self.config.samples]
+            _add(evaluated, "mean_reward", reward_model.score(subjects).tolist(), self._samples(name, "sampled"))
+            for kind in answers:
+                evaluated.samples += self._samples(name, kind)[:self.config.samples]
+
+    def _samples(self, name: str, kind: str) -> list[Sample]:
+        return [{"task": f"{task}, {kind}", "asked": example.asked[-1]["content"], "expected": "", "answered": answer}
+                for (task, example), answer in zip(self.prompts, self.answers[name][kind], strict=True)]
 
 
-def _add(evaluated: Evaluated, figure: str, values: list[float]) -> None:
-    evaluated.figures[figure] = sum(values) / len(values)
-    evaluated.outcomes[figure] = alike(values)
+def _add(evaluated: Evaluated, figure: str, values: list[float], samples: list[Sample]) -> None:
+    evaluated.add_outcomes(figure, sum(values) / len(values), alike(values), samples)

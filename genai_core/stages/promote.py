@@ -5,7 +5,7 @@ ones.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def run(config: PromoteConfig, *, evaluate: Path, quantize: Path, tokens: Path, 
                                      context.device, context.reporter)
         tables |= {name: column.figures for name, column in columns.items()}
         outcomes |= {name: column.outcomes for name, column in columns.items()}
-        text = json.dumps({name: asdict(column) for name, column in columns.items()}) + "\n"
+        kept = {name: asdict(replace(column, answers=[])) for name, column in columns.items()}
+        text = json.dumps(kept) + "\n"
         (out_dir / "champion.json").write_text(text, encoding="utf-8")
     return judge(config, figures, tables, outcomes, out_dir, context.reporter, absent)
 

@@ -1,4 +1,5 @@
-"""The stage tokenize: the tokenizer is trained on training text alone, then every split becomes token files.
+"""The stage tokenize: the tokenizer is trained on training text alone, or is that of a base from outside; then every
+split becomes token files.
 
 Three passes over the shards: what there is; the sample that the tokenizer is trained on; the ids. Each writes or hands
 back what is of its shard, in as many processes as there are.
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer
 
 from genai_core.config.data import TokenizeConfig
 from genai_core.context import Context, Reporter, Result
-from genai_core.data.chat import END_OF_TEXT, plain, token_id
+from genai_core.data.chat import END_OF_TEXT, document_start, plain, token_id
 from genai_core.data.shards.files import iterate_batches, shards_of, source_of
 from genai_core.data.shards.tables import SCHEMAS
 from genai_core.data.tokens.encoding import (
@@ -32,15 +33,23 @@ from genai_core.data.tokens.encoding import (
     write_shards,
 )
 from genai_core.data.tokens.token_files import write_header
-from genai_core.data.tokens.tokenizer import encodes_fast, save_tokenizer, train_tokenizer
+from genai_core.data.tokens.tokenizer import (
+    TOKENIZER_FILES,
+    encodes_fast,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 from genai_core.errors import InputError
 
 _COMPARED = 1000
 """Number of documents on which the two encoders must agree."""
 
 
-def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Context) -> Result:
-    """Write the tokenizer, `train.*`, and `validation.SOURCE.*` and `test.SOURCE.*` for each source.
+def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Context, adopted: Path | None = None
+        ) -> Result:
+    """Write the tokenizer, `train.*`, and `validation.SOURCE.*` and `test.SOURCE.*` for each source. The tokenizer is
+    that of the model directory `adopted` where there is one.
 
     Raises InputError when no document is there to train on or held out.
     """
@@ -50,15 +59,22 @@ def run(config: TokenizeConfig, *, cleaned: Path, out_dir: Path, context: Contex
     counts = list(context.map(count_shard, [*documents, *extra]))
     total = _check(counts[:len(documents)])
     reporter.progress(0, total, "documents")
-    known = [(path, count.train_characters) for path, count in zip([*documents, *extra], counts, strict=True)
-             if not config.sources or source_of(path) in config.sources]
-    tokenizer = _train(config, known, context)
-    save_tokenizer(tokenizer, out_dir)
-    reporter.note(f"vocabulary of {tokenizer.get_vocab_size():,} entries trained; encoding {total:,} documents")
+    if adopted:
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(adopted / name, out_dir / name)
+        tokenizer = load_tokenizer(out_dir)
+    else:
+        known = [(path, count.train_characters) for path, count in zip([*documents, *extra], counts, strict=True)
+                 if not config.sources or source_of(path) in config.sources]
+        tokenizer = _train(config, known, context)
+        save_tokenizer(tokenizer, out_dir)
+    reporter.note(f"vocabulary of {tokenizer.get_vocab_size():,} entries {'of the base' if adopted else 'trained'}; "
+                  f"encoding {total:,} documents")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out_dir) as scratch:
+        start = "".join(tokenizer.id_to_token(number) or "" for number in document_start(tokenizer))
         encoding = Encoding(out_dir, Path(scratch), token_id(tokenizer, END_OF_TEXT), tokenizer.get_vocab_size(),
-                            encodes_fast(tokenizer, _first_texts(documents)))
+                            encodes_fast(tokenizer, [start + text for text in _first_texts(documents)]), start)
         taken = encoded_before(context.earlier, out_dir)
         shards = [Shard(path, count.digest, taken.get(count.digest))
                   for path, count in zip(documents, counts, strict=False)]      # the counts of `extra` follow

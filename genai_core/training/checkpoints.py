@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genai_core.context import Reporter
+from genai_core.models.adapters import has_adapters
 from genai_core.training import sharded_checkpoints
 from genai_core.training.guards import Guard
 from genai_core.training.ranks import Ranks
@@ -27,7 +28,7 @@ from genai_core.training.sharding import is_sharded
 
 logger = logging.getLogger("genai_core")
 
-STATE = ("passed_over", "done", "skipped", "rewinds", "streaks", "curves")
+STATE = ("passed_over", "done", "skipped", "rewinds", "evaluated", "streaks", "curves")
 """Fields of the state that a training keeps beside its tensors."""
 KEPT = 2
 """Number of checkpoints that stay, the newest ones."""
@@ -202,9 +203,13 @@ def _slot(optimizers: list[torch.optim.Optimizer], name: str, shape: torch.Size)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, each tensor once although two names may share it."""
+    """Parameters and persistent buffers by name, each tensor once although two names may share it. Of a model with
+    adapters only what is trained: the weights below them are those of the model that the stage begins with."""
     found: dict[int, tuple[str, Tensor]] = {}
+    adapted = has_adapters(model)
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if adapted and isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+            continue
         found.setdefault(id(tensor), (name, tensor.detach()))
     return dict(found.values())
 

@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
+
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
+from genai_core.config.training import ALL_LINEAR, LINEAR_LAYERS
+from genai_core.models.adapters import adapter_parameters, share_of_training
+from genai_core.models.contexts import require_context
 from genai_core.models.transformer import (
     LONGEST_PLAIN,
+    Transformer,
     TransformerConfig,
     parameter_count,
     training_flops_per_token,
@@ -30,6 +36,8 @@ class Estimate:
     """What a training stage takes."""
 
     parameters: int
+    trainable_parameters: int
+    """Number of those that training changes."""
     tokens: int
     """Tokens of all steps."""
     flops: float
@@ -38,10 +46,16 @@ class Estimate:
     """Peak memory, in bytes."""
 
 
-def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = MappingProxyType({})) -> Estimate | None:
-    """What the training stage `stage` takes; None for a stage that trains nothing. `counts` are the metrics of `clean`,
-    where the data is there."""
-    shape = transformer_config(config.pretrain, config.tokenize.vocab_size)
+def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = MappingProxyType({}),
+             base: TransformerConfig | None = None) -> Estimate | None:
+    """What the training stage `stage` takes; None for a stage that trains nothing, and where the base comes from
+    outside and its sizes are not known yet. `counts` are the metrics of `clean`, where the data is there. Raises
+    InputError where the stage does not fit into the context of the base."""
+    if config.base.given and base is None:
+        return None
+    if base and stage in ("pretrain", "instruct", "reward", "rlhf"):
+        require_context(stage, getattr(config, stage), base.max_position_embeddings)
+    shape = base or transformer_config(config.pretrain, config.tokenize.vocab_size)
     parameters, replayed = parameter_count(shape), 0
     if stage == "pretrain":
         rows, length = config.pretrain.batch_size, config.pretrain.context_length
@@ -60,15 +74,22 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         replayed = config.rlhf.replay_rows * config.instruct.context_length
     else:
         return None
-    # weights, gradients and two optimizer slots in float32
+    trainable = parameters
+    if lora := getattr(getattr(config, stage), "lora", None):
+        if base and not {*lora.targets} <= {ALL_LINEAR, *LINEAR_LAYERS}:      # other names
+            lora = lora.model_copy(update={"targets": (ALL_LINEAR,)})
+        with torch.device("meta"):
+            trainable = adapter_parameters(Transformer(shape), lora)
+        parameters += trainable
+    # weights, and of those that are trained gradients and two optimizer slots, in float32
     in_micro_batch = rows // getattr(config, stage).accumulation_steps * length
-    memory = 16 * parameters + activation_bytes(shape, in_micro_batch, length)
-    flops = passes * tokens * training_flops_per_token(shape, length)
+    memory = 4 * parameters + 12 * trainable + activation_bytes(shape, in_micro_batch, length)
+    flops = passes * tokens * training_flops_per_token(shape, length) * share_of_training(trainable, parameters)
     if replayed:      # the policy and, forward alone, the reference read them; of their logits there are five copies
         rows_of_micro_batch = replayed // config.rlhf.accumulation_steps
         memory += rows_of_micro_batch * (_bytes_per_token(shape, length) + 20 * shape.vocab_size)
         flops += 4 / 3 * config.rlhf.steps * replayed * training_flops_per_token(shape, config.instruct.context_length)
-    return Estimate(parameters, tokens, flops, memory)
+    return Estimate(parameters, trainable, tokens, flops, memory)
 
 
 def activation_bytes(shape: TransformerConfig, tokens: int, length: int, recompute: bool = False) -> int:

@@ -16,45 +16,32 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.config.training import TrainConfig
-from genai_core.context import Context, Reporter, Result
-from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
+from genai_core.context import Context, Reporter
+from genai_core.errors import BudgetSpent, InputError, RewardFailed, TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
+from genai_core.models.adapters import has_adapters, share_of_training, trained_parameters
+from genai_core.models.huggingface import HuggingFaceDecoder
 from genai_core.models.transformer import Decoder
 from genai_core.training import checkpoints, compilation
-from genai_core.training.curves import Curves, finite, last_values, save_curves
+from genai_core.training.curves import Curves, finite
 from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
+from genai_core.training.monitors import Verdict
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
 from genai_core.training.ranks import Ranks, SharedLoss
 from genai_core.training.saver import Saver
 from genai_core.training.sharding import beside, whole_of
+from genai_core.training.trained import Stopped, Trained
 
 STEPS_BETWEEN_READINGS = {"cuda": 16, "mps": 16}
 """Steps after which losses are read from a device that works on its own; elsewhere reading is free: after each."""
 MAX_SKIPPED_STEPS = 10
 """Steps in a row that may be skipped before training goes back to a checkpoint, or stops."""
+GOOD = "good"
+"""Folder, in that of the checkpoints, of those that the monitors of a training found good."""
 MAX_REWINDS = 2
 """How often a training may go back before it stops."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run of the loop leaves beside the weights."""
-
-    curves: Curves
-    metrics: dict[str, float]
-    """Figures that are the same for every run with the same inputs."""
-    measurements: dict[str, Any]
-    """Seconds, speed and hardware of this run."""
-
-    def outcome(self, model: nn.Module, out_dir: Path, *prefixes: str) -> Result:
-        """Write the curves beside the model. The result has the loop's metrics, the last points of the curves whose
-        names begin with one of `prefixes`, and the number of the model's parameters."""
-        save_curves(self.curves, out_dir)
-        last = {name: value for prefix in prefixes for name, value in last_values(self.curves, prefix).items()}
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        return Result(self.metrics | last | {"parameters": parameters}, self.measurements)
 
 
 def train(model: nn.Module, objective: Objective, config: TrainConfig, context: Context) -> Trained:
@@ -62,16 +49,24 @@ def train(model: nn.Module, objective: Objective, config: TrainConfig, context: 
 
     Raises TrainingDiverged when a step must be skipped and the policy says to stop, when ten in a row were and there is
     no checkpoint to go back to, or it did not help, and when every step was skipped; BudgetSpent after
-    `context.stop_at`, but not before one step is done.
+    `context.stop_at`, but not before one step is done; RewardFailed when a reward gives no number for an answer, with
+    what was trained before in a checkpoint.
     """
     torch.manual_seed(config.seed)
     training = _Training(model, objective, config, context)
     model.train()
-    with Interruption() as interruption, training.saver:
-        while training.step < objective.steps:
-            training.advance()
-            training.evaluate_if_due()
-            training.save_if_due(interruption)
+    with Interruption() as interruption, training.saver, training.good or nullcontext():
+        training.keep_the_beginning()
+        training.evaluate_if_due()      # where a reward failed in it, it is still to be done
+        while training.step < objective.steps and not training.stopped:
+            try:
+                training.advance()
+                training.evaluate_if_due()
+            except RewardFailed:      # before the step moved anything, or after
+                training.save_before_failure()
+                raise
+            if not training.stopped:
+                training.save_if_due(interruption)
             interruption.defer()      # not before: the first step may compile for a minute, with nothing new to save
     training.loss.put_together()
     model.eval()
@@ -87,7 +82,7 @@ class _Training:
         self.device = choose_device(context.device)
         prepare(self.device, context.deterministic)
         for part in model.modules():
-            if isinstance(part, Decoder):
+            if isinstance(part, Decoder | HuggingFaceDecoder):
                 part.recompute_activations = context.recompute_activations
         self.precision = choose_precision(self.device)
         self.compiled = compilation.pays(objective, context.compile, self.device)
@@ -115,6 +110,10 @@ class _Training:
         context.reporter.note(f"{objective.steps} steps on {where} ({describe(self.device)}), "
                               f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
         self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
+        self.good = Saver(context.checkpoint_dir / GOOD, math.inf, model, self.optimizers) if objective.monitored \
+            else None
+        """What the monitors found good."""
+        self.stopped: Stopped | None = None
         self.unread: list[_Step] = []
         self.began = time.monotonic()
         self.evaluating = 0.0
@@ -138,7 +137,8 @@ class _Training:
         self.model.zero_grad(set_to_none=True)
         self.objective.after_step(beside(skip, next(self.players[player].parameters())))
         self.step += 1
-        self.done += self.objective.size(batch) * (self.ranks.count if self.objective.sampled else 1)
+        if number % self.objective.steps_of_a_batch == 0:
+            self.done += self.objective.size(batch) * (self.ranks.count if self.objective.sampled else 1)
         self.unread.append(_Step(self.step, player, {**sums, "gradient_norm": norm, "skip": skip}, batch, factor))
         if len(self.unread) >= STEPS_BETWEEN_READINGS.get(self.device.type, 1):
             self.read()
@@ -186,9 +186,10 @@ class _Training:
                 self.streaks.pop(each.player, None)
             self._record(each.number, {**values, **self._figures(each.batch), "learning_rate_factor": each.factor})
         speed = (self.done - self.done_before) / (time.monotonic() - self.began - self.evaluating)
-        self.context.reporter.progress(
-            self.done, self.done / self.step * self.objective.steps, self.objective.unit, per_second=speed,
-            loss=loss if math.isfinite(loss) else 0.0)
+        batches, all_batches = (-(-steps // self.objective.steps_of_a_batch)
+                                for steps in (self.step, self.objective.steps))
+        self.context.reporter.progress(self.done, self.done / batches * all_batches, self.objective.unit,
+                                       per_second=speed, **({"loss": loss} if math.isfinite(loss) else {}))
 
     def _figures(self, batch: Batch) -> dict[str, float]:
         figures = self.objective.figures(batch)
@@ -210,7 +211,8 @@ class _Training:
     def _go_back(self, last: "_Step") -> None:
         """To the last checkpoint before the steps that did not count, and past the batches up to `last`."""
         self.saver.wait()
-        next_batch = last.number + self.passed_over
+        size = self.objective.steps_of_a_batch
+        next_batch = -(-(last.number + self.passed_over) // size) * size      # past the rest of what was sampled
         rewinds, skipped = self.rewinds, self.skipped
         if rewinds >= MAX_REWINDS or not self._restore(before=self.streaks[last.player][0]):
             raise TrainingDiverged(self._divergence(last))
@@ -225,15 +227,22 @@ class _Training:
                 f"{self.context.checkpoint_dir}, where there are any; lower the learning rate")
 
     def _restore(self, before: int | None = None) -> bool:
-        state = checkpoints.restore(self.context.checkpoint_dir, self.model, self.optimizers, self.guard,
-                                    self.context.reporter, before)
+        state = self._read(self.context.checkpoint_dir, before)
         if state is None:
             return False
         self.step, self.passed_over, self.done = state["step"], state["passed_over"], state["done"]
         self.skipped, self.rewinds, self.streaks = state["skipped"], state["rewinds"], state["streaks"]
         self.curves = state["curves"]
-        self.evaluated = self.step
+        self.evaluated = state["evaluated"]
         return True
+
+    def _read(self, directory: Path, before: int | None) -> dict[str, Any] | None:
+        return checkpoints.restore(directory, self.model, self.optimizers, self.guard, self.context.reporter, before)
+
+    def keep_the_beginning(self) -> None:
+        """What a monitored training begins with is good, and so is what it goes on from elsewhere."""
+        if self.good and not any(self.good.directory.glob("step-*")):
+            self._save(self.good)
 
     def evaluate_if_due(self) -> None:
         """Take figures on held-out data where the objective wants them, in time that is not that of training."""
@@ -242,16 +251,33 @@ class _Training:
         self.read()
         if self.step <= self.evaluated:      # reading made it go back
             return
-        self.evaluated = self.step
         before = time.monotonic()
         self.model.eval()
         figures = self.loss.call(self.objective.evaluate, self.step)
         self.model.train()
         self.evaluating += time.monotonic() - before
+        self.evaluated = self.step
         self._record(self.step, figures)
         if figures:
             self.context.reporter.note(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}"
                                                                          for name, value in figures.items()))
+        if self.good:
+            self._heed_monitors(self.good)
+
+    def _heed_monitors(self, good: Saver) -> None:
+        """Keep this state if it is good, else end at the last one that was."""
+        verdict = self.objective.verdict(self.curves)
+        if not self.ranks.on_any(verdict is not None)[0]:
+            self._save(good)
+            return
+        verdict = verdict or Verdict("another_rank", math.nan, "a monitor of another rank has struck")
+        good.wait()
+        reached, state = self.step, self._read(good.directory, self.step)
+        if state is None:
+            raise TrainingDiverged(f"{verdict.reason}, and there is no good state from before step {reached} to end at")
+        self.step, self.done, self.stopped = state["step"], state["done"], Stopped(verdict, reached, state["step"])
+        self.context.reporter.note(f"stopped at step {reached} of {self.objective.steps}: {verdict.reason}; what is "
+                                   f"kept is the last good state, that of step {self.step}")
 
     def save_if_due(self, interruption: Interruption) -> None:
         """Save a checkpoint when it is time to, and stop there when a signal came or the budget is spent."""
@@ -259,18 +285,13 @@ class _Training:
         spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
         due, stopped, spent = self.ranks.on_any(self.ranks.leads and self.saver.due and not over,
                                                interruption.requested is not None, spent)
-        if not (due or stopped or spent):
+        if not (due or stopped or spent) or (self.step + self.passed_over) % self.objective.steps_of_a_batch:
             return
         self.read()
         # not among steps that are skipped, so that there is one from before them to go back to
         if self.streaks and not (stopped or spent):
             return
-        if self.ranks.leads or self.saver.in_parts:
-            self.saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
-                                        "rewinds": self.rewinds,
-                                        "streaks": {player: list(steps) for player, steps in self.streaks.items()},
-                                        "curves": {name: list(points) for name, points in self.curves.items()}},
-                            self.guard.state())
+        self._save(self.saver)
         if not (stopped or spent):
             return
         where = f"saved a checkpoint at step {self.step} of {self.objective.steps}"
@@ -280,6 +301,23 @@ class _Training:
             self.context.reporter.note(f"{interruption.name}: {where}; the same run continues from it")
             interruption.deliver()
         raise BudgetSpent(where)
+
+    def save_before_failure(self) -> None:
+        """Save a checkpoint of the steps that were made, where no other rank has to take part; with several it is the
+        last one that was due that is left."""
+        if self.step and self.ranks.count == 1:
+            self.read()
+            self._save(self.saver)
+            self.saver.wait()
+            self.context.reporter.note(f"saved a checkpoint at step {self.step} of {self.objective.steps}")
+
+    def _save(self, saver: Saver) -> None:
+        if self.ranks.leads or saver.in_parts:
+            saver.save(self.step, {"passed_over": self.passed_over, "done": self.done, "skipped": self.skipped,
+                                   "rewinds": self.rewinds, "evaluated": self.evaluated,
+                                   "streaks": {player: list(steps) for player, steps in self.streaks.items()},
+                                   "curves": {name: list(points) for name, points in self.curves.items()}},
+                       self.guard.state())
 
     def finished(self) -> Trained:
         """What the training comes to."""
@@ -291,14 +329,29 @@ class _Training:
         if self.skipped:
             self.context.reporter.note(f"{self.skipped} steps were skipped: their loss or gradient was not finite, or "
                                        "exploded")
+        stopped = self.stopped
+        metrics = {"loss": self._last_loss(), "steps": self.step, unit: self.done, "skipped_steps": self.skipped,
+                   "rewinds": self.rewinds, "flops": self._flops()}
+        if stopped:
+            metrics |= {"stopped_at_step": stopped.step, f"stopped_by_{stopped.verdict.monitor}": stopped.verdict.value,
+                        "flops": self._flops() * stopped.step / steps}
         return Trained(
-            curves=self.curves,
-            metrics={"loss": finite(self.curves["loss"])[-1][1], "steps": steps, unit: self.done,
-                     "skipped_steps": self.skipped, "rewinds": self.rewinds, "flops": self.objective.flops},
+            curves=self.curves, metrics=metrics, stopped=stopped,
             measurements={"training_seconds": seconds, "evaluation_seconds": self.evaluating,
                           "saving_seconds": self.saver.waited, "resumed_from_step": self.first_step,
                           f"{unit}_per_second": (self.done - self.done_before) / max(seconds - self.evaluating, 1e-9),
                           "device": str(self.device), "compiled": self.compiled, "precision": str(self.precision)[6:]})
+
+    def _flops(self) -> float:
+        if not has_adapters(self.model):
+            return self.objective.flops
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return self.objective.flops * share_of_training(trained_parameters(self.model), parameters)
+
+    def _last_loss(self) -> float:
+        """That of the last step whose result is kept."""
+        losses = finite(self.curves["loss"])
+        return next((loss for step, loss in reversed(losses) if step <= self.step), losses[0][1])
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

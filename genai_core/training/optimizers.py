@@ -109,10 +109,12 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
     in_matrices = {id(parameter) for parameter in matrices}
     others = [parameter for _, parameter in named if id(parameter) not in in_matrices]
     if config.optimizer == "muon" and matrices:
+        muon = Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay,
+                    dtype=choose_precision(device))
+        if not others:      # adapters are matrices alone
+            return [muon]
         return [torch.optim.AdamW(others, lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0,
-                                  fused=True),
-                Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay,
-                     dtype=choose_precision(device))]
+                                  fused=True), muon]
     if config.optimizer == "sgd":
         sgd = torch.optim.SGD([parameter for _, parameter in named], lr=config.learning_rate, momentum=0.9,
                               nesterov=True, fused=True)

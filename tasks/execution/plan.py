@@ -7,10 +7,13 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from genai_core.bases.places import local_path
+from genai_core.bases.weights import shape_of
 from genai_core.config.pipeline import STAGE_NAMES, PipelineConfig
 from genai_core.data.shards.scaling import estimate as data_estimate
 from genai_core.families.config import FamilyConfig
 from genai_core.mapping import usable_cores
+from genai_core.models.transformer import TransformerConfig
 from genai_core.stages.collect import file_bytes
 from tasks.catalog import stages_for
 from tasks.registry import versions
@@ -51,6 +54,7 @@ class PlannedStage:
     digest: str = ""
     """Of its bytes, where there are such."""
     parameters: int | None = None
+    trainable_parameters: int | None = None
     tokens: int | None = None
     flops: float | None = None
     memory_bytes: int | None = None
@@ -104,7 +108,7 @@ def _left_out(config: PipelineConfig | FamilyConfig) -> list[PlannedStage]:
     if isinstance(config, FamilyConfig):
         return []
     return [PlannedStage(name, "left out", config.why_not(name) or "not among `stages` and not needed by them")
-            for name in STAGE_NAMES if name not in config.stage_names]
+            for name in STAGE_NAMES if name not in config.stage_names and (name != "adopt" or config.base.given)]
 
 
 class _Elsewhere:
@@ -184,7 +188,8 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
     counts: dict[str, float] = {}
     if "clean" in known and (known["clean"].directory(workspace) / MANIFEST).is_file():
         counts = read_manifest(known["clean"].directory(workspace))["metrics"]
-    cost = estimate(line.stage, config, counts) if isinstance(config, PipelineConfig) else None
+    cost = estimate(line.stage, config, counts, _base(config, workspace, known)) \
+        if isinstance(config, PipelineConfig) else None
     if isinstance(config, PipelineConfig) and line.stage in DATA_STAGES \
             and (size := _text_bytes(config, workspace, known)):
         data = data_estimate(size, cores=config.runtime.workers or usable_cores(), sources=len(config.collect.sources))
@@ -195,6 +200,14 @@ def _costed(line: PlannedStage, config: PipelineConfig | FamilyConfig, workspace
         return PlannedStage(**{**asdict(line), "seconds": earlier[-1].get("seconds") if earlier else None})
     flops = _speed(workspace, line.stage, cost.flops) or _machine_flops() * ASSUMED_UTILISATION
     return PlannedStage(**{**asdict(line), **asdict(cost), "seconds": cost.flops / flops})
+
+
+def _base(config: PipelineConfig, workspace: Workspace, known: dict[str, Artifact]) -> TransformerConfig | None:
+    """The sizes of a base from outside, as it was taken in or as its own directory has them."""
+    if not config.base.given:
+        return None
+    path = known["adopt"].directory(workspace) if "adopt" in known else local_path(config.base, workspace.root)
+    return shape_of(path) if path else None
 
 
 def _text_bytes(config: PipelineConfig, workspace: Workspace, known: dict[str, Artifact]) -> int:

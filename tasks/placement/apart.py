@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from genai_core.config.pipeline import Runtime
+from genai_core.config.runtime import Runtime
 from genai_core.context import Context, Result
 from genai_core.errors import BudgetSpent, InputError, TrainingDiverged
 from tasks.pipeline import StageRequest

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genai_core.config.pipeline import Runtime
+from genai_core.config.runtime import Runtime
 from genai_core.context import Mapper
 from genai_core.errors import InputError
 from genai_core.mapping import processes

@@ -6,6 +6,7 @@ from typing import Any
 
 from genai_core.context import Context, Reporter, Result
 from tasks.pipeline import StageRequest
+from tasks.stage import named
 from tasks.store.key import resolve
 from tasks.store.workspace import Workspace
 
@@ -27,7 +28,8 @@ def compute(request: StageRequest, out_dir: Path, context: Context) -> Result:
         argument: {name: paths[name] for name in given} if isinstance(given, tuple) else paths[str(given)]
         for argument, given in request.stage.inputs.items()}
     inputs |= {argument: request.in_service[name].directory(Workspace(request.workspace))
-               for argument, name in request.stage.in_service.items() if name in request.in_service}
+               for argument, given in request.stage.in_service.items() for name in named(given)
+               if name in request.in_service}
     arguments = request.arguments()
     config = arguments.pop("config")
     result: Result = resolve(f"{request.stage.core}:run")(config, **arguments, **inputs, out_dir=out_dir,

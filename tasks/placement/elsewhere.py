@@ -95,7 +95,7 @@ def _asked_once(request: StageRequest, pool: str, client: SyncPrefectClient) -> 
     given = {"request": request.model_dump(mode="json", exclude={"workspace"}),
              "asked_from": place(Workspace(request.workspace))}
     before = SignsOfLife(worker_of(stage), request.parts.key)
-    before.look()
+    before.look(patiently=True)
     before.take_away()      # of a worker that died, or was given up: it would be taken for the next one's
     try:
         started: Any = run_deployment(f"execute-stage/{pool}", parameters=given, timeout=0,

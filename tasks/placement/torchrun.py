@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from genai_core.config.pipeline import Runtime
+from genai_core.config.runtime import Runtime
 from genai_core.errors import InputError
 from genai_core.hardware import choose_device
 from genai_core.mapping import usable_cores

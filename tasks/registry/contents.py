@@ -8,11 +8,12 @@ from genai_core.errors import InputError
 from tasks.registry.lineage import lineage
 from tasks.registry.releases import Release
 from tasks.registry.versions import model_name, read_version
+from tasks.stage import Input, named
 from tasks.store.artifacts import MANIFEST
 from tasks.tracking import client as tracking
 
 
-def versions_beside(version: Any, stages: Sequence[str], needed: Sequence[str], reference: str) -> dict[str, str]:
+def versions_beside(version: Any, stages: Sequence[str], needed: Sequence[Input], reference: str) -> dict[str, str]:
     """The versions of `stages` that belong to the run of a version: those that were judged together, else those that it
     was made from. Raises InputError where one of the `needed` stages is not among them.
     """
@@ -21,9 +22,11 @@ def versions_beside(version: Any, stages: Sequence[str], needed: Sequence[str], 
     else:
         nodes = lineage(f"models:/{version.name}/{version.version}").all_nodes()
         numbers = {node.stage: node.version.rpartition("/")[2] for node in nodes if node.version}
-    missing = [stage for stage in needed if stage not in numbers]
+    alternatives = [named(stage) for stage in needed]
+    missing = [" or ".join(stages) for stages in alternatives if not numbers.keys() & set(stages)]
     if missing:
-        raise InputError(f"{reference}: every release holds a model of {', '.join(needed)}, and nothing tells which "
+        every = ", ".join(" or ".join(stages) for stages in alternatives)
+        raise InputError(f"{reference}: every release holds a model of {every}, and nothing tells which "
                          f"version of {', '.join(missing)} belongs to it; promote the last model of its run")
     return {stage: numbers[stage] for stage in stages if stage in numbers}
 

@@ -8,6 +8,7 @@ that moved or new feedback gives another path, and so another key. The address s
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from genai_core.bases.hub import commit_of
+from genai_core.bases.places import local_path
 from genai_core.config.addresses import REGISTERED, is_in_mlflow, shown
+from genai_core.config.base_model import HUB_NAME, BaseModelConfig
 from genai_core.config.data import FileSource
 from genai_core.data.shards.files import file_digest
 from genai_core.errors import InputError
@@ -34,6 +38,22 @@ def with_files(source: FileSource, name: str) -> FileSource:
     paths = tuple(_brought(path, f"collect.sources.{name}.paths") if is_in_mlflow(path) else path
                   for path in source.paths)
     return source.model_copy(update={"paths": paths, "origins": source.paths})
+
+
+def with_base(base: BaseModelConfig) -> BaseModelConfig:
+    """The base with a directory of the workspace in place of a registered version, and with the commit of a model on
+    the hub. Raises InputError where neither is there."""
+    if is_in_mlflow(base.source):
+        folder = _brought(base.source, "base.source")
+        root = Workspace.current().root
+        found = sorted(path.parent for path in (root / folder).rglob("config.json") if path.parent.name != "int4")
+        if not found:
+            raise InputError(f"base.source: {base.source}: this version is no language model")
+        return base.model_copy(update={"source": found[0].relative_to(root).as_posix(), "origin": base.source})
+    if base.source and not base.revision and local_path(base, Workspace.current().root) is None \
+            and re.fullmatch(HUB_NAME, base.source):
+        return base.model_copy(update={"revision": commit_of(base.source)})
+    return base
 
 
 def _brought(address: str, field: str) -> str:

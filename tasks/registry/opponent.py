@@ -10,7 +10,7 @@ from tasks.registry.contents import lost_file
 from tasks.registry.files import fetch_model
 from tasks.registry.releases import Release, in_service, model_stages_of, releases
 from tasks.registry.versions import model_name
-from tasks.stage import Stage
+from tasks.stage import Stage, named
 from tasks.store.artifacts import Artifact, Store
 from tasks.store.workspace import Workspace
 
@@ -33,12 +33,12 @@ def opposing_models(release: Release, stage: Stage, workspace: Workspace) -> dic
 
     Raises InputError when one is nowhere.
     """
-    return {name: _found(release, name, workspace) for name in stage.in_service.values()}
+    return {name: _found(release, name, workspace) for name in _wanted(release, stage)}
 
 
 def all_here(release: Release, stage: Stage, workspace: Workspace) -> bool:
     """Whether none of these models has to be fetched first."""
-    return all(_directory(release, name, workspace).is_dir() for name in stage.in_service.values())
+    return all(_directory(release, name, workspace).is_dir() for name in _wanted(release, stage))
 
 
 def require_opponent(family: str, stages: Sequence[Stage], workspace: Workspace) -> None:
@@ -46,7 +46,7 @@ def require_opponent(family: str, stages: Sequence[Stage], workspace: Workspace)
     release = in_service(family)
     if release is None:
         return
-    for name in (name for stage in stages for name in stage.in_service.values()):
+    for name in (name for stage in stages for name in _wanted(release, stage)):
         here = _directory(release, name, workspace).is_dir()
         if not here and (reason := lost_file(f"models:/{model_name(name)}/{release.versions[name]}")):
             raise _nowhere(release, name, reason)
@@ -59,6 +59,12 @@ def models_in_service(run: PipelineRun, stage: Stage) -> dict[str, Artifact]:
     release = opponent(run.family, run.artifacts)
     run.held_against = release.name if release else ""
     return opposing_models(release, stage, run.workspace) if release else {}
+
+
+def _wanted(release: Release, stage: Stage) -> list[str]:
+    """The stages of a release whose models a stage is given."""
+    return [next((name for name in named(given) if name in release.keys), named(given)[0])
+            for given in stage.in_service.values()]
 
 
 def _found(release: Release, name: str, workspace: Workspace) -> Artifact:

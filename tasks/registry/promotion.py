@@ -12,6 +12,7 @@ from typing import Any
 
 from genai_core.errors import GateFailed, InputError
 from tasks.catalog import FAMILIES
+from tasks.language_model import BASE
 from tasks.lease import lease
 from tasks.pipeline import PipelineRun
 from tasks.registry.aliases import behind, champion_number, follow
@@ -190,6 +191,8 @@ def repair_all() -> None:
 def models_lacking(run: PipelineRun, champion: Release) -> str:
     """Why a run cannot replace a release that has models of stages that the run does not have; empty where it can."""
     names = {stage.name for stage in run.stages}
+    if names & set(BASE.stages):      # trained here or taken in, it is a base
+        names |= set(BASE.stages)
     missing = [stage for stage in champion.versions if stage not in names]
     return "" if not missing else (
         f"release {champion.name}, which is in service, has models of {', '.join(missing)}, and this run's data gives "

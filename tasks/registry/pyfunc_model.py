@@ -28,7 +28,7 @@ class GenaiModel(PythonModel):
             return self.opened.score([str(text) for text in items]).tolist()
         if self.opened.produces == "images":
             return [_drawn(self.opened, str(item)) for item in items]
-        from genai_core.inference.generate import Sampling
+        from genai_core.inference.sampling import Sampling
 
         wanted = params or {}
         longest, sampling = int(wanted.get("max_new_tokens", 64)), Sampling(float(wanted.get("temperature", 0.0)))

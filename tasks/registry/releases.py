@@ -15,8 +15,10 @@ from typing import Any
 
 from genai_core.errors import InputError
 from tasks.catalog import family_named, stages_of
+from tasks.language_model import BASE
 from tasks.registry.moves import last_champion, recorded_moves
 from tasks.registry.versions import model_name, registered_model
+from tasks.stage import Input
 from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
@@ -82,9 +84,10 @@ def model_stages_of(family: str) -> tuple[str, ...]:
     return tuple(stage.name for stage in stages_of(family) if stage.kind == "model")
 
 
-def needed_stages_of(family: str) -> tuple[str, ...]:
-    """The stages whose models every release has: a language model that was given no chats has fewer than all."""
-    return model_stages_of(family) if family else ("pretrain", "quantize")
+def needed_stages_of(family: str) -> tuple[Input, ...]:
+    """The stages whose models every release has: a language model that was given no chats has fewer than all, and its
+    base may come from outside."""
+    return model_stages_of(family) if family else (BASE, "quantize")
 
 
 def in_service(family: str = "") -> Release | None:

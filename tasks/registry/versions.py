@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from genai_core.errors import InputError
-from genai_core.models.opened import kind_of, served
+from genai_core.models.opened import kind_of, read_json, served
 from tasks.catalog import lasting_stages, model_stages
 from tasks.pipeline import PipelineRun
 from tasks.registry.moved_runs import run_of
@@ -29,7 +29,7 @@ from tasks.tracking import client as tracking
 logger = logging.getLogger("tasks")
 
 SERVED = ("torch", "safetensors", "tokenizers", "numpy", "pydantic", "pyyaml", "pyarrow", "matplotlib", "ftfy",
-          "beautifulsoup4")
+          "beautifulsoup4", "gguf")
 """What a served model of any family imports."""
 ALIASES = ("champion", "candidate", "previous")
 
@@ -118,11 +118,20 @@ def _tags(workspace: Workspace, artifact: Artifact, record: dict[str, Any], data
             "dvc.md5": record.get("dvc_md5") or dataset_md5,
             "prefect.flow_run_id": record.get("flow_run_id", ""),
             "git.commit": record.get("commit", ""), "command": record.get("command", ""),
+            **_runtime(directory),
             "parent": f"models:/{made_from.name}/{made_from.version}" if made_from else "",
             "environment": json.dumps(record.get("environment", {})), "record": json.dumps(record),
             "cost.seconds": f"{cost.seconds:.1f}", "cost.flops": f"{cost.flops:.4g}",
             "cost.energy_watt_hours": f"{cost.energy_watt_hours:.3f}",
             "cost.money": f"{cost.money:.4f} {cost.currency}".strip()}
+
+
+def _runtime(directory: Path) -> dict[str, str]:
+    """What a quantized model is served in and by: the weights of one of its formats, and llama.cpp."""
+    description = served(directory) / "quantization.json"
+    if not description.is_file():
+        return {}
+    return {"served.format": read_json(description).get("format", ""), "served.runtime": "llama.cpp"}
 
 
 def _only_one(stage: str, artifact: Artifact, created: str) -> str:

@@ -160,16 +160,18 @@ class Store:
             yield scratch
 
     def commit(self, scratch: Path, directory: Path, parts: KeyParts, metrics: dict[str, float]) -> Artifact:
-        """Write the manifest last, then rename: the artifact is whole or it is not there."""
+        """Write the manifest last, then rename: the artifact is whole or it is not there. A metric that is not finite
+        is null in it, since JSON has no such number."""
         files = {}
         for path in sorted(file for file in scratch.rglob("*") if file.is_file()):
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
             files[path.relative_to(scratch).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         manifest = {"stage": parts.stage, "key": parts.key, "config": parts.config, "inputs": parts.inputs,
-                    "code": parts.code, "metrics": metrics, "files": files, "digest": _files_digest(files)}
+                    "code": parts.code, "metrics": numbers, "files": files, "digest": _files_digest(files)}
         with (scratch / MANIFEST).open("w", encoding="utf-8") as out:
-            json.dump(manifest, out, indent=1, ensure_ascii=False)
+            json.dump(manifest, out, indent=1, ensure_ascii=False, allow_nan=False)
             out.write("\n")
             out.flush()
             os.fsync(out.fileno())
@@ -247,12 +249,14 @@ def _code_of(directory: Path) -> Any:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest as it is written. Raises Damaged when it is missing or not one."""
+    """The manifest, with NaN for each metric that is null in it. Raises Damaged when it is missing or not one."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or not set(manifest) >= FIELDS:
             raise ValueError("fields are missing")
-    except (OSError, ValueError, RecursionError) as error:
+        manifest["metrics"] = {name: math.nan if value is None else value
+                               for name, value in manifest["metrics"].items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} cannot be read: {error}") from None
     return manifest
 

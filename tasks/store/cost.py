@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from genai_core.config.pipeline import Runtime
+from genai_core.config.runtime import Runtime
 
 WATTS_OF_A_BUSY_CORE = 10.0
 """Assumed where `runtime.power_watts` does not say: server processors draw 200 to 400 W with 24 to 64 cores."""

@@ -42,7 +42,8 @@ def key_parts(stage: Stage, config: Config, inputs: Mapping[str, Artifact], work
             code |= code_fingerprint(kinds.loader_of(kind).partition(":")[0])
     # which argument is given what is decided by the declaration, so it counts as code
     arguments = [stage.settings, stage.inputs, *([stage.in_service] if stage.in_service else [])]
-    code[ARGUMENTS] = {"": hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]}
+    declared = json.dumps(arguments, default=lambda first_of: first_of.stages)
+    code[ARGUMENTS] = {"": hashlib.sha256(declared.encode()).hexdigest()[:16]}
     return KeyParts(stage.name, settings, digests, dict(sorted(code.items())))
 
 

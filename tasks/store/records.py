@@ -70,7 +70,7 @@ def host() -> dict[str, Any]:
 
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "gigatoken", "safetensors", "scikit-learn", "sacrebleu", "ftfy",
-             "beautifulsoup4", "py3langid", "pydantic", "pyyaml", "matplotlib", "zstandard")
+             "beautifulsoup4", "py3langid", "pydantic", "pyyaml", "matplotlib", "zstandard", "gguf", "xllamacpp")
 """What stages compute with, and what a registered model imports."""
 
 

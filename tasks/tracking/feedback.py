@@ -1,16 +1,20 @@
 """What people said of answers that an application logged in MLflow, as rows of a source.
 
 Each feedback on a trace (`mlflow.log_feedback`) is a row: the request, the response, and a verdict (true and false, up
-and down, 1 and 0) or a number. Judgements of language models are left out, being nobody's; so is who gave them.
+and down, 1 and 0) or a number. Judgements of language models are left out, being nobody's; so is who gave them, except
+where `genai label --import` takes verdicts over as labels, which have a labeller.
 """
 
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from genai_core.data.sources.shapes.rows import ANSWER, QUESTION, verdict
 from genai_core.errors import InputError
+from genai_core.labelling.labels import Answer, Label, said
 from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
@@ -28,24 +32,7 @@ def feedback_rows(experiment: str) -> list[dict[str, Any]]:
 
     Raises InputError where the experiment is not there, holds no feedback, or both verdicts and other numbers.
     """
-    found = tracking.client().get_experiment_by_name(experiment)
-    if found is None:
-        raise InputError("MLflow has no such experiment")
-    values: list[tuple[Any, Any, Any]] = []
-    unread = 0
-    for trace in _traces(found.experiment_id):
-        prompt, answer = _text_of(trace.data.request, _ASKED), _text_of(trace.data.response, _SAID)
-        given = [value for value in map(_value, _by_people(trace)) if value is not None]
-        if prompt and answer:
-            values += [(prompt, answer, value) for value in given]
-        else:
-            unread += len(given)
-    if unread:
-        logger.warning("feedback:/%s: %d feedbacks left out: no text of a request or a response in their traces",
-                       experiment, unread)
-    if not values:
-        raise InputError("no feedback in the experiment: its traces need assessments of people (mlflow.log_feedback) "
-                         "that are true or false, up or down, or numbers")
+    values = [(each.prompt, each.answer, each.value) for each in _given(experiment)]
     verdicts = [_verdict(value) for _, _, value in values]
     if None not in verdicts:
         return [{"prompt": prompt, "completion": answer, "label": sign == 1.0}
@@ -55,6 +42,68 @@ def feedback_rows(experiment: str) -> list[dict[str, Any]]:
                          "its own")
     return [{"messages": [*_messages(prompt), {"role": "assistant", "content": answer}], "rating": float(value)}
             for prompt, answer, value in values]
+
+
+def verdicts_as_labels(experiment: str) -> tuple[list[Label], list[dict[str, Any]]]:
+    """Choices and rated answers, with who gave each verdict and when.
+
+    An answer that a person liked is preferred to each that the same person disliked after the same prompt. Raises
+    InputError where the experiment is not there or holds other feedback than verdicts.
+    """
+    given = _given(experiment)
+    if any(_verdict(each.value) is None for each in given):
+        raise InputError("the feedback holds numbers, which are no verdicts; take the experiment as it is, with "
+                         "--preferences feedback:/EXPERIMENT of `genai run`")
+    rated = [{"prompt": _messages(each.prompt), "when": each.when, "completion": said(each.answer),
+              "label": _verdict(each.value) == 1.0, "model": each.model, "labeller": each.who} for each in given]
+    labels = []
+    for liked in (each for each in given if _verdict(each.value) == 1.0):
+        for other in given:
+            alike = (other.who, _messages(other.prompt)) == (liked.who, _messages(liked.prompt))
+            if alike and _verdict(other.value) != 1.0 and other.answer != liked.answer:
+                labels.append(Label(_messages(liked.prompt), Answer(liked.answer, liked.model),
+                                    Answer(other.answer, other.model), "first", liked.who,
+                                    max(liked.when, other.when)))
+    return labels, rated
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a person said of an answer."""
+
+    prompt: Any
+    """A text, or messages."""
+    answer: str
+    value: bool | int | float | str
+    who: str
+    when: str
+    model: str
+    """As the application named it in the tag or metadata `model` of the trace; empty where it did not."""
+
+
+def _given(experiment: str) -> list[_Given]:
+    found = tracking.client().get_experiment_by_name(experiment)
+    if found is None:
+        raise InputError("MLflow has no such experiment")
+    given: list[_Given] = []
+    unread = 0
+    for trace in _traces(found.experiment_id):
+        prompt, answer = _text_of(trace.data.request, _ASKED), _text_of(trace.data.response, _SAID)
+        values = [(each, value) for each in _by_people(trace) if (value := _value(each)) is not None]
+        if not (prompt and answer):
+            unread += len(values)
+            continue
+        model = str({**trace.info.trace_metadata, **trace.info.tags}.get("model", ""))
+        for each, value in values:
+            when = datetime.fromtimestamp(each.create_time_ms / 1000, UTC).isoformat(timespec="microseconds")
+            given.append(_Given(prompt, answer, value, str(each.source.source_id or "default"), when, model))
+    if unread:
+        logger.warning("feedback:/%s: %d feedbacks left out: no text of a request or a response in their traces",
+                       experiment, unread)
+    if not given:
+        raise InputError("no feedback in the experiment: its traces need assessments of people (mlflow.log_feedback) "
+                         "that are true or false, up or down, or numbers")
+    return given
 
 
 def _traces(experiment_id: str) -> list[Any]:

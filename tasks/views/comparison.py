@@ -44,7 +44,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Evaluated:
+class Evaluated:
     """A model's column of the report that evaluated it."""
 
     name: str
@@ -59,7 +59,7 @@ class _Evaluated:
 def compare(first: str, second: str) -> Comparison:
     """Compare two registered models. Raises InputError for one that no run evaluated, or without a common
     figure."""
-    a, b = _evaluated(first), _evaluated(second)
+    a, b = evaluated(first), evaluated(second)
     notes = []
     paired = a.questions_from == b.questions_from and _asked_by(a.config) == _asked_by(b.config)
     if not paired:
@@ -76,6 +76,14 @@ def compare(first: str, second: str) -> Comparison:
     return Comparison(a.name, b.name, lines, samples, notes)
 
 
+def evaluated_figures(uri: str) -> dict[str, float]:
+    """What the evaluation says of a registered model; nothing where no run evaluated it."""
+    try:
+        return evaluated(uri).figures
+    except InputError:
+        return {}
+
+
 def _asked_by(config: dict[str, Any]) -> dict[str, Any]:
     """What of the settings decides which questions are asked: how a model was trained does not."""
     prompts = {name: config.get("rlhf", {}).get(name) for name in ("tasks", "completion_tokens")}
@@ -84,7 +92,19 @@ def _asked_by(config: dict[str, Any]) -> dict[str, Any]:
     return {"evaluate": config.get("evaluate"), "tasks": tasks, **prompts}
 
 
-def _evaluated(uri: str) -> _Evaluated:
+def evaluated(uri: str) -> Evaluated:
+    """What the newest report of evaluate says of a registered model. Raises InputError when no report, here or on the
+    remote, has it."""
+    report, column = evaluated_by(uri)
+    version = versions.read_version(uri)
+    manifest = read_manifest(report)
+    return Evaluated(f"{version.name}/{version.version}", _read(report, "evaluation.json")[column],
+                     _read(report, "outcomes.json").get(column, {}), _read(report, "samples.json").get(column, []),
+                     _datasets(manifest["inputs"]), manifest["config"])
+
+
+def evaluated_by(uri: str) -> tuple[Path, str]:
+    """The newest report of evaluate that has a registered model, and its column there. Raises InputError likewise."""
     version = versions.read_version(uri)
     stage, digest = version.tags["stage"], version.tags["artifact.digest"]
     column = model_stages()[stage].column or stage
@@ -92,14 +112,10 @@ def _evaluated(uri: str) -> _Evaluated:
     report = _report(workspace, stage, digest) or _fetched_report(workspace, version.tags.get("report.evaluate", ""))
     if report is None:
         raise InputError(f"{uri}: no report, here or on the remote, evaluated it; run its pipeline until evaluate")
-    manifest = read_manifest(report)
-    evaluation = _read(report, "evaluation.json")
-    if column not in evaluation:
+    if column not in (evaluation := _read(report, "evaluation.json")):
         raise InputError(f"{uri}: a {stage} model is not in the table of evaluate; compare those that are: "
                          f"{', '.join(evaluation)}")
-    return _Evaluated(f"{version.name}/{version.version}", evaluation[column],
-                      _read(report, "outcomes.json").get(column, {}), _read(report, "samples.json").get(column, []),
-                      _datasets(manifest["inputs"]), manifest["config"])
+    return report, column
 
 
 def _datasets(inputs: dict[str, str]) -> str:
@@ -134,7 +150,7 @@ def _read(report: Path, name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _line(name: str, a: _Evaluated, b: _Evaluated, paired: bool) -> Line:
+def _line(name: str, a: Evaluated, b: Evaluated, paired: bool) -> Line:
     first, second = a.figures[name], b.figures[name]
     low = high = None
     verdict = "no noise known"
@@ -144,6 +160,6 @@ def _line(name: str, a: _Evaluated, b: _Evaluated, paired: bool) -> Line:
     return Line(name, first, second, second - first, low, high, verdict)
 
 
-def _better(name: str, second_is_higher: bool, a: _Evaluated, b: _Evaluated) -> str:
+def _better(name: str, second_is_higher: bool, a: Evaluated, b: Evaluated) -> str:
     lower_wins = any(part in name for part in LOWER_IS_BETTER)
     return b.name if second_is_higher != lower_wins else a.name

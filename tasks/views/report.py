@@ -80,8 +80,11 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
     evaluation = _json(run, "evaluate", "evaluation.json") or {}
     in_service = _json(run, "promote", "champion.json") or {}
     evaluation |= {model: column["figures"] for model, column in in_service.items()}
+    intervals = _json(run, "evaluate", "intervals.json") or {}
+    intervals |= {model: column.get("intervals", {}) for model, column in in_service.items()}
     names = list(dict.fromkeys(figure for figures in evaluation.values() for figure in figures))
-    table = [[name, *(evaluation[model].get(name, "") for model in evaluation)] for name in names]
+    table = [[name, *(_with_interval(evaluation[model].get(name), intervals.get(model, {}).get(name))
+                      for model in evaluation)] for name in names]
     samples = _json(run, "evaluate", "samples.json") or {}
     asked = [{**row, "answers": {model: rows[index]["answered"] for model, rows in samples.items()}}
              for index, row in enumerate(next(iter(samples.values()), []))]
@@ -91,6 +94,13 @@ def _content(run: PipelineRun, total_seconds: float) -> dict[str, Any]:
             "dataset_md5": run.dataset_md5, "total_seconds": total_seconds, "title": _title(run),
             "licences": _json(run, "collect", "data_card.json") or {},
             "cost": sum((line.cost for line in lines), Cost())}
+
+
+def _with_interval(value: float | None, interval: list[float] | None) -> float | str:
+    """A figure with the ends of its 95 % interval, where noise is known."""
+    if value is None:
+        return ""
+    return f"{shown(value)} [{shown(interval[0])}, {shown(interval[1])}]" if interval else value
 
 
 GATE_HEADINGS = ["gate", "figure", "is", "95 % interval", "wanted", "verdict"]
@@ -128,7 +138,8 @@ def _markdown(content: dict[str, Any]) -> str:
     lines += markdown_table(["stage", "state", "cost", "version", "key", "figures"],
                             [[line.name, line.state, str(line.cost), line.version, line.key, line.figures]
                              for line in content["stages"]])
-    lines += ["", "## Figures", "", *markdown_table(["figure", *content["models"]], content["table"])]
+    lines += ["", "## Figures", "", "In brackets the 95 % interval, where noise is known.", "",
+              *markdown_table(["figure", *content["models"]], content["table"])]
     lines += ["", "## Gates", "", *markdown_table(GATE_HEADINGS, content["gates"])]
     lines += ["", "## Samples", ""] if content["samples"] else [""]
     for sample in content["samples"]:

@@ -21,6 +21,7 @@ from filelock import FileLock
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
 from tests.end_to_end.helpers import (
+    PREFECT_TEMPLATE,
     Server,
     api_of,
     clean_environment,
@@ -29,6 +30,7 @@ from tests.end_to_end.helpers import (
     prefect_server,
     processes_in,
     wait_for,
+    with_prefect_database,
 )
 
 
@@ -45,6 +47,8 @@ class Home:
         return clean_environment(GENAI_HOME=str(self.root), **self.more)
 
     def command(self, *arguments: str) -> list[str]:
+        if arguments[:1] in (("run",), ("up",), ("sweep",)) and "PREFECT_API_URL" not in self.more:
+            with_prefect_database(Workspace(self.root).prefect)
         return [str(Path(sys.executable).with_name("genai")), *arguments]
 
     def genai(self, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
@@ -93,6 +97,19 @@ def states(output: str) -> dict[str, str]:
 STAGES = ["collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"]
 TASKS = ["collect", "clean", "tokenize", "version_data", "pretrain", "instruct", "reward", "rlhf", "quantize",
          "evaluate", "promote"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_template(shared: Path) -> None:
+    """An empty database of Prefect, made once."""
+    folder = shared / "prefect-template"
+    with FileLock(shared / "prefect-template.lock"):
+        if not (folder / "done").exists():
+            command = [Path(sys.executable).with_name("prefect"), "server", "database", "upgrade", "-y"]
+            subprocess.run(command, env=clean_environment(PREFECT_HOME=str(folder)), check=True,
+                           stdout=subprocess.DEVNULL)
+            (folder / "done").touch()
+    os.environ[PREFECT_TEMPLATE] = str(folder / "prefect.db")
 
 
 @pytest.fixture(scope="session")
@@ -224,9 +241,9 @@ def up(finished, tmp_path_factory):
     """A copy of the finished workspace with everything running in it."""
     home = copy_of(finished, tmp_path_factory.mktemp("up") / "home")
     ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port()), "--deployments-port",
-             str(free_port())]
+             str(free_port()), "--serve-port", str(free_port())]
     output = home.genai("up", "--detach", *ports).stdout
-    assert "healthy after" in output and output.count("healthy  ") == 3
+    assert "healthy after" in output and output.count("healthy  ") == 4
     yield home
     assert home.genai("down").stdout.strip() == "stopped"
     wait_for(lambda: not processes_in(home.root), 30)

@@ -1,6 +1,7 @@
 """What end-to-end tests share: waiting, free ports, the processes of a workspace, and real servers."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,6 +63,19 @@ def is_of_a_flow_run(process: psutil.Process) -> bool:
         return False
 
 
+PREFECT_TEMPLATE = "GENAI_TESTS_PREFECT_TEMPLATE"
+"""Environment variable with the path of an empty database of Prefect."""
+
+
+def with_prefect_database(home: Path) -> None:
+    """Give Prefect's home an empty database with all tables: making them takes some seconds of each new workspace.
+    (`test_first_run.py` does without.)"""
+    template = os.environ.get(PREFECT_TEMPLATE)
+    if template and not (home / "prefect.db").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, home / "prefect.db")
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items()
             if not name.startswith(("PREFECT_", "MLFLOW_", "GENAI_HOME", "GENAI_DATA_ROOTS"))}
@@ -95,6 +109,8 @@ class Server:
 def prefect_server(folder: Path, **environment: str) -> Server:
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
+    if "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in environment:
+        with_prefect_database(folder / "prefect")
     return Server([sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
                   f"{api}/health", folder / "prefect.log",
                   {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_UI_API_URL": api,

@@ -36,13 +36,13 @@ EDITS = {
          '    """Words that count as one."""\n\n\nclass PipelineConfig(Config):'),
         ("    tokenize: TokenizeConfig",
          "    statistics: StatisticsConfig = StatisticsConfig()\n    tokenize: TokenizeConfig"),
-        ('Literal["collect", "clean", ', 'Literal["collect", "clean", "statistics", '),
-        ('    "collect": (), ', '    "collect": (), "statistics": ("clean",), ')],
+        ('"collect", "clean", "tokenize", ', '"collect", "clean", "statistics", "tokenize", '),
+        ('    "adopt": (), ', '    "adopt": (), "statistics": ("clean",), ')],
     "tasks/language_model.py": [
         ("tokenize = Stage(", 'statistics = Stage("statistics", "genai_core.stages.statistics", "report", '
                              'settings={"config": "statistics"},\n                   inputs={"cleaned": "clean"}, '
                              'describe="count words")\n\ntokenize = Stage('),
-        ("STAGES = (collect, clean, ", "STAGES = (collect, clean, statistics, ")],
+        ("STAGES = (adopt, collect, clean, ", "STAGES = (adopt, collect, clean, statistics, ")],
     # a source: its reader, its name; the preset of the run names it
     "genai_core/data/sources/readers.py": [
         ("READERS: dict",

@@ -52,7 +52,7 @@ def test_it_chats_with_one_model_that_it_fetched_whole(bare, finished):
     assert bare.genai(*asked).stdout == finished.genai(*asked).stdout
     (fetched,) = (bare.root / "models").glob("*/*")
     assert fetched.name == finished.artifact("quantize").name and not list((bare.root.parent / "tmp").glob("genai-*"))
-    weights = max(fetched.rglob("*.safetensors"), key=lambda file: file.stat().st_size)
+    weights = max(fetched.rglob("*.gguf"), key=lambda file: file.stat().st_size)
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert bare.genai(*asked).stdout.splitlines()[-1:] == finished.genai(*asked).stdout.splitlines()[-1:]
     assert bare.digests() == {"quantize": finished.digests()["quantize"]}      # it was fetched again

@@ -4,7 +4,7 @@ import pytest
 
 from genai_core.config.pipeline import load_pipeline
 from genai_core.context import Context
-from tasks.language_model import STAGES
+from tasks.catalog import stages_for
 from tasks.pipeline import PipelineRun
 from tasks.placement.compute import compute
 from tasks.store import dvc, published
@@ -18,7 +18,7 @@ def make_datasets(workspace: Workspace) -> dict[str, Artifact]:
     """Collect, clean and tokenize the default preset without a flow."""
     config = load_pipeline("laptop")
     made: dict[str, Artifact] = {}
-    for stage in [stage for stage in STAGES if stage.kind == "dataset"]:
+    for stage in [stage for stage in stages_for(config) if stage.kind == "dataset"]:
         store = Store.of(workspace)
         request = PipelineRun(config, workspace, artifacts=made).request(stage)
         directory = store.directory(stage.name, stage.kind, request.parts.key)

@@ -54,7 +54,7 @@ def test_a_kill_in_the_middle_of_pretraining_continues_to_the_same_weights(copie
      "collect.sources.mine.paths: no file matches"),
     (["run", "--preset", "smoke", "--set", "collect.sources.chatterbot.sha256=" + "f" * 64],
      "collect.sources.chatterbot: chatterbot-corpus==1.3.3 as the registry serves it does not have sha256"),
-    (["chat", "/nowhere"], "/nowhere/config.json is missing"),
+    (["chat", "/nowhere"], "/nowhere: neither a model directory nor models:/NAME@ALIAS"),
     (["chat", "models:/genai-quantize@champion"], "the registry has no such model"),
 ])
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
@@ -67,7 +67,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
 
 @pytest.mark.parametrize(("settings", "message"), [
     (["clean.min_words=100000"], "no training document is left after cleaning (train/documents/too_few_words"),
-    (["quantize.int4_group_size=48"], "quantize.int4_group_size 48 does not divide pretrain.hidden_size 64"),
+    (["pretrain.feed_forward_size=100"], "pretrain.feed_forward_size 100 is no multiple of 32"),
     (["tasks.trivia.sources=[trivia/none]"],
      "tasks.trivia: the cleaned data has no problems to fine-tune on; set examples to 0 or switch a source for it on"),
     (["reward.sources=[vader/none]"], "reward.sources: vader/none offer 0 judgements (ratings, preferences"),

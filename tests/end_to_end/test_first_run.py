@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from genai_core.data.sources.archives import cache_directory
+from genai_core.roots import cache_directory
 from tasks.store.workspace import REPOSITORY
 from tests.end_to_end.helpers import clean_environment
 

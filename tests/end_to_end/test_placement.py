@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import httpx
 import psutil
@@ -70,8 +71,10 @@ def machines(tmp_path_factory, s3) -> Iterator[tuple[Home, Home]]:
 
 
 def start_worker(home: Home) -> subprocess.Popen:
+    """A worker that heeds SIGINT, which tests that were started in the background of a shell ignore."""
     return subprocess.Popen([sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL], cwd=os.sep,
-                            env=home.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                            env=home.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
 
 
 @pytest.fixture
@@ -79,7 +82,11 @@ def worker(machines) -> Iterator[subprocess.Popen]:
     process = start_worker(machines[1])
     yield process
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:      # Prefect's own end of a worker is not what is tested here
+        process.kill()
+        process.wait()
 
 
 def test_the_other_machine_trains_what_this_one_prepared_and_the_end_is_the_same(machines, worker, tmp_path):

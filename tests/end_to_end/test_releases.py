@@ -12,7 +12,7 @@ from tests.end_to_end.helpers import api_of, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
-CHANGED = ("run", "--preset", "smoke", "--set", "quantize.int4_group_size=32")
+CHANGED = ("run", "--preset", "smoke", "--set", "quantize.calibration_tokens=4096")
 """A run that makes another last model, in a few seconds."""
 IMPOSSIBLE = ("--set", "promote.gates.int8-size.bound=0.01")
 

@@ -1,4 +1,4 @@
-"""`genai up`: three services, runs triggered through the API as the UI does it, cancelled, scheduled, and stopped."""
+"""`genai up`: its services, runs triggered through the API as the UI does it, cancelled, scheduled, and stopped."""
 
 import json
 import os
@@ -38,9 +38,9 @@ def training_run(api: Api, home: Home, seed: int, name: str = "laptop") -> str:
     return flow_run
 
 
-def test_status_tells_of_three_healthy_services_and_up_does_not_start_them_twice(up):
+def test_status_tells_of_healthy_services_and_up_does_not_start_them_twice(up):
     status = json.loads(up.genai("status", "--json").stdout)
-    assert status["running"] and set(status["services"]) == {"Prefect", "MLflow", "deployments"}
+    assert status["running"] and set(status["services"]) == {"Prefect", "MLflow", "deployments", "serve"}
     assert all(service["healthy"] for service in status["services"].values())
     assert "already running" in up.genai("up").stdout
 
@@ -54,9 +54,11 @@ def test_the_deployments_are_there_and_the_schedule_is_off(api):
 
 def test_the_form_has_every_field_with_bounds_and_descriptions_and_refuses_a_bad_value(api):
     schema = api.deployment("laptop")["parameter_openapi_schema"]
-    assert schema["properties"]["preset"]["enum"] == ["cluster", "gpu", "laptop", "smoke", "speedrun"]
+    assert schema["properties"]["preset"]["enum"] == [
+        "arithmetic", "cluster", "finetune", "gpu", "laptop", "smoke", "speedrun"]
     assert set(schema["definitions"]["Fields"]["properties"]) == {
-        "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "runtime"}
+        "base", "collect", "clean", "tokenize", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate",
+        "runtime"}
     tokens = schema["definitions"]["PretrainFields"]["properties"]["tokens"]
     assert tokens["minimum"] == 1024
     assert tokens["description"] == "Number of tokens to train on. Preset laptop: 3600000."
@@ -157,11 +159,10 @@ def test_ctrl_c_stops_everything_cleanly(tmp_path):
         rest, _ = process.communicate(timeout=60)
     output = "".join(lines)
     assert f"port {port} is taken by another program: Prefect takes" in output
+    assert "no release is in service yet, so no model is served" in output
     assert process.returncode == 0 and "stopping" in rest and "Traceback" not in output + rest
     wait_for(lambda: not processes_in(home.root), 30)
     assert "nothing is running" in home.genai("status").stdout
-    seconds = float(output.split("healthy after ")[1].split(" s")[0])
-    assert seconds < 60
 
 
 def test_a_configured_server_that_does_not_answer_is_explained(tmp_path):

@@ -6,12 +6,14 @@ import pytest
 
 from flows.cli.commands.run import overrides_of_options
 from flows.cli.own_data import own_data
-from genai_core.config.pipeline import STAGE_NAMES, load_pipeline
+from genai_core.config.pipeline import STAGE_NAMES as EVERY_STAGE
+from genai_core.config.pipeline import load_pipeline
 from genai_core.data.sources.paths import find_local
 from genai_core.errors import InputError
 from genai_core.stages.collect import file_digests
 from tasks.config import load_config
 
+STAGE_NAMES = tuple(name for name in EVERY_STAGE if name != "adopt")      # which only a base from outside gives
 FILES = {
     "chats": [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}],
     "preferences": [{"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}],
@@ -140,3 +142,20 @@ def test_a_file_that_is_not_there_is_one_line_before_anything_starts(files, opti
     with pytest.raises(InputError, match=r"collect\.sources\.no\.paths: no file matches .*no\.jsonl") as caught:
         file_digests(load_config("smoke", "", own_data({option: ["no.jsonl"]}, also=False)).collect, files)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["preferences", "verdicts"])
+def test_beside_a_preset_that_names_what_teaches_its_reward_model_ones_own_judgements_teach_it_too(files, file):
+    smoke = load_pipeline("smoke")
+    given = overrides_of_options("smoke", "", None, True, preferences=[f"{file}.jsonl"])
+    taken = load_config("smoke", "", given)
+    assert taken.reward.sources == (*smoke.reward.sources, file)
+    assert taken.rlhf.tasks == (*smoke.rlhf.tasks, file), "and RLHF answers what was asked"
+    said = overrides_of_options("smoke", "", ["reward.sources=[vader]"], True, preferences=[f"{file}.jsonl"])
+    assert load_config("smoke", "", said).reward.sources == ("vader",), "what is said in so many words counts"
+
+
+def test_rated_texts_beside_a_preset_teach_its_reward_model_alone(files):
+    smoke = load_pipeline("smoke")
+    taken = load_config("smoke", "", overrides_of_options("smoke", "", None, True, data=["rated.jsonl"]))
+    assert taken.reward.sources == (*smoke.reward.sources, "rated") and taken.rlhf.tasks == smoke.rlhf.tasks

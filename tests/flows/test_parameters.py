@@ -46,6 +46,12 @@ def test_of_a_part_that_has_fields_of_its_own_only_what_is_filled_in_counts():
         Fields(evaluate={"gold": {"fraction": 2}})
 
 
+def test_a_part_that_the_preset_lacks_is_there_once_a_field_of_it_is_filled_in():
+    assert load_pipeline("smoke", overrides_of(0, Fields(), {})).instruct.lora is None
+    lora = load_pipeline("smoke", overrides_of(0, Fields(instruct={"lora": {"rank": 8}}), {})).instruct.lora
+    assert (lora.rank, lora.alpha, lora.targets) == (8, 32, ("all-linear",))
+
+
 @pytest.mark.parametrize("fields", [{"pretrain": {"tokens": 3}}, {"pretrain": {"token": 5000}}, {"cook": {}},
                                     {"rlhf": {"on_non_finite": "explode"}}])
 def test_a_bad_value_is_refused(fields):

@@ -1,6 +1,8 @@
 """Package archives: taken by hash, read without unpacking, and what their readers find in them."""
 
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections import Counter
@@ -30,6 +32,13 @@ def test_an_archive_with_another_hash_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"collect.sources.talk: .* does not have sha256 0000.*nothing was used"):
         fetch(archive_source(), "talk")
     assert not list((tmp_path / "downloads").iterdir())
+
+
+def test_looking_for_a_package_leaves_setuptools_and_with_it_compilation_possible():
+    asked = ("import sys; from genai_core.data.sources.package_index import _default_index; print(_default_index());"
+             "assert 'pip' not in sys.modules; import setuptools")
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("https://"), done.stderr
 
 
 def test_an_archive_damaged_in_the_cache_is_fetched_again(tmp_path, monkeypatch):

@@ -13,11 +13,14 @@ from genai_core.config.tasks import Lesson, Mixture
 from genai_core.config.training import InstructConfig
 from genai_core.context import Context
 from genai_core.data.chat import encode_chat, fit_prompt, render_prompt
+from genai_core.data.instruction.fine_tuning import last_answer, training_rows
 from genai_core.data.instruction.packing import pack
 from genai_core.data.tokens.batches import IGNORED
+from genai_core.data.tokens.token_files import write_tokens
 from genai_core.export.model_directory import save_model
 from genai_core.models.masks import packed_mask
 from genai_core.stages import instruct
+from genai_core.training.objectives.assistant_tokens import AssistantTokens, weighted_loss
 from tests.genai_core.tables import row, write_tables
 
 CHATS = [
@@ -75,6 +78,31 @@ def test_packed_equals_unpacked(tiny_model, tokenizer):
     assert packed.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
+def test_the_loss_of_targets_alone_is_that_of_all_tokens_whatever_the_room_compiled_too(tiny_model, tokenizer):
+    rows = pack([encode_chat(tokenizer, chat) for chat in CHATS], 64, 0)
+    config = InstructConfig(context_length=64, batch_size=len(rows.ids), learning_rate=1e-3)
+    objective = AssistantTokens(tiny_model, rows, rows, config, torch.device("cpu"))
+    batch = objective.batch(0)
+    assert objective.most_targets == (rows.targets != IGNORED).sum() < rows.ids.size
+    logits = tiny_model(batch["ids"], batch["position_ids"], packed_mask(batch["segments"]))
+    losses = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), reduction="none")
+    expected = (losses * batch["weights"].flatten()).sum()
+    for most in (objective.most_targets, objective.most_targets + 5):
+        assert torch.allclose(weighted_loss(tiny_model, batch, most), expected)
+    compiled = torch.compile(objective.loss, dynamic=False)
+    assert torch.allclose(compiled(batch)[0], expected)
+
+
+def test_a_batch_past_the_last_step_keeps_its_targets(tiny_model):
+    """Training that goes back past bad batches reads on."""
+    few, many = [([5] * 9, [False] * 8 + [True])], [([7] * 9, [False] * 4 + [True] * 5)]
+    rows = pack(few + many, 8, 0)
+    objective = AssistantTokens(tiny_model, rows, rows, InstructConfig(
+        context_length=32, batch_size=1, learning_rate=1e-3, epochs=0.5), torch.device("cpu"))
+    counts = {int((objective.batch(step)["targets"] != IGNORED).sum()) for step in range(4)}
+    assert objective.steps == 1 and counts == {1, 5} and objective.most_targets == 5
+
+
 def test_a_chat_weighs_as_the_square_root_of_its_targets_and_text_has_its_share():
     rows = pack([([1] * 5, [False] + [True] * 4), ([2] * 10, [False] + [True] * 9)], 20, pad_id=0)
     assert rows.weights[rows.targets == 1].sum() == pytest.approx(2)
@@ -101,6 +129,53 @@ def test_chats_that_lose_their_beginning_or_have_nothing_to_learn_are_counted(to
     chats = [[long, answer], [{"role": "user", "content": "Is it so?"}, answer], [answer, long], [long], [long, answer]]
     rows = pack([encode_chat(tokenizer, chat) for chat in chats], 32, pad_id=0)
     assert (rows.chats_cut, rows.chats_left_out) == (2, 2)
+
+
+def test_of_a_chat_only_the_last_answer_is_learned_where_turns_say_so(tokenizer, tmp_path, recorder):
+    write_tables(tmp_path, chats=[row("mine", "train", messages=CHATS[1])])
+    mixture = Mixture(lessons={"dialogue": Lesson(content="chats")})
+
+    def learned(turns):
+        config = InstructConfig(context_length=64, batch_size=1, learning_rate=1e-3, text_fraction=0, turns=turns)
+        rows = training_rows(config, mixture, tokenizer, tmp_path, tmp_path, recorder)
+        return rows.ids, tokenizer.decode(rows.targets[rows.targets != IGNORED].tolist(), skip_special_tokens=False)
+
+    read, answers = learned("all")
+    read_for_the_last, answer = learned("last")
+    assert answers == "It is so.<|im_end|>No.<|im_end|>" and answer == "No.<|im_end|>"
+    assert (read == read_for_the_last).all(), "the rest is read as before"
+    assert last_answer([False, False]) == [False, False]
+
+
+def test_the_share_of_plain_text_is_the_measured_one_and_none_is_told(tokenizer, tmp_path, recorder):
+    write_tables(tmp_path, chats=[row("mine", "train", messages=CHATS[0])] * 12)
+    mixture = Mixture(lessons={"dialogue": Lesson(content="chats")})
+    write_tokens(tmp_path, "train", [range(65)] * 4, 0, 700, 100)
+
+    def note(context_length):
+        config = InstructConfig(context_length=context_length, batch_size=1, learning_rate=1e-3, text_fraction=0.5)
+        rows = training_rows(config, mixture, tokenizer, tmp_path, tmp_path, recorder)
+        return len(rows.ids), recorder.notes[-1]
+
+    count, told = note(64)
+    assert told == f"{4 / count:.1%} of the rows are plain text, with 50% of the loss"
+    assert note(512)[1] == ("instruct.text_fraction: 50% is to be plain text, and none is: the training text has no "
+                            "513 tokens, which a row takes")
+
+
+def test_the_completion_mask_is_what_each_answer_adds_to_the_rendered_prefix(tokenizer, tokenizer_dir):
+    transformers = pytest.importorskip("transformers")
+    template = transformers.AutoTokenizer.from_pretrained(tokenizer_dir).apply_chat_template
+    for chat in CHATS:
+        ids, completion_mask = encode_chat(tokenizer, chat)
+        expected = []
+        for number, message in enumerate(chat):
+            if message["role"] == "assistant":
+                before = template(chat[:number], add_generation_prompt=True)["input_ids"]
+                after = template(chat[:number + 1])["input_ids"]
+                end_of_line = 1      # comes after the end of the turn
+                expected += [False] * (len(before) - len(expected)) + [True] * (len(after) - len(before) - end_of_line)
+        assert completion_mask == expected + [False] * (len(ids) - len(expected))
 
 
 def test_the_stage_instruct_tells_how_many_chats_were_cut(tmp_path, tokenizer_dir, tiny_model, recorder):

@@ -22,7 +22,7 @@ def assistant(text):
 @pytest.fixture
 def model(tiny_model, tokenizer_dir, tmp_path):
     """A model with a context of 128 tokens."""
-    quantize_to_directory(tiny_model, 8, 32, tokenizer_dir, tmp_path)
+    quantize_to_directory(tiny_model, "Q8_0", tokenizer_dir, tmp_path)
     return open_quantized(tmp_path, torch.device("cpu"))
 
 

@@ -16,8 +16,8 @@ from genai_core.families.code import evaluation as code
 from genai_core.families.code.completions import Question, body, functions, next_lines, parses
 from genai_core.families.code.config import CodeEvaluationConfig
 from genai_core.families.code.evaluation import _looked_up, _pass_at_1
-from genai_core.families.code.sandbox import passes
 from genai_core.families.code.token_kinds import kinds_of_characters
+from genai_core.sandbox import passes
 from genai_core.stages import collect, tokenize
 
 

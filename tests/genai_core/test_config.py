@@ -11,7 +11,7 @@ from genai_core.training.estimate import estimate
 
 
 def test_the_presets_are_there_and_load():
-    assert set(preset_names()) == {"smoke", "laptop", "gpu", "cluster", "speedrun"}
+    assert set(preset_names()) == {"smoke", "laptop", "finetune", "gpu", "cluster", "speedrun", "arithmetic"}
     for name in preset_names():
         load_pipeline(name)
 
@@ -54,7 +54,7 @@ def test_the_estimate_of_rlhf_counts_the_replayed_rows():
     ({"collect.sources.wikitext-2.sha256": "abc"}, "collect.sources.wikitext-2.sha256"),
     ({"collect.sources.mine": {"kind": "files", "paths": ["a"]}}, "collect.sources.mine.licence: Field required"),
     ({"collect.sources.reveiws.enabled": False}, "collect.sources.reveiws: no source is called so, and a new one "),
-    ({"collect.sources.mine": {"kind": "file"}}, "collect.sources.mine: kind 'file' is none of archive, files, "),
+    ({"collect.sources.mine": {"kind": "file"}}, "collect.sources.mine: kind 'file' is none of archive, arithmetic, "),
     ({"depth.x": 1}, "depth.x: depth holds a value"),
     ({"tasks.trivia.sources": ["trivai"]}, r"tasks.trivia.sources: there is no source 'trivai' among wikitext-2, "),
     ({"tasks.trivia.sources": ["trivai/easy"]}, "tasks.trivia.sources: there is no source 'trivai/easy' among"),
@@ -122,3 +122,21 @@ def test_presets_in_a_circle_are_refused(tmp_path):
     path.write_text(f"extends: {path}")
     with pytest.raises(InputError, match="in a circle"):
         load_pipeline(str(path))
+
+
+def test_the_estimate_of_adapters_counts_what_is_trained_and_less_memory():
+    whole, adapted = (estimate("instruct", load_pipeline("laptop", changes))
+                      for changes in ({}, {"instruct.lora.rank": 8}))
+    assert whole.trainable_parameters == whole.parameters
+    shapes = 3 * (192 + 192 + 2 * (192 + 64) + 192 + 192 + 3 * (192 + 512))      # three blocks of the preset
+    assert adapted.trainable_parameters == 8 * shapes
+    assert adapted.parameters == whole.parameters + adapted.trainable_parameters
+    saved = 12 * whole.parameters - 16 * adapted.trainable_parameters
+    assert whole.memory_bytes - adapted.memory_bytes == saved > 0
+    assert 2 / 3 < adapted.flops / whole.flops < 0.8
+
+
+def test_a_target_of_adapters_that_is_no_layer_ends_the_run_before_it_begins():
+    with pytest.raises(InputError, match=r"rlhf.lora.targets: no linear layer is called 'qproj'; there are q_proj,"):
+        load_pipeline("laptop", {"rlhf.lora.targets": ["qproj"]})
+    assert load_pipeline("laptop", {"instruct.lora": {}}).instruct.lora.rank == 16

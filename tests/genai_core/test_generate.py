@@ -1,10 +1,22 @@
 """Generation: a batch of unequal prompts equals each alone, and sampling stays inside what it may choose."""
 
+from collections import Counter
+
 import pytest
 import torch
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from genai_core.inference.generate import Sampling, choose, generate, stream
+from genai_core.families.recurrent.model import RecurrentLanguageModel, RecurrentShape
+from genai_core.inference.engine import Engine
+from genai_core.inference.generate import collected, generate, stream, text_pieces
 from genai_core.inference.likelihood import answer_log_probs
+from genai_core.inference.sampling import Sampling, choose
 
 PROMPTS = [[5, 9, 300], [17], [42, 43, 44, 45, 46, 47, 48]]
 
@@ -38,8 +50,7 @@ def test_the_end_token_is_kept_and_what_follows_is_masked(tiny_model):
 
 
 def test_log_probabilities_are_those_of_the_model_at_that_temperature(tiny_model):
-    torch.manual_seed(3)
-    done = generate(tiny_model, PROMPTS[:1], 10, set(), pad_id=0, sampling=Sampling(temperature=0.7))
+    done = generate(tiny_model, PROMPTS[:1], 10, set(), pad_id=0, sampling=Sampling(0.7), seeds=[3])
     ids = torch.tensor([PROMPTS[0] + done.ids[0].tolist()])
     logits = tiny_model(ids)[0, len(PROMPTS[0]) - 1:-1] / 0.7
     wanted = torch.log_softmax(logits, -1).gather(-1, done.ids[0][:, None])[:, 0]
@@ -58,12 +69,113 @@ def test_answers_are_as_likely_in_a_batch_as_alone_and_long_ones_lose_their_begi
             sum(float(log_probs[place - 1, row[place]]) for place in range(first, len(row))), abs=1e-3)
 
 
-def test_sampling_stays_within_top_k_and_top_p():
-    logits = torch.tensor([[2.0, 1.0, 0.5, -1.0, -2.0]]).repeat(500, 1)
+def test_a_prompt_that_loses_its_beginning_keeps_the_start_of_a_document(tiny_model):
+    length, long = tiny_model.context_length, [1, *[7] * 500]
+    kept = answer_log_probs(tiny_model, [[1, *[7] * (length - 3)]], [[8, 9]])
+    assert answer_log_probs(tiny_model, [long], [[8, 9]], start=[1]) == pytest.approx(kept, abs=1e-5)
+    assert answer_log_probs(tiny_model, [long], [[8, 9]]) != pytest.approx(kept, abs=1e-5)
+
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -2.0])
+ROWS = 4000
+
+
+def chosen(sampling: Sampling, seen: list[int] | None = None) -> tuple[Counter[int], dict[int, float]]:
+    """How often each token is chosen, and how likely it is said to be."""
+    rows = LOGITS.repeat(ROWS, 1)
+    there = torch.zeros(ROWS, len(LOGITS), dtype=torch.bool)
+    there[:, seen or []] = True
+    drawn = torch.rand(ROWS, generator=torch.Generator().manual_seed(0))
+    tokens, log_probs = choose(rows, sampling, drawn, there)
+    return Counter(tokens.tolist()), {int(token): float(value.exp())
+                                      for token, value in zip(tokens, log_probs, strict=True)}
+
+
+@pytest.mark.parametrize(("sampling", "seen", "processors"), [
+    (Sampling(1.0), [], []),
+    (Sampling(0.7), [], [TemperatureLogitsWarper(0.7)]),
+    (Sampling(1.0, top_k=2), [], [TopKLogitsWarper(2)]),
+    (Sampling(1.0, top_p=0.8), [], [TopPLogitsWarper(0.8)]),
+    (Sampling(1.0, min_p=0.2), [], [MinPLogitsWarper(0.2)]),
+    (Sampling(1.0, repetition_penalty=1.5), [0, 3], [RepetitionPenaltyLogitsProcessor(1.5)]),
+    (Sampling(1.5, top_k=4, top_p=0.9), [],
+     [TemperatureLogitsWarper(1.5), TopKLogitsWarper(4), TopPLogitsWarper(0.9)])])
+def test_tokens_are_drawn_from_the_distribution_that_transformers_draws_from(sampling, seen, processors):
+    scores = LOGITS[None]
+    for processor in processors:
+        scores = processor(torch.tensor([seen]), scores)
+    wanted = torch.softmax(scores[0], -1)
+    counts, said = chosen(sampling, seen)
+    assert set(counts) == set(wanted.nonzero()[:, 0].tolist())
+    for token, count in counts.items():
+        assert said[token] == pytest.approx(float(wanted[token]), rel=1e-4)
+        assert count / ROWS == pytest.approx(float(wanted[token]), abs=0.03)
+
+
+def test_a_number_at_the_very_end_falls_to_a_token_that_may_be_chosen():
+    token, log_prob = choose(LOGITS[None], Sampling(1.0, top_k=2), torch.tensor([1.0]))
+    assert int(token) == 1 and torch.isfinite(log_prob).all()
+
+
+MANY = [*PROMPTS, [8, 8], *PROMPTS, [600, 3, 5, 9, 11], [17]]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 9])
+def test_prompts_that_wait_for_a_slot_become_what_they_become_alone(tiny_model, slots):
+    ends = {naive(tiny_model, prompt, 6)[3] for prompt in MANY[:3]}      # some end early, some do not
+    done = generate(tiny_model, MANY, 12, ends, pad_id=0, slots=slots)
+    for row, prompt in zip(done.unpadded(), MANY, strict=True):
+        wanted = naive(tiny_model, prompt, 12)
+        end = next((place + 1 for place, token in enumerate(wanted) if token in ends), 12)
+        assert row == wanted[:end]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 9])
+def test_a_seed_makes_the_same_tokens_whatever_is_beside_it(tiny_model, slots):
+    sampling = Sampling(1.0, top_k=50, repetition_penalty=1.2)
+    seeds = list(range(len(MANY)))
+    together = generate(tiny_model, MANY, 12, set(), pad_id=0, sampling=sampling, seeds=seeds, slots=slots)
+    for row, prompt, seed in zip(together.unpadded(), MANY, seeds, strict=True):
+        assert row == list(stream(tiny_model, prompt, 12, set(), sampling, seed))
+
+
+def test_a_prompt_that_many_share_is_read_once(tiny_model, monkeypatch):
+    read, original = [], tiny_model.read
+    monkeypatch.setattr(tiny_model, "read", lambda ids, *rest: read.append(len(ids)) or original(ids, *rest))
+    done = generate(tiny_model, [PROMPTS[2]] * 6 + [PROMPTS[0]], 4, set(), pad_id=0, sampling=Sampling(1.0),
+                    seeds=list(range(7)))
+    assert read == [2] and len({tuple(row) for row in done.unpadded()}) > 4
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_recurrent_models_decode_in_slots_as_they_read(cell):
     torch.manual_seed(0)
-    assert set(choose(logits, Sampling(1.0, top_k=2), None)[0].tolist()) == {0, 1}
-    assert set(choose(logits, Sampling(1.0, top_p=0.5), None)[0].tolist()) == {0}
-    assert set(choose(logits, Sampling(1.0), None)[0].tolist()) == {0, 1, 2, 3, 4}
+    model = RecurrentLanguageModel(RecurrentShape(cell, 700, 16, 24, 2, 32)).eval()
+    done = generate(model, MANY, 12, set(), pad_id=0, slots=4)
+    for row, prompt in zip(done.unpadded(), MANY, strict=True):
+        assert row == naive(model, prompt, 12)
+
+
+@pytest.mark.slow
+def test_a_compiled_engine_writes_what_the_plain_one_does(tiny_model):
+    engine = Engine(tiny_model, 4, 20, new_tokens=12, end_ids=set(), pad_id=0, compiled=True)
+    for _ in range(2):      # slots are used again
+        done = collected(engine, engine.run(MANY))
+        assert done.unpadded() == generate(tiny_model, MANY, 12, set(), pad_id=0).unpadded()
+
+
+def test_a_prompt_without_room_is_refused(tiny_model):
+    engine = Engine(tiny_model, 1, 10, new_tokens=8, end_ids=set(), pad_id=0)
+    with pytest.raises(ValueError, match="a prompt of 3 tokens and 8 new ones do not fit into 10 places"):
+        list(engine.run([[1, 2, 3]]))
+
+
+@pytest.mark.parametrize(("stops", "wanted"), [
+    ((), "one two three"), (("two",), "one "), (("three!", "e t"), "on"), (("x",), "one two three"),
+    (("three four",), "one two three")])
+def test_text_ends_before_a_stop_and_holds_back_its_beginning(tokenizer, stops, wanted):
+    ids = tokenizer.encode("one two three", add_special_tokens=False).ids
+    assert "".join(text_pieces(tokenizer, iter(ids), stops)) == wanted
 
 
 def test_an_empty_prompt_is_refused(tiny_model):

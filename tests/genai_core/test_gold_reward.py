@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from genai_core.config.release import Gold
 from genai_core.config.tasks import Task
@@ -129,7 +130,7 @@ def test_a_label_that_no_record_has_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ratings", "preferences"])
-def test_without_a_task_the_share_of_the_judgements_that_is_left_to_it_teaches_it(tmp_path, kind):
+def test_without_a_task_the_share_of_the_judgements_that_is_left_to_it_teaches_it(tmp_path, kind, monkeypatch):
     """What people rated high or preferred scores higher; the reward model's share says the opposite and is not read."""
     praise, blame = (f"the film was {words}" for words in ("great and moving", "dull and awful"))
     tables = {"preferences": [], "ratings": []}
@@ -139,6 +140,7 @@ def test_without_a_task_the_share_of_the_judgements_that_is_left_to_it_teaches_i
         tables["ratings"] += [rating(turns(asked, good), 5.0), rating(turns(asked, bad), 1.0)]
     write_tables(tmp_path, **{kind: tables[kind]})
     scorer, learned_from = gold_scorer(tmp_path, Gold(), config(), {}, ())
+    monkeypatch.setattr(TfidfVectorizer, "fit_transform", None)      # nothing is learned anew where it is asked
     good, bad = scorer([praise, blame])
     assert good > bad
     assert learned_from.endswith("judgements that the reward model was not given")

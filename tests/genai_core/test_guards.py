@@ -145,6 +145,21 @@ def test_ten_skipped_steps_in_a_row_go_back_to_a_checkpoint_and_past_their_data(
     assert any("back to the checkpoint at step 7" in note for note in recorder.notes)
 
 
+def test_what_was_sampled_for_several_steps_is_passed_over_as_a_whole(tmp_path, recorder, monkeypatch):
+    monkeypatch.setattr(saver_module, "LARGEST_SHARE", 1e9)
+    monkeypatch.setattr(Quadratic, "steps_of_a_batch", 4)
+    _, trained, objective = train_quadratic(tmp_path, recorder, 30, set(range(7, 17)), "skip", seconds=1e-9)
+    assert objective.seen == [*range(17), *range(20, 46)], "from the checkpoint at step 4 on: 26 more"
+    assert trained.metrics["things"] == 8      # the batches that 30 steps take
+
+
+def test_a_loss_that_is_not_finite_is_no_figure_of_the_progress(tmp_path, recorder, monkeypatch):
+    shown = []
+    monkeypatch.setattr(type(recorder), "progress", lambda _, *values, **figures: shown.append(set(figures)))
+    train_quadratic(tmp_path, recorder, 3, {1}, "skip")
+    assert shown == [{"per_second", "loss"}, {"per_second"}, {"per_second", "loss"}]
+
+
 class TwoPlayers(Quadratic):
     """Even batches are the first player's, odd ones the second's, which may lose its head for good."""
 

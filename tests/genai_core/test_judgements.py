@@ -44,6 +44,17 @@ def test_the_share_of_the_gold_reward_and_that_of_the_reward_model_are_disjoint_
     assert not judgements(cleaned, "train", kept=True).all and judgements(cleaned, "train").all
 
 
+def test_pairs_are_those_of_a_group_that_differ_by_enough_and_all_choices(cleaned):
+    known = judgements(cleaned, "train")
+    counts = {source: known.pairs_of(source, 3.0) for source in known.sources}
+    assert counts == {"texts": sum(range(1, 48)), "thumbs": 0, "pairs/easy": 50}
+    write_tables(cleaned, documents=[document(f"text {number}", label="ab"[number % 2]) for number in range(10)])
+    labelled = judgements(cleaned, "train", ("mine",), Gold(task="sentiment", label="a", fraction=1e-9))
+    assert labelled.pairs_of("mine", 3.0) == 25
+    scores = np.array([each.rating for each in labelled.all])
+    assert judgement_figures(scores, labelled, labelled, 3.0)["mine/accuracy"] == 1
+
+
 def test_both_answers_of_a_preference_and_all_judgements_of_a_question_are_on_the_same_side(tmp_path):
     write_tables(tmp_path, preferences=[preference(f"q {number}", "a", "b") for number in range(40)],
                  ratings=[rating(turns(f"Q {number}!", answer), 1.0) for number in range(40) for answer in "ab"])
@@ -136,6 +147,7 @@ def test_figures_are_by_source_beside_a_baseline_and_their_means(cleaned, min_ga
         assert figures[f"{source}/accuracy"] == 1.0
         assert 0 <= figures[f"{source}/baseline_accuracy"] <= 1
     assert figures["pairs/easy/baseline_accuracy"] == 1.0, "right and wrong are told by their words"
+    assert 0 <= figures["pairs/easy/calibration_error"] <= 1 and 0 <= figures["pairs/easy/longer_preferred"] <= 1
     assert figures["pairs/easy/preferences"] == 50 and figures["texts/rated"] == 50
     assert figures["accuracy"] == 1.0
     assert figures["baseline_accuracy"] == pytest.approx(np.mean(

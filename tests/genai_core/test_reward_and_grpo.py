@@ -18,15 +18,12 @@ from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
 from genai_core.models.masks import causal_mask, packed_mask
 from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
+from genai_core.rewards.reward import ModelReward, Rewards
+from genai_core.training.objectives.alignment import weighted_divergence
 from genai_core.training.objectives.bradley_terry import BradleyTerry
-from genai_core.training.objectives.grpo import (
-    Grpo,
-    evaluate_policy,
-    sample_rollout,
-    token_log_probs,
-    uniform,
-    weighted_divergence,
-)
+from genai_core.training.objectives.grpo import Grpo
+from genai_core.training.objectives.rating_regression import RatingRegression
+from genai_core.training.objectives.rollouts import evaluate_policy, sample_rollout, token_log_probs, uniform
 
 CPU = torch.device("cpu")
 
@@ -96,6 +93,16 @@ def test_ratings_of_two_sources_and_answers_of_two_preferences_are_never_a_pair(
     assert objective.loss(batch)[0].item() == pytest.approx(naive, rel=1e-4)
 
 
+def test_choices_and_labels_are_pairs_whatever_gap_ratings_have_to_have(reward_model, tokenizer):
+    judged = [Judged(TEXTS[0], 1.0, "mine/1", "mine", is_choice=True),
+              Judged(TEXTS[1], 0.0, "mine/1", "mine", is_choice=True),
+              Judged(TEXTS[1], 1.0, "films", "films", is_choice=True),
+              Judged(TEXTS[2], 0.0, "films", "films", is_choice=True),
+              Judged(TEXTS[0], 5.0, "stars", "stars"), Judged(TEXTS[2], 3.5, "stars", "stars")]
+    objective = objective_of(reward_model, tokenizer, judged, batch_size=6, min_rating_gap=2.0)
+    assert objective.targets(objective.batch(0)) == 2
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 2, 4])
 def test_the_two_answers_of_a_preference_are_in_every_batch_and_micro_batch_together(reward_model, tokenizer,
                                                                                      accumulation_steps):
@@ -158,14 +165,15 @@ def setting(tiny_model, reward_model, tokenizer):
                         replay_rows=2)
     opened = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
     replay = pack([encode_chat(tokenizer, CHAT)] * 3, 64, pad_id=0)
-    return config, opened, Grpo(tiny_model, tiny_model, opened, tokenizer, OPENINGS, OPENINGS, replay, config, CPU)
+    rewards = Rewards({"reward_model": (1.0, ModelReward(opened))})
+    return config, opened, Grpo(tiny_model, tiny_model, rewards, tokenizer, OPENINGS, OPENINGS, replay, config, CPU)
 
 
 def test_sampler_and_trainer_agree_on_probabilities_so_the_first_ratio_is_one(setting, tiny_model):
     config, _, objective = setting
     torch.manual_seed(0)
     batch = objective.batch(0)
-    log_probs, _ = token_log_probs(tiny_model, batch["ids"], batch["position_ids"], batch["mask"], config.temperature)
+    log_probs, _ = token_log_probs(tiny_model, batch, config.temperature)
     mask = batch["completion_mask"][:, 1:]
     assert (log_probs - batch["sampled_log_probs"])[mask].abs().max() < 1e-4
     assert torch.allclose(log_probs[mask], batch["reference_log_probs"][mask], atol=1e-5)
@@ -261,17 +269,33 @@ def test_a_policy_that_is_the_reference_is_not_moved_by_replayed_rows(setting, t
 def test_a_completion_that_is_cut_off_pays_the_penalty(setting):
     config, reward_model, objective = setting
     batch = objective.batch(0)
-    rollout = sample_rollout(objective.policy, objective.tokenizer, OPENINGS[:1] * 4 + OPENINGS[1:2] * 4, config,
-                             uniform(config, 0))
-    expected = reward_model.score(rollout.subjects) - config.truncation_penalty * (~rollout.finished).float()
+    prompts = OPENINGS[:1] * 4 + OPENINGS[1:2] * 4
+    rollout = sample_rollout(objective.policy, objective.tokenizer, prompts, config, uniform(config, 0))
+    scores = reward_model.score([prompt.answered(answer)
+                                 for prompt, answer in zip(prompts, rollout.answers, strict=True)])
+    expected = scores - config.truncation_penalty * (~rollout.finished).float()
     assert torch.allclose(batch["rewards"], expected, atol=1e-4)
     assert torch.equal(batch["truncated"].bool(), ~rollout.finished) and batch["truncated"].any()
+
+
+def test_the_held_out_reward_is_the_one_that_is_trained_and_one_prompt_has_no_deviation(setting):
+    objective = setting[2]
+    objective.config = objective.config.model_copy(update={"truncation_penalty": 0.0})
+    without = objective.held_out_figures(objective.policy)
+    objective.config = objective.config.model_copy(update={"truncation_penalty": 2.0})
+    figures = objective.held_out_figures(objective.policy)
+    assert figures["held_out_truncated"] > 0
+    expected = without["held_out_reward"] - 2 * figures["held_out_truncated"]
+    assert figures["held_out_reward"] == pytest.approx(expected, abs=1e-5)
+    assert objective.evaluate(1)["held_out_truncated"] == figures["held_out_truncated"]
+    objective.held_out = OPENINGS[:1]
+    assert objective.held_out_figures(objective.policy)["held_out_reward_deviation"] == 0
 
 
 @pytest.mark.parametrize(("kl", "factor"), [(3.0, 1), (6.0, 1), (12.0, 16), (18.0, 81), (30.0, 100), (1e6, 100)])
 def test_the_weight_of_the_kl_penalty_grows_to_a_hundredfold_and_no_further(setting, kl, factor):
     config, _, objective = setting
-    weight = objective._kl_weight(torch.tensor(kl)).item()
+    weight = objective.kl_weight(torch.tensor(kl)).item()
     assert weight == pytest.approx(factor * config.kl_coefficient)
 
 
@@ -301,15 +325,44 @@ def test_evaluation_leaves_the_random_state_of_every_gpu_alone(setting, monkeypa
 
 
 def test_a_model_compared_with_itself_has_no_kl(setting, tiny_model, tokenizer):
-    config, reward_model, _ = setting
-    figures = evaluate_policy(tiny_model, tiny_model, reward_model, tokenizer, OPENINGS[:2], config)
+    config, _, objective = setting
+    figures = evaluate_policy(tiny_model, tiny_model, objective.rewards, tokenizer, OPENINGS[:2], config)
     assert figures["held_out_kl"] == pytest.approx(0, abs=1e-5)
     assert 0 < figures["distinct_words"] <= 1
 
 
-def test_what_goes_on_from_an_opening_is_judged_as_one_text_and_an_answer_as_a_conversation(setting, tiny_model,
-                                                                                          tokenizer):
-    rollout = sample_rollout(tiny_model, tokenizer, [OPENINGS[0], QUESTION], setting[0])
-    text, conversation = rollout.subjects
-    assert text == f"This film {rollout.answers[0]}"
-    assert conversation == [*QUESTION.asked, {"role": "assistant", "content": rollout.answers[1]}]
+def test_what_goes_on_from_an_opening_is_judged_as_one_text_and_an_answer_as_a_conversation():
+    assert OPENINGS[0].answered("is good.") == "This film is good."
+    assert QUESTION.answered("Yes.") == [*QUESTION.asked, {"role": "assistant", "content": "Yes."}]
+
+
+def test_with_a_margin_rewards_are_to_differ_by_as_much_as_ratings_do_and_centring_keeps_them_around_zero(
+        reward_model, tokenizer):
+    """Touvron et al. 2023, eq. 2, and Eisenstein et al. 2023, by their formulas, pair by pair."""
+    judged = [Judged(text, rating, "mine", "mine") for text, rating in zip(TEXTS, (2.0, -1.5, 0.0), strict=True)]
+    judged.append(Judged("Good, if long.", 1.9, "other", "other"))
+    objective = objective_of(reward_model, tokenizer, judged, margin=0.3, centring=0.01)
+    batch = objective.batch(0)
+    scores = score_subjects(reward_model, tokenizer, TEXTS, 64)
+    expected = sum(-torch.nn.functional.logsigmoid(scores[better] - scores[worse] - 0.3 * gap)
+                   + 0.01 * (scores[better] + scores[worse]) ** 2
+                   for better, worse, gap in ((0, 1, 3.5), (0, 2, 2.0), (2, 1, 1.5)))
+    assert objective.targets(batch) == 3
+    assert objective.loss(batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_regression_is_on_the_rating_in_deviations_of_its_source(reward_model, tokenizer):
+    judged = [Judged(TEXTS[0], 9.0, "stars", "stars"), Judged(TEXTS[1], 5.0, "stars", "stars"),
+              Judged(TEXTS[1], 1.0, "mine/1", "mine"), Judged(TEXTS[2], 0.0, "mine/1", "mine")]
+    config = RewardConfig(learning_rate=1e-3, batch_size=4, context_length=64, token_dropout=0, objective="regression")
+    objective = RatingRegression(reward_model, tokenizer, judged, [], config, CPU)
+    batch = objective.batch(0)
+    scores = score_subjects(reward_model, tokenizer, [each.subject for each in judged], 64)
+    expected = ((scores - torch.tensor([1.0, -1.0, 1.0, -1.0])) ** 2).sum()
+    assert objective.targets(batch) == 4
+    assert objective.loss(batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_margin_and_centring_are_of_pairs_and_no_part_of_regression():
+    with pytest.raises(ValidationError, match=r"margin 0\.5 is of pairs, which regression has none of"):
+        RewardConfig(learning_rate=1e-3, context_length=64, batch_size=4, objective="regression", margin=0.5)

@@ -354,3 +354,19 @@ def test_verdicts_and_tools_of_the_real_files(real_files, monkeypatch):
     assert [message["role"] for message in first[:7]] == ["system", "user", "assistant", "user", "assistant", "user",
                                                          "assistant"][:7]
     assert first[0]["content"].startswith('Tools:\n[{"name": "search_recipes"')
+
+
+HI, BYE, HELLO, BE_KIND = user("Hi"), user("Bye"), assistant("Hello"), system("Be kind")
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"prompt": [HI], "chosen": [HI, HELLO], "rejected": [BYE, HELLO]},
+     "`rejected` answers another prompt than `prompt`"),
+    ({"prompt": "Hi", "chosen": [BYE, HELLO], "rejected": "No"}, "`chosen` answers another prompt than `prompt`"),
+    ({"chosen": [HI, HELLO], "rejected": [BYE, HELLO]}, "chosen and rejected begin with different messages"),
+    ({"chosen": [BE_KIND, HI, HELLO], "rejected": [BE_KIND, BYE, HELLO]},
+     "chosen and rejected answer different prompts: a preference compares two answers to one"),
+])
+def test_preferences_whose_prompts_differ_are_told_as_such(tmp_path, row, message):
+    with pytest.raises(InputError, match=rf"line 1: .*{message}"):
+        read(tmp_path, row, content="preferences")

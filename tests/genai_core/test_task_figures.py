@@ -8,7 +8,7 @@ import torch
 from genai_core.config.tasks import Task
 from genai_core.data.chat import TURN_END, render_prompt
 from genai_core.data.instruction.examples import Example, plain_question, user_asks
-from genai_core.evaluation.tasks import AskedTask, Subject, ask, chrf, exact_match
+from genai_core.evaluation.tasks import AskedTask, Subject, ask, chrf, exact_match, same_number
 
 SHORT, LONG = "A good film.", "A good film. " * 60
 LABELS = ("good", "very bad indeed", "so-so, as such films are")
@@ -167,3 +167,8 @@ def test_choices_longer_than_the_context_are_cut(subject):
     long = "so " * 3 * subject.model.context_length
     result = ask(subject, chooses((LONG, (long + "a", "b"), "b")))["multiple_choice"]
     assert subject.cut_prompts == 1 and result.figure in (0, 1)
+
+
+def test_a_number_is_right_when_it_is_equal_and_not_when_it_has_the_same_digits():
+    figure, (outcomes, weights) = same_number(["-28", "28", "it is -28.0", ""], examples(*[("-28",)] * 4))
+    assert outcomes == [1, 0, 1, 0] and weights == [1] * 4 and figure == 0.5

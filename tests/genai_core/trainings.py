@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from genai_core.config.training import InstructConfig, PretrainConfig, RewardConfig, RlhfConfig
+from genai_core.config.training import InstructConfig, LoraConfig, PretrainConfig, RewardConfig, RlhfConfig
 from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.examples import Example, user_asks
 from genai_core.data.instruction.judgements import Judged
 from genai_core.data.instruction.packing import pack
+from genai_core.data.instruction.preferences import Answer, Preference
 from genai_core.data.tokens.batches import pad
 from genai_core.data.tokens.token_files import read_tokens
 from genai_core.families.bert.config import MaskedConfig
@@ -34,10 +35,12 @@ from genai_core.families.encoder_decoder.objective import TargetTokens
 from genai_core.families.encoder_decoder.pairs import PairCodec
 from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.inference.reward import OpenedRewardModel
-from genai_core.models.reward import RewardModel
+from genai_core.models.adapters import add_adapters, without_adapters
+from genai_core.models.reward import SCORE, RewardModel
+from genai_core.rewards.reward import ModelReward, Rewards
+from genai_core.stages.rlhf import METHODS
 from genai_core.training.objectives.assistant_tokens import AssistantTokens
 from genai_core.training.objectives.bradley_terry import BradleyTerry
-from genai_core.training.objectives.grpo import Grpo
 from genai_core.training.objectives.next_token import NextToken
 
 CPU = torch.device("cpu")
@@ -72,17 +75,89 @@ def reward(model, tokens, tokenizer, prose, **changes):
 
 
 def rlhf(model, tokens, tokenizer, prose, **changes):
-    """Answers that the policy samples, to prompts that come again."""
+    """Answers that the policy samples, to prompts that come again; or, of `dpo.pairs` given, preferences."""
     config = RlhfConfig(**{"learning_rate": 1e-3, "batch_size": 8, "group_size": 4, "steps": 6, "completion_tokens": 8,
                            "replay_rows": 4, **changes})
-    scorer = RewardModel.from_language_model(model)
+    scorer = RewardModel.from_language_model(without_adapters(model))
     torch.nn.init.normal_(scorer.score.weight)
     prompts = [Example(user_asks(f"Continue: {text[:20]}"), "", (), text[:20]) for text in prose[:5]]
     replay = pack([encode_chat(tokenizer, [{"role": "user", "content": "Hello"},
                                            {"role": "assistant", "content": "Hello."}])] * 3, 64, pad_id=0)
-    opened = OpenedRewardModel(Path(), scorer.eval(), tokenizer, 64)
+    rewards = Rewards({"reward_model": (1.0, ModelReward(OpenedRewardModel(Path(), scorer.eval(), tokenizer, 64)))})
     reference = copy.deepcopy(model).requires_grad_(False)
-    return model, Grpo(model, reference, opened, tokenizer, prompts, prompts[:2], replay, config, CPU), config
+    more = {"preferences": preferences(tokenizer, prose)} if config.dpo.pairs == "given" else {}
+    objective = METHODS[config.method](model, reference, rewards, tokenizer, prompts, prompts[:2], replay, config, CPU,
+                                       **more)
+    return objective.trained, objective, config
+
+
+LORA = LoraConfig(rank=4, alpha=8)
+
+
+def instruct_adapters(model, tokens, tokenizer, prose, **changes):
+    """As `instruct`, of adapters alone."""
+    add_adapters(model, LORA, seed=0)
+    return instruct(model, tokens, tokenizer, prose, **changes)
+
+
+def reward_adapters(model, tokens, tokenizer, prose, **changes):
+    """As `reward`, of adapters and the head."""
+    scorer, objective, config = reward(model, tokens, tokenizer, prose, **changes)
+    add_adapters(scorer, LORA, seed=0, whole=(SCORE,))
+    return scorer, objective, config
+
+
+def rlhf_adapters(model, tokens, tokenizer, prose, **changes):
+    """As `rlhf`, of adapters alone; the reference is what they are on."""
+    add_adapters(model, LORA, seed=0)
+    policy, objective, config = rlhf(model, tokens, tokenizer, prose, **changes)
+    objective.reference = without_adapters(policy)
+    return policy, objective, config
+
+
+class OfTexts:
+    """A reward that is a function of the answer alone."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def score(self, prompts, answers):
+        return torch.tensor([float(self.function(answer)) for answer in answers])
+
+
+def rewarded_by(function):
+    return Rewards({"mine": (1.0, OfTexts(function))})
+
+
+def preferences(tokenizer, prose):
+    """Seven, whose prompts and answers have different lengths."""
+    def answer(text):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        return Answer(ids, [True] * len(ids))
+
+    return [Preference(tokenizer.encode(f"Continue: {text[:20 + number]}", add_special_tokens=False).ids,
+                       answer(text[20:40 + 3 * number]), answer(text[50:60 + 2 * number]))
+            for number, text in enumerate(prose[:7])]
+
+
+def ppo(*arguments, **changes):
+    """Two steps on each batch of completions."""
+    return rlhf(*arguments, **{"method": "ppo", "ppo": {"epochs": 2}, **changes})
+
+
+def dpo(*arguments, **changes):
+    """The best against the worst of four completions."""
+    return rlhf(*arguments, **{"method": "dpo", **changes})
+
+
+def kto(*arguments, **changes):
+    """On preferences that are given."""
+    return rlhf(*arguments, **{"method": "dpo", "dpo": {"variant": "kto", "pairs": "given"}, **changes})
+
+
+def best_of_n(*arguments, **changes):
+    """The best of four completions."""
+    return rlhf(*arguments, **{"method": "best_of_n", **changes})
 
 
 def masked_tokens(model, tokens, tokenizer, prose, **changes):
@@ -119,5 +194,5 @@ def diffusion(model, tokens, tokenizer, prose, **changes):
         return made, Denoising(made, Path(folder), config, CPU), config
 
 
-BY_NAME = {make.__name__: make for make in (next_token, instruct, reward, rlhf, masked_tokens, encoder_decoder,
-                                            diffusion)}
+BY_NAME = {make.__name__: make for make in (next_token, instruct, instruct_adapters, reward, rlhf, rlhf_adapters, ppo,
+                                            dpo, kto, best_of_n, masked_tokens, encoder_decoder, diffusion)}

@@ -1,10 +1,13 @@
 """Artifacts: whole or not there, and a look at the bytes before any is trusted."""
 
+import json
+import math
 import threading
 
 import pytest
 
-from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store
+from genai_core.context import read_metrics
+from tasks.store.artifacts import Artifact, Damaged, KeyParts, Store, read_manifest
 from tasks.store.workspace import Workspace
 
 PARTS = KeyParts("clean", {"a": {"b": 1}}, {"collect": "abc"}, {"genai_core.stages.clean": "f00"})
@@ -39,6 +42,17 @@ def test_what_is_committed_is_found_and_the_manifest_is_the_same_bytes_each_time
     assert store.find(directory) == artifact == Artifact.model_validate_json(artifact.model_dump_json())
     assert make(store)[1] == artifact and (directory / "manifest.json").read_bytes() == first
     assert len(artifact.model_dump_json()) < 1000
+
+
+def test_a_metric_that_is_not_finite_is_null_in_the_manifest_and_nan_to_who_reads_it(store):
+    directory = store.directory("clean", "dataset", PARTS.key)
+    with store.new(directory, PARTS) as scratch:
+        artifact = store.commit(scratch, directory, PARTS, {"stopped_by_reward": float("nan"), "rows": 1})
+    manifest = json.loads((directory / "manifest.json").read_text(), parse_constant=pytest.fail)
+    assert manifest["metrics"] == {"stopped_by_reward": None, "rows": 1}
+    assert store.find(directory) == artifact
+    for metrics in (read_manifest(directory)["metrics"], read_metrics(directory)):
+        assert math.isnan(metrics["stopped_by_reward"]) and metrics["rows"] == 1
 
 
 def test_an_error_on_the_way_leaves_nothing(store):

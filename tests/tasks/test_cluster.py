@@ -5,7 +5,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from genai_core.config.pipeline import Runtime
+from genai_core.config.runtime import Runtime
 from genai_core.errors import InputError
 from genai_core.mapping import Processes
 from tasks.placement.cluster import DaskCluster, Surroundings, call_beside, lacking, mapper_for

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genai_core.config.pipeline import Runtime
+from genai_core.config.runtime import Runtime
 from genai_core.evaluation.intervals import difference_interval
 from tasks.store.cost import Cost, measured_cost, recorded_cost
 

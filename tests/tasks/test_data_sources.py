@@ -6,17 +6,23 @@ import json
 import mlflow
 import pytest
 from mlflow.entities import AssessmentSource
+from typer.testing import CliRunner
 
+from flows.cli.command import app
 from genai_core.context import Context
+from genai_core.data.sources.shapes.rows import recognise
 from genai_core.errors import InputError
+from genai_core.labelling.files import read_rows
+from genai_core.labelling.labels import LabelFiles
 from genai_core.stages import collect
 from tasks.config import load_config
 from tasks.language_model import collect as collect_stage
 from tasks.store.key import key_parts
 from tasks.store.workspace import Workspace
 from tasks.tracking import client as tracking
-from tasks.tracking.feedback import _ASKED, _SAID, _text_of
+from tasks.tracking.feedback import _ASKED, _SAID, _text_of, verdicts_as_labels
 from tests.end_to_end.helpers import mlflow_server
+from tests.genai_core.bases import published
 
 MODEL = "samples-of-somebody"
 
@@ -104,6 +110,24 @@ def test_all_files_of_a_version_are_data_without_a_path(workspace, recorder):
     version = register(["one fine day"])
     assert collected(config(f"models:/{MODEL}/{version}"), workspace, recorder)["rows"] == 2
     assert not list(workspace.scratch.iterdir())
+
+
+def test_a_registered_version_is_a_base_and_one_that_holds_no_model_is_refused(workspace, prose, tmp_path):
+    base = published(tmp_path / "base", "qwen3", prose[:10])
+    mlflow.set_experiment("registered")
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(base), "model/artifacts/0123")
+    client = tracking.client()
+    client.create_registered_model("bases")
+    number = client.create_model_version("bases", f"{run.info.artifact_uri}/model", run.info.run_id).version
+    client.set_registered_model_alias("bases", "champion", number)
+    for address in (f"models:/bases/{number}", "models:/bases@champion"):
+        taken = load_config("smoke", "", {"base.source": address})
+        assert taken.base.origin == address and taken.base.source.startswith(".genai/sources/")
+        assert (workspace.root / taken.base.source / "model.safetensors").is_file()
+        assert "adopt" in taken.stage_names
+    with pytest.raises(InputError, match=r"base\.source: models:/.*: this version is no language model"):
+        load_config("smoke", "", {"base.source": f"models:/{MODEL}/{register(['one'])}"})
 
 
 def test_the_key_depends_on_the_files_and_not_on_the_host(workspace, server, tmp_path, monkeypatch):
@@ -227,3 +251,37 @@ def test_numbers_that_people_logged_are_ratings(workspace):
     answered("numbers", "Hi", "Hello", True)
     with pytest.raises(InputError, match="feedback:/numbers: feedback of two kinds"):
         config("feedback:/numbers")
+
+
+def test_verdicts_become_choices_of_the_person_who_gave_them_to_answers_of_one_prompt(workspace):
+    answered("choices", CHAT, HELLO, True)
+    answered("choices", CHAT, "Go away", "down")
+    answered("choices", CHAT, "Hello you", True)
+    answered("choices", "Another prompt", "Go away", False)
+    labels, rated = verdicts_as_labels("choices")
+    assert [(label.first.text, label.second.text) for label in labels] == [("Hello", "Go away"),
+                                                                           ("Hello you", "Go away")]
+    assert {(label.labeller, label.verdict) for label in labels} == {("somebody@example.org", "first")}
+    assert labels[0].prompt == CHAT["messages"] and labels[0].when.startswith("20")
+    assert [row["label"] for row in rated] == [True, False, True, False]
+    assert verdicts_as_labels("choices")[0] == labels
+
+    def taken_over() -> str:
+        folder = str(workspace.root / "feedback")
+        return CliRunner().invoke(app, ["label", "--import", "feedback:/choices", "--to", folder]).output
+
+    assert "2 choices and 4 rated answers more" in taken_over()
+    assert "0 choices and 0 rated answers more" in taken_over(), "nothing twice"
+    files = LabelFiles(workspace.root / "feedback")
+    assert files.labels("somebody@example.org") == labels
+    for path, content in ((files.preferences, "preferences"), (workspace.root / "feedback/ratings.jsonl", "ratings")):
+        assert all(recognise(row, content).read(row)[0] == content for row in read_rows(path))
+    no_prompt = {"messages": [*CHAT["messages"], {"role": "system", "content": "Be briefer."}]}
+    answered("choices", no_prompt, HELLO, True)
+    answered("choices", no_prompt, "Go away", False)
+    told = taken_over()
+    assert "0 choices and 0 rated answers more" in told
+    assert "3 left out, from which nothing can be learned: " in told and len(files.labels()) == 2
+    answered("choices", CHAT, "A number of stars", 4)
+    with pytest.raises(InputError, match="numbers, which are no verdicts"):
+        verdicts_as_labels("choices")

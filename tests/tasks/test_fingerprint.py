@@ -44,11 +44,11 @@ def test_comments_docstrings_and_spacing_change_nothing(copy, before, after):
 @pytest.mark.parametrize(("file", "before", "after", "stages"), [
     ("training/objectives/next_token.py", "targets\"].numel()", "targets\"].numel() + 1", {"pretrain"}),
     ("data/tokens/batches.py", "self.seed, epoch", "self.seed, epoch + 1",
-     {"pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"}),
+     {"adopt", "pretrain", "instruct", "reward", "rlhf", "quantize", "evaluate", "promote"}),
     ("data/clean/quality.py", "return \"too_few_words\"", "return \"too_short\"", {"clean"}),
     ("data/instruction/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
      {"instruct", "rlhf", "quantize"}),
-    ("quantization/weights.py", "/ 127", "/ 126", {"quantize"}),
+    ("quantization/blocks.py", "torch.linspace(0.7, 1.1, 17)", "torch.linspace(0.7, 1.0, 17)", {"quantize"}),
     ("evaluation/gates.py", "value <= bound if", "value < bound if", {"promote"}),
 ])
 def test_a_formula_changes_the_stages_that_reach_it(copy, file, before, after, stages):

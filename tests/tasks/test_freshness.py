@@ -3,8 +3,8 @@
 from collections import Counter
 
 from genai_core.config.pipeline import load_pipeline
+from tasks.catalog import stages_for
 from tasks.execution.plan import plan
-from tasks.language_model import STAGES
 from tasks.store import artifacts
 from tasks.store.artifacts import Store
 from tasks.store.workspace import Workspace
@@ -18,7 +18,7 @@ def test_plan_and_run_read_each_file_once(tmp_path, monkeypatch):
     read: Counter[str] = Counter()
     real = artifacts.file_digest
     monkeypatch.setattr(artifacts, "file_digest", lambda path: read.update([str(path)]) or real(path))
-    datasets = [stage for stage in STAGES if stage.kind == "dataset"]
+    datasets = [stage for stage in stages_for(config) if stage.kind == "dataset"]
     assert [line.state for line in plan(config, workspace, stages=datasets)] == ["hit", "hit", "miss"]
     for path in workspace.data.glob("*/*"):
         assert Store.of(workspace).find(path)      # what executing a stage does first

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from genai_core.config.pipeline import Runtime, load_pipeline
+from genai_core.config.pipeline import load_pipeline
+from genai_core.config.runtime import Runtime
 from genai_core.errors import InputError
 from tasks.catalog import find_stage
 from tasks.pipeline import RunIdentity, StageRequest

@@ -58,7 +58,7 @@ def test_the_kind_of_model_that_a_stage_really_opens_is_part_of_its_key(tmp_path
 
 
 def test_a_stage_that_opens_no_model_by_the_table_has_no_kind_in_its_key():
-    unopened = {"genai_core.models.kinds", "genai_core.inference.chat", "genai_core.quantization.weights"}
+    unopened = {"genai_core.models.kinds", "genai_core.inference.chat", "genai_core.quantization.directory"}
     for stage in ("pretrain", "instruct", "reward", "rlhf"):
         assert not unopened & set(fingerprint.code_fingerprint(f"genai_core.stages.{stage}"))
 
@@ -189,7 +189,7 @@ def test_a_request_executes_in_another_process_from_its_json(tmp_path, prose):
     source = {"kind": "files", "paths": ["texts/*.txt"], "licence": "PSF"}
     config = load_pipeline("smoke", {"collect.replace_sources": True, "collect.sources.mine": source})
     run = PipelineRun(config, workspace)
-    for stage in STAGES[:2]:
+    for stage in run.stages[:2]:
         request = run.request(stage)
         text = request.model_dump_json()
         assert StageRequest.model_validate_json(text) == request and len(text) < 60_000

@@ -6,6 +6,7 @@ import pytest
 from flows.pipeline_run import _warn_of_a_lesser_release
 from genai_core.config.pipeline import load_pipeline
 from genai_core.errors import GateFailed, InputError
+from tasks.language_model import BASE
 from tasks.registry import promotion
 from tasks.registry.aliases import behind
 from tasks.registry.releases import in_service, model_stages_of, needed_stages_of, releases
@@ -24,7 +25,7 @@ def served(registry):
 
 
 def test_a_release_holds_the_models_that_the_data_gives(registry):
-    assert model_stages_of("") == EVERY and needed_stages_of("") == ("pretrain", "quantize")
+    assert model_stages_of("") == ("adopt", *EVERY) and needed_stages_of("") == (BASE, "quantize")
     run = registry.run("text", TEXT)
     assert tuple(run.versions) == ("pretrain", "quantize")
     release = promotion.conclude(run)
@@ -99,7 +100,8 @@ def test_an_alias_that_a_crash_has_left_on_an_absent_model_is_taken_away(registr
 def test_a_version_that_does_not_tell_which_quantized_model_belongs_to_it_makes_no_release(registry):
     """It was never judged, and a base model's lineage holds nothing that was made of it."""
     run = registry.run("text", TEXT)
-    with pytest.raises(InputError, match="every release holds a model of pretrain, quantize, and nothing tells which "
-                                         "version of quantize belongs to it; promote the last model of its run"):
+    with pytest.raises(InputError, match="every release holds a model of pretrain or adopt, quantize, and nothing "
+                                         "tells which version of quantize belongs to it; promote the last model of its "
+                                         "run"):
         promotion.promote(f"models:/genai-pretrain/{run.versions['pretrain']}", "it is good")
     assert in_service("") is None

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from genai_core.config.pipeline import load_pipeline
+from genai_core.errors import InputError
+from tasks.config import load_config
 from tasks.execution.plan import plan
-from tasks.language_model import STAGES
+from tasks.language_model import STAGES, collect
 from tasks.store import records
 from tasks.store.artifacts import Store
 from tasks.store.key import key_parts
@@ -64,7 +66,7 @@ def test_changed_code_is_named(workspace):
     manifest["code"]["genai_core.data.sources.readers"]["read_tatoeba"] = "0" * 16
     (directory / "manifest.json").write_text(json.dumps(manifest))
     directory.rename(directory.with_name("f" * 16))
-    now = key_parts(STAGES[0], config, {}, workspace).code["genai_core.data.sources.readers"]["read_tatoeba"]
+    now = key_parts(collect, config, {}, workspace).code["genai_core.data.sources.readers"]["read_tatoeba"]
     line = plan(config, workspace)[0]
     assert not line.again, "other code takes nothing over"
     assert line.why == (
@@ -85,3 +87,14 @@ def test_the_time_of_a_stage_is_told_by_the_newest_run_of_about_as_much_work(wor
     record("newer", "2026-01-02", 2 * flops, 100.0)
     record("small", "2026-01-03", flops / 100, 60.0)
     assert next(line for line in plan(config, workspace) if line.stage == "pretrain").seconds == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"evaluate.judge.model": "nowhere"}, r"evaluate\.judge\.model: nowhere: there is no such model directory"),
+    ({"evaluate.lm_eval": {"tasks": ["films"], "folder": "nowhere"}},
+     r"evaluate\.lm_eval(\.folder: nowhere: there is no such folder|: the package lm_eval is not installed)")])
+def test_what_evaluate_reads_from_outside_must_be_there_from_the_start(overrides, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENAI_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=message):
+        load_config("smoke", "", overrides)
+    load_config("smoke", "", {**overrides, "stages": ["instruct"]})

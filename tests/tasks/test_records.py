@@ -6,7 +6,7 @@ import pytest
 
 from genai_core.config.pipeline import load_pipeline
 from tasks.execution.plan import plan
-from tasks.language_model import STAGES
+from tasks.language_model import STAGES, collect
 from tasks.registry.model_card import write_model_card
 from tasks.store import records
 from tasks.store.artifacts import KeyParts, Store
@@ -37,7 +37,7 @@ def test_a_run_that_rewrites_data_dvc_does_not_make_the_commit_dirty(tmp_path, m
 @pytest.mark.parametrize(("changed", "told"), [({}, ""), ({"torch": "1.0"}, "torch 1.0 → "),
                                                ({"gone": "3"}, "gone 3 → not installed")])
 def test_the_plan_tells_with_which_other_versions_a_hit_was_made(tmp_path, changed, told):
-    workspace, config, stage = Workspace(tmp_path), load_pipeline("smoke"), STAGES[0]
+    workspace, config, stage = Workspace(tmp_path), load_pipeline("smoke"), collect
     parts = key_parts(stage, config, {}, workspace)
     store = Store(workspace)
     directory = store.directory(stage.name, stage.kind, parts.key)

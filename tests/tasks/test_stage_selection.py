@@ -2,7 +2,8 @@
 
 import pytest
 
-from genai_core.config.pipeline import NEEDS, STAGE_NAMES, load_pipeline
+from genai_core.config.pipeline import NEEDS, load_pipeline
+from genai_core.config.pipeline import STAGE_NAMES as EVERY_STAGE
 from genai_core.errors import InputError
 from tasks.catalog import stages_for
 from tasks.config import require_stages
@@ -11,6 +12,7 @@ from tasks.stage import FirstOf, Stage
 from tasks.store.key import setting
 from tasks.store.workspace import Workspace
 
+STAGE_NAMES = tuple(name for name in EVERY_STAGE if name != "adopt")      # which only a base from outside gives
 TEXT_ONLY = ("collect", "clean", "tokenize", "pretrain", "quantize", "evaluate", "promote")
 WITH_CHATS = ("collect", "clean", "tokenize", "pretrain", "instruct", "quantize", "evaluate", "promote")
 NO_JUDGEMENTS = "no source of ratings or preferences is switched on"
@@ -70,6 +72,7 @@ def test_named_stages_run_with_those_that_they_need_and_no_others(named, stages)
     for stage in stages_for(config):
         assert set(stage.input_stages) <= set(stages), "an input that no stage of the run makes"
     assert all(set(NEEDS[name]) <= set(stages) for name in stages)
+    assert "rlhf" not in stages or "reward" in stages, "its reward model"
 
 
 @pytest.mark.parametrize(("contents", "named", "message"), [
@@ -77,7 +80,7 @@ def test_named_stages_run_with_those_that_they_need_and_no_others(named, stages)
     (["documents"], "rlhf", "stages: rlhf cannot run: there is no instruct model"),
     (["documents", "chats"], "reward", f"stages: reward cannot run: {NO_JUDGEMENTS}"),
     (["documents", "chats"], "rlhf", f"stages: rlhf cannot run: {NO_JUDGEMENTS}"),
-    (["documents"], "cook", "stages.0: Input should be 'collect', "),
+    (["documents"], "cook", "stages.0: Input should be 'adopt', 'collect', "),
     (["chats"], "collect", "collect.sources: no source of text is switched on, which a base model learns from; add "
      "one, or set collect.replace_sources to all_but_text"),
 ])
@@ -100,6 +103,35 @@ def test_labelled_texts_of_named_sources_are_judged_where_a_label_counts_as_good
     assert own("labelled", **named, **good).stage_names == STAGE_NAMES
     for less in (named, good):
         assert own("labelled", **less).why_not("reward") == NO_JUDGEMENTS
+
+
+VERIFIED = {"rlhf.rewards.right": {"kind": "number"}}
+
+
+def test_rewards_that_verify_answers_need_problems_and_no_reward_model():
+    config = own("documents", "problems", **VERIFIED)
+    assert config.stage_names == tuple(name for name in STAGE_NAMES if name != "reward")
+    assert config.why_not("reward") == "none of rlhf.rewards is a reward model"
+    assert config.alignment_tasks == ("problems",)
+    rlhf = next(stage for stage in stages_for(config) if stage.name == "rlhf")
+    assert rlhf.input_stages == ("instruct", "clean", "tokenize")
+    assert own("documents", "chats", **VERIFIED).why_not("rlhf").startswith("no task is left whose questions")
+
+
+def test_beside_a_reward_model_problems_are_the_prompts_of_rewards_that_verify():
+    both = {**VERIFIED, "rlhf.rewards.liked": {"kind": "reward_model"}}
+    config = own("documents", "problems", "preferences", **both)
+    assert config.stage_names == STAGE_NAMES and config.alignment_tasks == ("problems",)
+    assert own("documents", "problems", **both).why_not("rlhf") == NO_JUDGEMENTS
+
+
+def test_a_reward_model_that_rlhf_does_not_need_is_made_where_it_is_named_and_not_given_to_it():
+    config = own("documents", "problems", "preferences", **VERIFIED)
+    assert "reward" not in config.stage_names
+    named = own("documents", "problems", "preferences", **VERIFIED, stages=["reward", "rlhf"])
+    stages = {stage.name: stage for stage in stages_for(named)}
+    assert "reward" in stages and "reward" not in stages["rlhf"].inputs
+    assert "reward" not in own("documents", "problems", "preferences", **VERIFIED, stages=["rlhf"]).stage_names
 
 
 def test_a_task_of_several_sources_stays_while_one_of_them_is_on():

@@ -78,7 +78,7 @@ def generate(subject: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_
         return console.print(f"{count} images: {out.resolve()}", highlight=False, soft_wrap=True)
     if label is not None:
         raise InputError(f"--class {label}: {model} makes text; give it a --prompt")
-    from genai_core.inference.generate import Sampling
+    from genai_core.inference.sampling import Sampling
 
     for piece in opened.complete(prompt, tokens, Sampling(temperature), seed):
         sys.stdout.write(piece)

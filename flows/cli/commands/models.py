@@ -1,4 +1,4 @@
-"""`genai chat`, `genai models`, `genai lineage`, `genai compare`: look at models."""
+"""`genai chat`, `genai models`, `genai lineage`, `genai compare`, `genai export`: look at models, hand them on."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.commands.shared import AsJson, console, opened_registry, relative
+from flows.cli.commands.shared import AsJson, console, model_directory, opened_registry, relative
 
 Model = Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS, for example "
                                            "models:/genai-quantize@champion.")]
@@ -21,10 +21,10 @@ def chat(model: Annotated[str, typer.Argument(help="A model directory, or models
          tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 100,
          seed: Annotated[int | None, typer.Option(help="Repeatable sampling.")] = None) -> None:
     """Talk to a model; answers appear as they are made. An empty line or Ctrl-D ends the conversation."""
-    directory = _model_directory(model)
+    directory = model_directory(model)
     import torch
 
-    from genai_core.inference.generate import Sampling
+    from genai_core.inference.sampling import Sampling
     from genai_core.models.kinds import open_model
 
     opened = open_model(directory, torch.device("cpu"))
@@ -115,6 +115,30 @@ def compare(model: Model, other: Annotated[str, typer.Argument(help="The model t
         console.print(f"page: {write_page(result, page)}", highlight=False, soft_wrap=True)
 
 
+def export(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or a model directory.")] =
+           "models:/genai-quantize@champion",
+           to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for it.")] = Path("exported"),
+           form: Annotated[str, typer.Option("--format", help="huggingface: what transformers and most trainers read. "
+                                             "gguf: for llama.cpp and Ollama. portable: a parameter file, run.py and "
+                                             "run.c. compressed-tensors: eight bits for vLLM and transformers. onnx: "
+                                             "encoders.")] = "gguf") -> None:
+    """Write a model for other programs, with a card: data, licences, figures, parents, cost, how to make it again.
+
+    A release has its eight-bit format; a full-precision one of the same release is models:/genai-rlhf@champion, the
+    four-bit one the folder int4/ beside the other.
+    """
+    directory = model_directory(model)
+    from genai_core.export.handover import export as write
+    from genai_core.models.opened import served
+    from tasks.views.handover_card import card_of_directory, handover_card
+
+    inner = served(directory)
+    write(inner, to, form, handover_card(model) if model.startswith("models:/") else card_of_directory(inner))
+    size = sum(path.stat().st_size for path in to.iterdir())
+    console.print(f"{to}: {', '.join(sorted(path.name for path in to.iterdir()))}, {size / 1e6:.1f} MB; README.md says "
+                  "how it is used", highlight=False, soft_wrap=True)
+
+
 def _history(as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -129,15 +153,6 @@ def _history(as_json: bool) -> None:
     for move in sorted(moves, key=lambda move: move.when):
         table.add_row(move.when[:19], move.who, move.stage, move.before, move.after, move.name, move.reason)
     console.print(table)
-
-
-def _model_directory(model: str) -> Path:
-    if not model.startswith("models:/"):
-        return Path(model).expanduser()
-    opened_registry()
-    from tasks.registry.files import resolve
-
-    return resolve(model)
 
 
 def _ask() -> str:

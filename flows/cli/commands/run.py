@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.table import Table
 from flows.cli.commands.shared import (
     Also,
     AsJson,
+    Base,
     Chats,
     Data,
     Family,
@@ -27,7 +29,7 @@ from flows.cli.commands.shared import (
     console,
     opened_workspace,
 )
-from flows.cli.own_data import own_data
+from flows.cli.own_data import beside_named, own_data
 from genai_core.config.own_data import ALL_BUT_TEXT, REPLACE
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.presets import parse_overrides
@@ -53,8 +55,9 @@ Only = Annotated[str, typer.Option(metavar="STAGE", help="Run this stage alone; 
 
 def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats: Chats = None,
         preferences: Preferences = None, problems: Problems = None, data: Data = None, also: Also = False,
-        settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "", only: Only = "",
-        max_hours: MaxHours = 0.0, max_cost: MaxCost = 0.0, approval_hours: ApprovalHours = 0.0) -> None:
+        base: Base = "", settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "",
+        only: Only = "", max_hours: MaxHours = 0.0, max_cost: MaxCost = 0.0, approval_hours: ApprovalHours = 0.0
+        ) -> None:
     """Run every stage that is not cached, and show it live.
 
     Example: `genai run --text book.txt` trains on a text of your own, `--chats mine.jsonl` fine-tunes on your chats;
@@ -62,8 +65,8 @@ def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats
     generative family.
     """
     allow_everything()
-    overrides = overrides_of_options(preset, family, settings, also, text=text, chats=chats, preferences=preferences,
-                                     problems=problems, data=data)
+    overrides = base_override(base, family) | overrides_of_options(
+        preset, family, settings, also, text=text, chats=chats, preferences=preferences, problems=problems, data=data)
     config = load_config(preset, family, overrides)      # a typing mistake ends here, before anything starts
     forced = _forced(force, from_stage, config)
     for option, stages in (("--until", [until]), ("--only", [only])):
@@ -103,7 +106,7 @@ def run(preset: Preset = "laptop", family: Family = "", text: Text = None, chats
 
 def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chats: Chats = None,
          preferences: Preferences = None, problems: Problems = None, data: Data = None, also: Also = False,
-         settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "",
+         base: Base = "", settings: Settings = None, force: Force = None, from_stage: From = "", until: Until = "",
          on: Annotated[str, typer.Option(metavar="GPUS", help="What training would take on GPUs, such as 8xH100; 4 "
                                          "machines of 2 are 4x2xH100.")] = "",
          as_json: AsJson = False) -> None:
@@ -112,8 +115,8 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
     `--on 8xH100` shows instead what training would take there: memory, communication, hours, energy and money.
     """
     allow_everything()
-    overrides = overrides_of_options(preset, family, settings, also, text=text, chats=chats, preferences=preferences,
-                                     problems=problems, data=data)
+    overrides = base_override(base, family) | overrides_of_options(
+        preset, family, settings, also, text=text, chats=chats, preferences=preferences, problems=problems, data=data)
     config = load_config(preset, family, overrides)
     require_stages("--until", [until], config)
     if on:
@@ -131,7 +134,7 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
         typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
         return
     table = Table("stage", "state", "why")
-    for heading in ("parameters", "tokens", "FLOPs", "memory", "time"):
+    for heading in ("parameters", "trained", "tokens", "FLOPs", "memory", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         colour = {"hit": "green", "fetch": "magenta", "miss": "yellow"}.get(line.state, "dim")
@@ -155,6 +158,9 @@ def _plan_on(on: str, config: PipelineConfig | FamilyConfig, as_json: bool) -> N
 
     if isinstance(config, FamilyConfig):
         raise InputError("--on: only for the language model; a family's models train on one device in minutes")
+    if config.base.given:
+        raise InputError("--on: only for a model that pretrain makes from noise; without it, plan tells what a base "
+                         "takes here")
     cluster, shape = Cluster.named(on), transformer_config(config.pretrain, config.tokenize.vocab_size)
     stages = {}
     for name in (name for name in ("pretrain", "instruct") if name in config.stage_names):
@@ -210,12 +216,28 @@ def overrides_of_options(preset: str, family: str, settings: list[str] | None, a
     if also or any(given.values()):
         known = load_config(preset, "", {})
         own = own_data(given, also, {*known.collect.sources, *known.tasks} if isinstance(known, PipelineConfig) else ())
+        if also and isinstance(known, PipelineConfig):
+            own |= beside_named(own, known.reward.sources, known.rlhf.tasks if known.reward.sources else ())
     if own and family:
         raise InputError(f"--family {family}: a family learns from its own data; set collect.sources in a YAML file")
     if own and own.get(f"collect.{REPLACE}") == ALL_BUT_TEXT:
         console.print("no text of your own: the preset's stays, which the base model learns the language from (--text "
                       "gives yours)", highlight=False)
     return own | parse_overrides(settings or [])
+
+
+def base_override(base: str, family: str) -> dict[str, Any]:
+    """The override of a base from outside, which takes the place of the preset's: where the user is counts, not where
+    the workspace is."""
+    if not base:
+        return {}
+    if family:
+        raise InputError(f"--family {family}: a family makes its own models; --base is for the language model")
+    path = Path(base).expanduser()
+    here = path.exists() or path.is_absolute() or base.startswith(".")
+    fields = ("packages", "sha256", "revision", "licence", "attribution")
+    others: dict[str, Any] = {f"base.{field}": [] if field == "packages" else "" for field in fields}
+    return {"base.source": str(path.absolute()) if here else base, **others}
 
 
 def shown_stages(config: PipelineConfig | FamilyConfig) -> list[str]:
@@ -245,5 +267,5 @@ def _costs(line: Any) -> list[str]:
         return "" if value is None else f"{value / unit:,.2f} {suffix}"
 
     seconds = "" if line.seconds is None else f"{line.seconds:,.0f} s"
-    return [count(line.parameters, 1e6, "M"), count(line.tokens, 1e6, "M"), count(line.flops, 1e12, "T"),
-            count(line.memory_bytes, 2**30, "GiB"), seconds]
+    return [count(line.parameters, 1e6, "M"), count(line.trainable_parameters, 1e6, "M"),
+            count(line.tokens, 1e6, "M"), count(line.flops, 1e12, "T"), count(line.memory_bytes, 2**30, "GiB"), seconds]

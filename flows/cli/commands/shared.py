@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from genai_core.config.presets import preset_names
+from genai_core.errors import InputError
 from tasks.catalog import FAMILIES
 from tasks.store.workspace import Workspace
 
@@ -37,6 +38,9 @@ Problems = Annotated[list[str] | None, typer.Option(metavar="PATH", rich_help_pa
                                                     help="Questions with the answers that count as right.")]
 Data = Annotated[list[str] | None, typer.Option("--data", metavar="PATH", rich_help_panel=OWN,
                                                 help="Files of any of these kinds: what they hold is recognised.")]
+Base = Annotated[str, typer.Option("--base", metavar="SOURCE", rich_help_panel=OWN,
+                                   help="Start from a model that is trained already: a directory, a GGUF file, a model "
+                                        "on the hub (org/name) or models:/NAME@ALIAS.")]
 Also = Annotated[bool, typer.Option("--also", rich_help_panel=OWN,
                                     help="Keep the preset's own data beside yours, and its tasks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -58,6 +62,20 @@ def opened_registry() -> Workspace:
 
     repair_all()
     return workspace
+
+
+def model_directory(model: str) -> Path:
+    """The directory of models:/NAME@ALIAS or models:/NAME/VERSION, or that of a path. Raises InputError where there is
+    none."""
+    if not model.startswith("models:/"):
+        directory = Path(model).expanduser()
+        if not directory.is_dir():
+            raise InputError(f"{model}: neither a model directory nor models:/NAME@ALIAS")
+        return directory
+    opened_registry()
+    from tasks.registry.files import resolve
+
+    return resolve(model)
 
 
 def relative(path: str) -> str:

@@ -26,6 +26,12 @@ class Judged:
     group: str
     """Two are compared only within a group: a source of ratings or labels, or the two answers of a preference."""
     source: str
+    is_choice: bool = False
+    """Whether the rating is 1 or 0 by a preference or a label, which tell better from worse whatever the scale."""
+
+    def least_gap(self, min_rating_gap: float) -> float:
+        """Difference of ratings from which on another one of the group is better or worse."""
+        return 1.0 if self.is_choice else min_rating_gap
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,17 @@ class Judgements:
     def of(self, source: str) -> list[Judged]:
         return [each for each in self.all if each.source == source]
 
+    def pairs_of(self, source: str, min_rating_gap: float) -> int:
+        """Number of pairs of a source of which one is better by enough."""
+        by_group: dict[str, list[Judged]] = {}
+        for each in self.of(source):
+            by_group.setdefault(each.group, []).append(each)
+        count = 0
+        for members in by_group.values():
+            ratings = np.sort([each.rating for each in members])
+            count += int(np.searchsorted(ratings, ratings - members[0].least_gap(min_rating_gap), "right").sum())
+        return count
+
 
 def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), gold: Gold | None = None, *,
                kept: bool = False) -> Judgements:
@@ -72,11 +89,11 @@ def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), gold: G
              for row in iterate_table(cleaned, "ratings", split=split) if wanted(row, share)]
     both = {each.source for each in rated}      # whose preferences are a source of their own: 0 and 1 are no ratings
     preferred = [Judged([*row["prompt"], *row[side]], rating, row["id"],
-                        f"{row['source']}/preferences" if row["source"] in both else row["source"])
+                        f"{row['source']}/preferences" if row["source"] in both else row["source"], is_choice=True)
                  for row in iterate_table(cleaned, "preferences", split=split) if wanted(row, share)
                  for side, rating in (("chosen", 1.0), ("rejected", 0.0))]
     if gold and gold.label and sources:
-        rated += [Judged(row["text"], float(row["label"] == gold.label), row["source"], row["source"])
+        rated += [Judged(row["text"], float(row["label"] == gold.label), row["source"], row["source"], is_choice=True)
                   for row in iterate_table(cleaned, "documents", split=split)
                   if row["label"] is not None and wanted(row, gold.fraction)]
     return Judgements(rated, preferred)

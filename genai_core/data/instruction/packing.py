@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genai_core.data.chat import end_of
 from genai_core.data.tokens.batches import IGNORED, on_device
 
 
@@ -52,20 +53,21 @@ class PackedRows:
         return PackedRows(**arrays, chats_cut=self.chats_cut, chats_left_out=self.chats_left_out)
 
 
-def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int, powers: Sequence[float] | None = None
-         ) -> PackedRows:
+def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int, powers: Sequence[float] | None = None,
+         start: Sequence[int] = ()) -> PackedRows:
     """Pack (ids, completion mask) chats into rows of `length` tokens, each into the fullest row with room for it, the
     longest first (best-fit decreasing).
 
     The target of a position is the next token, where the completion mask is True for that one. A chat of n targets
     weighs n to its power, by default the square root, each target the n-th part of it: by the token, a chat whose
     answer is one word would count for next to nothing beside one that tells a story. A chat longer than a row loses its
-    beginning, chats without a target are left out, and both are counted.
+    beginning, but for the `start` of a document; chats without a target are left out, and both are counted.
     """
     longest = length + 1      # the last token is a target alone
     given = powers if powers is not None else [0.5] * len(chats)
-    kept = [(ids, mask, power) for (ids, mask), power in zip(chats, given, strict=True) if any(mask[-longest:][1:])]
-    cut = [(ids[-longest:], mask[-longest:], power) for ids, mask, power in kept]
+    fitted = [(*_cut(ids, mask, longest, start), power) for (ids, mask), power in zip(chats, given, strict=True)]
+    kept = [place for place, (_, mask, _) in enumerate(fitted) if any(mask[1:])]
+    cut = [fitted[place] for place in kept]
     order = sorted(range(len(cut)), key=lambda index: -len(cut[index][0]))
     rows: list[list[int]] = []
     room: list[int] = []
@@ -86,16 +88,23 @@ def pack(chats: list[tuple[list[int], list[bool]]], length: int, pad_id: int, po
     packed = PackedRows(ids=np.full(shape, pad_id, np.int32), targets=np.full(shape, IGNORED, np.int32),
                         segments=np.zeros(shape, np.int32), position_ids=np.zeros(shape, np.int32),
                         weights=np.zeros(shape, np.float32),
-                        chats_cut=sum(len(ids) > longest for ids, _, _ in kept), chats_left_out=len(chats) - len(kept))
+                        chats_cut=sum(len(chats[place][0]) > longest for place in kept),
+                        chats_left_out=len(chats) - len(kept))
     for row, members in enumerate(rows):
-        start = 0
+        begin = 0
         for segment, index in enumerate(members, start=1):
             ids, completion_mask, power = cut[index]
-            place = slice(start, start + len(ids) - 1)
+            place = slice(begin, begin + len(ids) - 1)
             packed.ids[row, place] = ids[:-1]
             packed.targets[row, place] = np.where(completion_mask[1:], ids[1:], IGNORED)
             packed.segments[row, place] = segment
             packed.position_ids[row, place] = np.arange(len(ids) - 1)
             packed.weights[row, place] = np.array(completion_mask[1:]) * sum(completion_mask[1:]) ** (power - 1)
-            start += len(ids) - 1
+            begin += len(ids) - 1
     return packed
+
+
+def _cut(ids: list[int], mask: list[bool], longest: int, start: Sequence[int]) -> tuple[list[int], list[bool]]:
+    kept = end_of(ids, longest, start)
+    before = len(start) if ids[:len(start)] == list(start) else 0
+    return kept, mask[:before] + mask[before + len(ids) - len(kept):]

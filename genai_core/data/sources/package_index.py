@@ -67,10 +67,13 @@ def download(package: str, sha256: str, folder: Path) -> Path:
 
 
 def _default_index() -> str:
-    """Where pip looks when nothing is configured, which it tells nobody but its own code."""
-    from pip._internal.models.index import PyPI
+    """Where pip looks when nothing is configured, which it tells nobody but its own code.
 
-    return str(PyPI.simple_url)
+    Asked in a process of its own: where pip has been imported, setuptools cannot be any more, and `torch.compile` needs
+    it.
+    """
+    asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    return subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def pip_options(command: str) -> dict[str, str]:

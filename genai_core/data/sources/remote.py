@@ -26,10 +26,9 @@ from urllib.parse import urlsplit
 from genai_core.config.addresses import HOW_TO_LOG_IN, shown
 from genai_core.config.data import Content
 from genai_core.data.shards.files import file_digest
-from genai_core.data.sources.archives import cache_directory
 from genai_core.data.sources.paths import KNOWN_KINDS, is_known, select_readable
 from genai_core.errors import InputError
-from genai_core.roots import require_allowed_address
+from genai_core.roots import cache_directory, require_allowed_address
 
 _PACKAGES = {"s3": "pip install -c constraints.txt -e '.[s3]'", "gs": "pip install gcsfs",
              "http": "pip install aiohttp"}

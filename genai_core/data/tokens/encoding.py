@@ -36,6 +36,8 @@ class Encoding:
     vocab_size: int
     fast: bool
     """Whether `gigatoken` encodes."""
+    start: str = ""
+    """Token that begins every document; empty for a model that reads none."""
 
 
 @dataclass
@@ -128,8 +130,9 @@ def encode_shard(shard: Shard, encoding: Encoding) -> list[Encoded]:
             found.append(_copied(shard.taken, part, encoding, shard.digest))
             continue
         rows = table.filter(pa.array(splits == split))
-        texts = [plain(text) for text in rows["text"].to_pylist()]
-        ids, lengths = _encoder(encoding.out_dir, encoding.fast)(texts)
+        encoder = _encoder(encoding.out_dir, encoding.fast)
+        texts = [encoder.without_specials(text) for text in rows["text"].to_pylist()]
+        ids, lengths = encoder([encoding.start + text for text in texts])
         ends = lengths.cumsum()
         whole = np.insert(ids, ends, encoding.end).astype(dtype_of(encoding.vocab_size))
         whole.tofile((encoding.out_dir if split == "train" else encoding.scratch) / f"{part}.bin")

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from genai_core.data.chat import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS, TURN_END
+from genai_core.data.chat import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS, TURN_END, without_specials
+from genai_core.data.chat_formats import FIELD, ChatFormat
+from genai_core.data.specials import SpecialTokens
 from genai_core.errors import InputError
 
 logger = logging.getLogger("genai_core")
@@ -54,6 +56,9 @@ class Encoder:
         self._tokenizer = tokenizer
         self._fast = _fast_encoder(tokenizer) if fast else None
         self._encoded = 0
+
+    def without_specials(self, text: str) -> str:
+        return without_specials(self._tokenizer, text)
 
     def __call__(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts, one after the other, uint32 (T,), and the number of each text's, int64 (N,)."""
@@ -110,4 +115,21 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise InputError(f"{path}: not a readable tokenizer ({error})") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    # it takes attributes, and cannot be inherited
+    if found := _chat_format(directory / "tokenizer_config.json"):
+        tokenizer.chat_format = found      # type: ignore[attr-defined]
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    if found or tokenizer.normalizer is not None or special - set(SPECIAL_TOKENS):      # from outside
+        tokenizer.special_tokens = SpecialTokens(tokenizer, found.specials if found else ())  # type: ignore[attr-defined]
     return tokenizer
+
+
+def _chat_format(path: Path) -> ChatFormat | None:
+    """The chat format of a tokenizer from outside; None where it is this project's own."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get(FIELD)
+        return ChatFormat.from_dict(found) if found else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a readable tokenizer config ({error})") from None

@@ -9,7 +9,7 @@ from torch import nn
 from genai_core.errors import InputError
 from genai_core.families.classification.reviews import encode_reviews
 from genai_core.families.labels import LABELS
-from genai_core.inference.generate import Sampling
+from genai_core.inference.sampling import Sampling
 from genai_core.models.kinds import open_model
 from genai_core.models.opened import Opened, kind_of
 

@@ -14,7 +14,7 @@ from genai_core.models.language_model import LanguageModel
 
 CONTEXT_CHARACTERS = 3000
 """Most characters of a module before a line."""
-BATCH = 32
+SLOTS = 32
 
 Item = TypeVar("Item")
 
@@ -62,12 +62,10 @@ def complete(model: LanguageModel, tokenizer: Tokenizer, prompts: list[str], tok
     """Completion of each prompt by greedy decoding; of a prompt, as much of the end is read as there is room for."""
     end = token_id(tokenizer, END_OF_TEXT)
     room = model.context_length - tokens
-    texts = []
-    for first in range(0, len(prompts), BATCH):
-        encoded = tokenizer.encode_batch_fast(prompts[first:first + BATCH], add_special_tokens=False)
-        completions = generate(model, [encoding.ids[-room:] for encoding in encoded], tokens, {end}, pad_id=end)
-        texts += tokenizer.decode_batch(completions.unpadded())
-    return texts
+    encoded = [encoding.ids[-room:] for encoding in tokenizer.encode_batch_fast(prompts, add_special_tokens=False)]
+    if not encoded:
+        return []
+    return tokenizer.decode_batch(generate(model, encoded, tokens, {end}, pad_id=end, slots=SLOTS).unpadded())
 
 
 def body(completion: str) -> str:

@@ -26,12 +26,12 @@ from genai_core.families.code.completions import (
     parses,
 )
 from genai_core.families.code.config import CodeEvaluationConfig
-from genai_core.families.code.sandbox import passes
 from genai_core.families.code.token_kinds import bits_by_kind
 from genai_core.families.report import Columns, Pictures, Samples, write_evaluation
 from genai_core.hardware import choose_device
 from genai_core.inference.text import open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
+from genai_core.sandbox import passes
 
 
 def run(config: CodeEvaluationConfig, *, tokens: Path, collected: Path, models: dict[str, Path], out_dir: Path,

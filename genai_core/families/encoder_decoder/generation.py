@@ -12,7 +12,7 @@ from genai_core.families.encoder_decoder.interface import EncoderDecoder, greedy
 from genai_core.families.encoder_decoder.pairs import PairCodec
 from genai_core.families.encoder_decoder.recurrent import RecurrentSeq2Seq, Seq2SeqShape
 from genai_core.families.encoder_decoder.transformer import T5, T5Shape
-from genai_core.inference.generate import Sampling
+from genai_core.inference.sampling import Sampling
 from genai_core.models.kinds import open_model
 from genai_core.models.opened import Opened, kind_of
 

@@ -16,7 +16,8 @@ from genai_core.families.recurrent import evaluation as recurrent
 from genai_core.families.recurrent.config import CharacterEvaluationConfig
 from genai_core.families.report import Pictures, write_evaluation
 from genai_core.hardware import choose_device
-from genai_core.inference.generate import Sampling, generate
+from genai_core.inference.generate import generate
+from genai_core.inference.sampling import Sampling
 from genai_core.inference.text import open_text_model
 from genai_core.models.language_model import LanguageModel
 from genai_core.pictures import figure_and_axes, save_picture
@@ -67,7 +68,7 @@ def _sample(model: LanguageModel, tokenizer: Tokenizer, config: TuneEvaluationCo
     end = token_id(tokenizer, END_OF_TEXT)
     room = config.sample_tokens if model.unbounded_context else model.context_length - len(prompt)
     completions = generate(model, [prompt] * config.tunes, min(room, config.sample_tokens), {end}, pad_id=end,
-                           sampling=Sampling(config.temperature), generator=torch.Generator(device).manual_seed(0))
+                           sampling=Sampling(config.temperature), seeds=list(range(config.tunes)))
     return [config.prompt + tokenizer.decode(ids).split(END_OF_TEXT)[0] for ids in completions.unpadded()]
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.families.blocks import FeedForward, split_heads
+from genai_core.models.cache import KeyValueCache
 from genai_core.models.flops import flops_per_token, matrix_weights
 from genai_core.models.language_model import LanguageModel
-from genai_core.models.masks import causal_mask
-from genai_core.models.transformer import KeyValueCache, attend, rotary_angles, rotate
+from genai_core.models.transformer import attend, rotary_angles, rotate
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,12 @@ class PositionalLanguageModel(LanguageModel):
     def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
                cache: KeyValueCache | None = None) -> Tensor:
         """Hidden states (B, T, C); a position past the table of a learned embedding takes its last row."""
-        past = cache.length if cache is not None else 0
+        length = ids.shape[1]
         if position_ids is None:
-            position_ids = torch.arange(past, past + ids.shape[1], device=ids.device)[None].expand(len(ids), -1)
+            position_ids = cache.positions(length) if cache is not None else \
+                torch.arange(length, device=ids.device)[None].expand(len(ids), -1)
         if mask is None and cache is not None:
-            mask = causal_mask(ids.shape[1], ids.device, past)
+            mask = cache.mask(length)
         x, angles = self.embedding(ids), None
         if self.shape.positions == "sinusoidal":
             x = x + 0.02 * sinusoids(position_ids, self.shape.hidden_size)      # as small as the embeddings begin
@@ -117,7 +118,7 @@ class PositionalLanguageModel(LanguageModel):
         for block in self.body.layers:
             x = block(x, angles, mask, cache)
         if cache is not None:
-            cache.length += ids.shape[1]
+            cache.grow(length)
         return self.body.norm(x)
 
     def logits(self, states: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from genai_core.families.recurrent.config import CharacterEvaluationConfig
 from genai_core.families.recurrent.model import RecurrentLanguageModel
 from genai_core.families.report import Columns, Pictures, Samples, write_evaluation
 from genai_core.hardware import choose_device
-from genai_core.inference.generate import Sampling
+from genai_core.inference.sampling import Sampling
 from genai_core.inference.text import continue_text, open_text_model
 from genai_core.pictures import figure_and_axes, save_picture
 

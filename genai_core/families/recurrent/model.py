@@ -7,7 +7,7 @@ Shapes: B sequences, T tokens, I inputs, H hidden size, G gates (blocks of H row
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -197,10 +197,17 @@ class RecurrentShape:
 class RecurrentCache:
     """All that the model remembers of the tokens read so far."""
 
-    states: list[State] | None = None
-    """State of each layer; None before the first token."""
-    length: int = 0
-    """Number of tokens read."""
+    states: list[State]
+    """State of each layer."""
+
+    def grow(self, counts: Tensor | int) -> None:
+        """A state is as large after many tokens as after one."""
+
+    def put(self, rows: Tensor, other: "RecurrentCache", of: Tensor) -> None:
+        """Begin rows anew with those of another cache: row `rows[i]` with its row `of[i]`."""
+        for own, theirs in zip(self.states, other.states, strict=True):
+            for part, their_part in zip(own, theirs, strict=True):
+                part[rows] = their_part[of]
 
 
 class RecurrentLanguageModel(LanguageModel):
@@ -226,14 +233,24 @@ class RecurrentLanguageModel(LanguageModel):
         attention_mask = None if mask is None else mask[:, 0, -1, -ids.shape[1]:]
         outputs, states = self.recurrent(self.embedding(ids), cache.states if cache else None, attention_mask)
         if cache is not None:
-            cache.states, cache.length = states, cache.length + ids.shape[1]
+            for before, after in zip(cache.states, states, strict=True):
+                for own, new in zip(before, after, strict=True):
+                    own.copy_(new)
         return outputs
+
+    def read(self, ids: Tensor, lengths: Tensor, cache: RecurrentCache) -> Tensor:
+        is_token = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        states = self.hidden(ids, mask=is_token[:, None, None], cache=cache)
+        return states[torch.arange(len(ids), device=ids.device), lengths - 1]
 
     def logits(self, states: Tensor) -> Tensor:
         return self.head(states)
 
     def new_cache(self, batch: int, capacity: int) -> RecurrentCache:
-        return RecurrentCache()
+        """The states before the first token; they have room for any number."""
+        like = self.embedding.weight
+        layers = cast(list[RecurrentLayer], list(self.recurrent.layers))
+        return RecurrentCache([layer.initial(like.new_zeros(batch, 1, 1)) for layer in layers])
 
     def training_flops_per_token(self, length: int) -> float:
         return flops_per_token(matrix_weights(self, "embedding"))

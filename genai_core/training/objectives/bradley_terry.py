@@ -2,79 +2,50 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.config.training import RewardConfig
-from genai_core.data.chat import END_OF_TEXT, token_id
 from genai_core.data.instruction.judgements import Judged
-from genai_core.data.tokens.batches import epoch_rows
-from genai_core.evaluation.preferences import judged_accuracy
-from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
-from genai_core.models.transformer import training_flops_per_token
-from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.ranks import Ranks
+from genai_core.models.reward import RewardModel
+from genai_core.training.objectives.judged_texts import JudgedTexts
+from genai_core.training.objectives.objective import Batch
 
 
-class BradleyTerry(Objective):
+class BradleyTerry(JudgedTexts):
     """−log σ(r_better − r_worse) summed over the pairs of a batch (Bradley & Terry 1952; Ouyang et al. 2022, eq. 1).
 
     Of the judgements of a batch every two of one group whose ratings are far enough apart are a pair: B ratings of one
     source cost B forward passes and give up to B (B − 1) / 2 pairs, two answers of a preference give one.
     """
 
-    unit = "texts"
-    fixed_shapes = True
-
     def __init__(self, model: RewardModel, tokenizer: Any, judged: list[Judged], validation: list[Judged],
                  config: RewardConfig, device: torch.device):
-        """`judged` has an even number of judgements: the first two come into the same batches, the next two, and so on.
-        """
-        self.model = model
-        self.tokenizer = tokenizer
-        self.config = config
-        self.device = device
-        self.ids, self.last = encode_subjects(tokenizer, [each.subject for each in judged], config.context_length)
-        self.ratings = torch.tensor([each.rating for each in judged], dtype=torch.float32)
-        numbers = {group: number for number, group in enumerate(dict.fromkeys(each.group for each in judged))}
-        self.groups = torch.tensor([numbers[each.group] for each in judged])
-        self.validation = validation
-        self.ranks = Ranks.current()
-        self.blank_id = token_id(tokenizer, END_OF_TEXT)
-        self.steps = max(1, round(len(judged) * config.epochs / config.batch_size))
-        self.flops = self.steps * config.batch_size * self.ids.shape[1] \
-            * training_flops_per_token(model.config, self.ids.shape[1])
-        self.evaluation_steps = frozenset(self.steps * part // 4 for part in (1, 2, 3))
-
-    def batch(self, step: int) -> Batch:
-        pairs = epoch_rows(len(self.ratings) // 2, step, self.config.batch_size // 2, self.config.seed)
-        rows = torch.from_numpy((2 * pairs[:, None] + np.arange(2)).ravel())
-        ids = self._drop_tokens(self.ids[rows], self.last[rows], step)
-        return {"ids": ids.to(self.device), "last": self.last[rows].to(self.device),
-                "ratings": self.ratings[rows].to(self.device), "groups": self.groups[rows].to(self.device)}
+        super().__init__(model, tokenizer, judged, validation, config, device)
+        gaps = {each.group: each.least_gap(config.min_rating_gap) for each in judged}
+        self.gaps = torch.tensor(list(gaps.values()), device=device)
+        """Least difference of two ratings of a pair, by the number of their group."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        # L = −log σ(r_better − r_worse) = softplus(−margin)          Ouyang et al. 2022, eq. 1
+        # L = −log σ(r_better − r_worse − m) = softplus(m − margin)   Ouyang et al. 2022, eq. 1; m: Touvron et al. 2023,
+        # m = a (rating_better − rating_worse)                        eq. 2, of how much better people found it
+        # + c (r_better + r_worse)²                                   Eisenstein et al. 2023: rewards around 0
         share = self.model(batch["ids"], batch["last"]), batch["ratings"], batch["groups"]
         rewards, ratings, groups = (self.ranks.all_gather(each) for each in share)      # (B,) each
         pairs = self._pairs(ratings, groups)                                       # (B, B)
         margins = rewards[:, None] - rewards[None, :]
+        wanted = self.config.margin * (ratings[:, None] - ratings[None, :])        # m
+        loss = (F.softplus(wanted - margins) * pairs).sum()
+        if self.config.centring:
+            sums = rewards[:, None] + rewards[None, :]
+            loss = loss + self.config.centring * (sums ** 2 * pairs).sum()
         correct = ((margins > 0) & pairs).sum()
-        return (F.softplus(-margins) * pairs).sum() / self.ranks.count, \
-            {"accuracy": correct.detach() / self.ranks.count}
-
-    def _drop_tokens(self, ids: Tensor, last: Tensor, step: int) -> Tensor:
-        """Ids (B, T) with a random share of the tokens replaced by a blank, the last one never (word dropout)."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        blank = torch.rand(ids.shape, generator=generator) < self.config.token_dropout
-        blank &= torch.arange(ids.shape[1])[None] < last[:, None]
-        return ids.masked_fill(blank, self.blank_id)
+        return loss / self.ranks.count, {"accuracy": correct.detach() / self.ranks.count}
 
     def _pairs(self, ratings: Tensor, groups: Tensor) -> Tensor:
         """(B, B): True where judgement i is of the group of judgement j and higher by enough."""
-        higher = ratings[:, None] - ratings[None, :] >= self.config.min_rating_gap
+        higher = ratings[:, None] - ratings[None, :] >= self.gaps[groups][:, None]
         return higher & (groups[:, None] == groups[None, :])
 
     def targets(self, batch: Batch) -> Tensor:
@@ -82,14 +53,3 @@ class BradleyTerry(Objective):
         size = len(batch["ratings"]) // self.config.accumulation_steps
         parts = zip(batch["ratings"].split(size), batch["groups"].split(size), strict=True)
         return torch.stack([self._pairs(ratings, groups).sum() for ratings, groups in parts]).sum().clamp(min=1)
-
-    def size(self, batch: Batch) -> int:
-        return len(batch["ratings"])
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        if len(self.validation) < 2:
-            return {}
-        scores = score_subjects(self.model, self.tokenizer, [each.subject for each in self.validation],
-                                self.config.context_length).double().numpy()
-        accuracy = judged_accuracy(scores, self.validation, 1.0)
-        return {} if np.isnan(accuracy) else {"validation_accuracy": accuracy}

@@ -29,6 +29,15 @@ def token_loss(model: LanguageModel, states: Tensor, targets: Tensor, weights: T
     return _summed(model.logits(states), targets, weights)
 
 
+def select_targets(states: Tensor, targets: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of hidden states (B, T, C), targets and weights (B, T) the `most` first that have a target, (1, most, …), so that
+    no logits are made where nothing is learned; where there are fewer, the rest is without one. The shapes depend on
+    `most` alone, so that a loss is compiled once, and no GPU is waited for."""
+    flat = targets.flatten()
+    places = (flat == IGNORED).to(torch.uint8).argsort(stable=True)[:most]
+    return states.flatten(0, 1)[places][None], flat[places][None], weights.flatten()[places][None]
+
+
 def in_pieces(states: Tensor, head: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     """The loss of hidden states (N, C) times a matrix (V, C), with the logits of PIECE tokens at a time, which are made
     again for the gradients. Sums, those of the matrix's gradient too, are in float32."""

@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from genai_core.training.curves import Curves
+from genai_core.training.monitors import Verdict
+
 Batch = dict[str, Tensor]
 
 
@@ -25,6 +28,11 @@ class Objective(ABC):
     sampled: bool = False
     """Whether `batch` samples, so that each of several ranks makes its share of the examples alone; otherwise it makes
     all of them and takes its share."""
+    steps_of_a_batch: int = 1
+    """Number of steps that a sampled batch is used for, and counts once; a checkpoint comes where a new one begins, and
+    training goes on there after going back, since what was sampled is in no checkpoint."""
+    monitored: bool = False
+    """Whether the figures of an evaluation can end training: then what was good is kept at each."""
     evaluation_steps: frozenset[int] = frozenset()
     """Steps after which `evaluate` is called; it is called after the last step in any case."""
 
@@ -57,6 +65,11 @@ class Objective(ABC):
     def evaluate(self, step: int) -> dict[str, float]:
         """Figures on held-out data after `step` steps."""
         return {}
+
+    def verdict(self, curves: Curves) -> Verdict | None:
+        """Why training is to end at its last good state, after an evaluation whose figures are in `curves`; None while
+        all is well. Only where `monitored` is set."""
+        return None
 
     def players(self, model: nn.Module) -> dict[str, nn.Module]:
         """Parts of the model by name, each of which has an optimizer of its own."""

@@ -14,6 +14,8 @@ def read_preference(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     named = next((column for column in _PROMPTS if row.get(column) is not None), None)
     if named is None:
         prompt, chosen, rejected = _parted(chosen, rejected)
+        if prompt[-1]["role"] == "system":
+            raise BadRow("chosen and rejected answer different prompts: a preference compares two answers to one")
         prompt = read_messages(prompt, system=row.get("system"), tools=row.get("tools"), last="user")
     else:
         asked = row[named]
@@ -25,6 +27,9 @@ def read_preference(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if chosen == rejected:
         raise BadRow("chosen and rejected are equal, so nothing is preferred")
     for column, answer in (("chosen", chosen), ("rejected", rejected)):
+        if answer and answer[0]["role"] != "assistant" and answer[-1]["role"] == "assistant":
+            than = "the other answer" if named is None else f"`{named}`"
+            raise BadRow(f"`{column}` answers another prompt than {than}: a preference compares two answers to one")
         if not answer or answer[0]["role"] != "assistant" or answer[-1]["role"] != "assistant":
             raise BadRow(f"`{column}` holds no answer of the assistant after the prompt")
     return "preferences", {"prompt": prompt, "chosen": chosen, "rejected": rejected}

@@ -1,0 +1,1 @@
+"""What RLHF raises: the reward model, answers that can be verified, functions of installed packages, and their sum."""

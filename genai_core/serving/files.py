@@ -1,0 +1,99 @@
+"""The GGUF file of a model: the one beside it, or one that is written from its weights."""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from genai_core.errors import InputError
+from genai_core.export.gguf import FILE
+from genai_core.export.gguf_layouts import require_llama_cpp, write_any_gguf
+from genai_core.export.gguf_tokenizer import NotForLlamaCpp
+from genai_core.export.model_directory import load_config, load_model
+from genai_core.models.opened import kind_of, read_json, served
+from genai_core.serving.errors import EngineMissing
+
+LANGUAGE_MODELS = ("language_model", "quantized_language_model")
+DAYS_KEPT = 14
+"""How long a written file stays in the cache after its last use."""
+LONGEST_CONTEXT = 8192
+"""Tokens of a conversation at most, unless more are asked for: memory is set aside for all of them."""
+
+
+def gguf_of(path: Path, cache: Path) -> Path:
+    """The GGUF file of a model directory, or `path` itself where it is one.
+
+    A language model in full precision that has none is written as F32 into the folder `cache`, once. Raises InputError
+    for what is no model, EngineMissing for one that llama.cpp does not read.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) == b"GGUF":
+                return path
+        raise InputError(f"{path}: neither a model directory nor a GGUF file")
+    directory = served(path)
+    if (directory / "tokenizer.json").is_file() and kind_of(directory) in LANGUAGE_MODELS:
+        try:
+            require_llama_cpp(load_config(directory), directory)
+        except NotForLlamaCpp as error:
+            raise EngineMissing(str(error)) from None
+    if (directory / FILE).is_file():
+        return directory / FILE
+    if (kind := kind_of(directory)) != "language_model":
+        raise EngineMissing(f"{directory}: llama.cpp reads no model of kind {kind}"
+                            f"{', and there is no model.gguf beside it' if kind == 'quantized_language_model' else ''}")
+    return _written(directory, cache)
+
+
+def context_of(path: Path) -> int:
+    """Longest sequence in tokens that a model was made for. Raises InputError for a GGUF that does not say."""
+    if path.is_dir():
+        return int(read_json(served(path) / "config.json").get("max_position_embeddings", LONGEST_CONTEXT))
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(path).fields
+        architecture = str(fields["general.architecture"].contents())
+        return int(fields[f"{architecture}.context_length"].contents())
+    except (ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
+        raise InputError(f"{path}: not a readable GGUF file of a language model ({_first_line(error)})") from None
+
+
+def weights_size(path: Path) -> int:
+    """Bytes of the weights that serve; 0 where there are none."""
+    files = [path] if path.is_file() else [served(path) / FILE, served(path) / "model.safetensors"]
+    return next((file.stat().st_size for file in files if file.is_file()), 0)
+
+
+def _written(directory: Path, cache: Path) -> Path:
+    cache.mkdir(parents=True, exist_ok=True)
+    _forget_unused(cache)
+    target = cache / f"{_identity(directory)}.gguf"
+    if not target.is_file():
+        with tempfile.TemporaryDirectory(dir=cache, prefix="writing-") as scratch:
+            made = Path(scratch) / FILE
+            write_any_gguf(load_model(directory, torch.device("cpu")), directory, made, "F32", directory.name)
+            made.replace(target)
+    target.touch()
+    return target
+
+
+def _identity(directory: Path) -> str:
+    """What tells these files from others of the same name, without reading them all."""
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(directory.iterdir())]
+    return hashlib.sha256(repr((str(directory.resolve()), states)).encode()).hexdigest()[:24]
+
+
+def _forget_unused(cache: Path) -> None:
+    for entry in cache.iterdir():
+        with suppress(OSError):      # another process does the same
+            if time.time() - entry.stat().st_mtime > DAYS_KEPT * 86400:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
