@@ -160,15 +160,16 @@ def in_file(model: HuggingFaceModel, parameter: str) -> Tensor:
 
 def kind_in_file(model: HuggingFaceModel, parameter: str, form: Format) -> str:
     """The type of a parameter in a file of a format."""
-    weight = in_file(model, parameter) if form not in ("F32", "F16") else model.network.get_parameter(parameter)
+    weight, layout = model.network.get_parameter(parameter), layout_of(model.config)
+    shape = layout.there(parameter, weight.detach().to("meta"), model.config.native).shape if layout else weight.shape
     if weight.dim() != 2 or parameter.endswith(("wpe.weight", "norm.weight")):
         return "F32"
     if form in ("F32", "F16"):
         return form
-    if weight.shape[1] % BLOCK:
+    if shape[1] % BLOCK:
         return "F16"
     whole = (model.network.get_input_embeddings(), model.network.get_output_embeddings())
-    at_the_ends = any(model.network.get_parameter(parameter) is each.weight for each in whole)
+    at_the_ends = any(weight is each.weight for each in whole)
     return "Q8_0" if at_the_ends and form in FOUR_BITS else form
 
 

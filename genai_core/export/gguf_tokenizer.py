@@ -17,7 +17,7 @@ from genai_core.errors import InputError
 from genai_core.models.opened import read_json
 
 if TYPE_CHECKING:
-    from gguf import GGUFWriter
+    from gguf import GGUFWriter, TokenType
 
 
 class NotForLlamaCpp(InputError):
@@ -107,16 +107,8 @@ def add_tokenizer(writer: "GGUFWriter", tokenizer_dir: Path, size: int) -> None:
 
 def _add_byte_level_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer, size: int, pattern: str) -> None:
     """Byte-level BPE is llama.cpp's `gpt2`; `pattern` is what it calls the one that text is cut by first."""
-    from gguf import TokenType
-
     content = json.loads(tokenizer.to_str())["model"]
-    added = tokenizer.get_added_tokens_decoder()
-    tokens = [f"[PAD{number}]" for number in range(size)]
-    types = [TokenType.UNUSED] * size
-    for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
-        tokens[number] = token
-        types[number] = TokenType.NORMAL if number not in added else \
-            TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
+    tokens, types = _tokens(tokenizer, size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pattern)
     writer.add_token_list(tokens)
@@ -128,16 +120,28 @@ def _add_sentence_pieces(writer: "GGUFWriter", tokenizer: Tokenizer, size: int, 
     """Pieces in the order of their merges, which llama.cpp reads off their scores."""
     from gguf import TokenType
 
-    added = tokenizer.get_added_tokens_decoder()
-    tokens, types = [f"[PAD{number}]" for number in range(size)], [TokenType.UNUSED] * size
-    for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
-        tokens[number] = token
-        types[number] = TokenType.BYTE if token.startswith("<0x") and len(token) == 6 else \
-            TokenType.UNKNOWN if token == "<unk>" else TokenType.NORMAL if number not in added else \
-            TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
+    tokens, types = _tokens(tokenizer, size)
+    for number, token in enumerate(tokens):
+        if token.startswith("<0x") and len(token) == 6:
+            types[number] = TokenType.BYTE
+        elif token == "<unk>":
+            types[number] = TokenType.UNKNOWN
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
     writer.add_token_scores([-float(number) for number in range(size)])
     writer.add_token_types(types)
     writer.add_add_space_prefix(prefixed)
+
+
+def _tokens(tokenizer: Tokenizer, size: int) -> tuple[list[str], list["TokenType"]]:
+    """The token and its type for each of the `size` rows; rows that no token has are named as padding."""
+    from gguf import TokenType
+
+    added = tokenizer.get_added_tokens_decoder()
+    tokens, types = [f"[PAD{number}]" for number in range(size)], [TokenType.UNUSED] * size
+    for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
+        tokens[number] = token
+        types[number] = TokenType.NORMAL if number not in added else \
+            TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
+    return tokens, types

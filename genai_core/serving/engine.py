@@ -1,18 +1,10 @@
-"""An engine: a process on a loopback port that answers OpenAI's requests for one model, and dies with this one.
-
-Its settings go to it as one line of JSON on standard input, with the key that it asks for: an argument could be read by
-every user of the machine. It answers with a line on standard output, its address or why there is none. When standard
-input closes, because `stop` closed it or this process died by any signal, it ends.
-"""
+"""An engine: a process on a loopback port that answers OpenAI's requests for one model, and dies with this one. It asks
+for a key that it is told with its settings."""
 
 import asyncio
-import json
-import os
 import secrets
 import signal
 import subprocess
-import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -23,6 +15,7 @@ import psutil
 from tokenizers import Tokenizer
 
 from genai_core.data.chat import cleaned
+from genai_core.inference import child
 from genai_core.inference.vllm.log import reason_in
 from genai_core.inference.vllm.server import SOCKET
 from genai_core.serving.dialect import Dialect
@@ -60,29 +53,11 @@ class EngineProcess:
     def start(self) -> None:
         """Start the process and wait until it answers. Raises EngineFailed, in one line, when it does not."""
         log_size = self._log.stat().st_size if self._log.exists() else 0
-        # modules are found as here, wherever this process was started
-        paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        environment.pop("GENAI_API_KEY", None)
-        with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", self.module], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
-        self._process = process
-        assert process.stdin and process.stdout
-        too_late = threading.Timer(START_SECONDS.get(self.module, START_SECONDS[OWN]), process.kill)
-        too_late.start()
-        try:
-            process.stdin.write(json.dumps(self._settings).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            line = b""
-        finally:
-            too_late.cancel()
-        answer = json.loads(line) if line.endswith(b"\n") else {}
+        seconds = START_SECONDS.get(self.module, START_SECONDS[OWN])
+        self._process, answer = child.start(self.module, self._settings, self._log, seconds, append=True)
         if "address" not in answer:
-            process.stdin.close()
-            self._explain(process.wait(), answer, self._log.read_bytes()[log_size:].decode(errors="replace"))
+            child.end(self._process)
+            self._explain(self._process.wait(), answer, self._log.read_bytes()[log_size:].decode(errors="replace"))
         self.context = answer.get("context", self.context)
         # a connection each: llama.cpp closes one after some requests or seconds, now and then just as the next is sent
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -172,14 +147,5 @@ class EngineProcess:
             await asyncio.to_thread(self.kill)
 
     def kill(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        assert process.stdin and process.stdout
-        process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        if self._process is not None:
+            child.end(self._process)
