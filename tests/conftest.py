@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")      # before PyTorch is imported
 # hundreds of processes import this project, and each would compile it anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -29,6 +30,15 @@ from genai_core.training.saver import Saver
 def own_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a test writes may be read by what it calls; other files of this machine may not."""
     monkeypatch.setenv("GENAI_DATA_ROOTS", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def float32() -> Iterator[None]:
+    """Equalities are of float32, also where the hardware multiplies bfloat16; tests of that precision ask for it."""
+    with pytest.MonkeyPatch.context() as patch:      # one of its own: tests undo theirs
+        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            patch.setattr(torch.cpu, probe, lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

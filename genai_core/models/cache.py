@@ -47,3 +47,43 @@ class KeyValueCache:
         for own, theirs in zip(self.keys + self.values, other.keys + other.values, strict=True):
             own[rows, :, :places or theirs.shape[2]] = theirs[of, :, :places]
         self.lengths[rows] = other.lengths[of]
+
+
+class PromptCache:
+    """Keys and values of prompts, with their gradients, that several sequences go on from: a prompt is read once,
+    whatever the number of its completions. Shapes: N prompts, P places of each, B sequences, T tokens; else as above.
+
+    First it is given to a call on the prompts, then, after `repeat`, to one on what follows them.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
+        self._rows: Tensor | None = None
+        self._length = 0
+
+    def repeat(self, rows: Tensor) -> None:
+        """Sequence b goes on from prompt `rows[b]` (B,)."""
+        self._rows = rows
+
+    def positions(self, count: int) -> Tensor:
+        """Places (1, T) of the next `count` tokens, the padding of prompts counted."""
+        return torch.arange(self._length, self._length + count, device=self._device)[None]
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep those of prompts (N, K, P, D); those of prompts and what follows (B, K, P + T, D)."""
+        if self._rows is None:
+            self._prompts[layer] = key, value
+            return key, value
+        before = self._prompts[layer]
+        return torch.cat([before[0][self._rows], key], 2), torch.cat([before[1][self._rows], value], 2)
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What `transformers` calls `extend`."""
+        return self.extend(layer_idx, key, value)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0      # positions are always given
+
+    def grow(self, count: int) -> None:
+        self._length += count

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.errors import InputError
-from genai_core.models.cache import KeyValueCache
+from genai_core.models.cache import KeyValueCache, PromptCache
 from genai_core.models.flops import flops_per_token
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import causal_mask
@@ -169,16 +169,17 @@ class HuggingFaceDecoder(nn.Module):
         elif self.recompute_activations and not wanted:
             self.network.gradient_checkpointing_disable()
 
-    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: LayerCache | PromptCache | None
+                ) -> Tensor:
         count = ids.shape[1]
         if mask is None:
-            mask = causal_mask(count, ids.device) if cache is None else cache.mask(count)
+            mask = cache.mask(count) if isinstance(cache, LayerCache) else causal_mask(count, ids.device)
         states: Tensor = self.network(
             input_ids=ids, position_ids=position_ids.expand(len(ids), -1), attention_mask=self._masks(mask, cache),
             past_key_values=cache, use_cache=False).last_hidden_state
         return states
 
-    def _masks(self, mask: Tensor, cache: LayerCache | None) -> Any:
+    def _masks(self, mask: Tensor, cache: LayerCache | PromptCache | None) -> Any:
         """What the network takes for a mask (B or 1, 1, T, S): one for each kind of layer where there are two."""
         count, keys = mask.shape[-2:]
         windowed = mask
@@ -217,7 +218,7 @@ class HuggingFaceModel(LanguageModel):
         return self._whole[0]
 
     def hidden(self, ids: Tensor, position_ids: Tensor | None = None, mask: Tensor | None = None,
-               cache: LayerCache | None = None) -> Tensor:
+               cache: LayerCache | PromptCache | None = None) -> Tensor:
         length = ids.shape[1]
         if position_ids is None:
             position_ids = torch.arange(length, device=ids.device)[None] if cache is None else cache.positions(length)
@@ -247,6 +248,9 @@ class HuggingFaceModel(LanguageModel):
 
     def new_cache(self, batch: int, capacity: int) -> LayerCache:
         return LayerCache(self.config.num_hidden_layers, batch, capacity, like=next(self.model.parameters()))
+
+    def prompt_cache(self) -> PromptCache | None:
+        return None if self.model.recompute_activations else PromptCache(next(self.model.parameters()).device)
 
     @property
     def context_length(self) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genai_core.models.cache import PromptCache
+
 
 class LanguageModel(nn.Module, ABC):
     """Base of the architectures.
@@ -52,6 +54,11 @@ class LanguageModel(nn.Module, ABC):
     def new_cache(self, batch: int, capacity: int) -> Any:
         """An empty cache: what the model remembers between calls, for `batch` sequences of up to `capacity` tokens. It
         has `grow` and `put` as `KeyValueCache` does."""
+
+    def prompt_cache(self) -> PromptCache | None:
+        """What several completions of a prompt go on from in training, so that the prompt is read once; None where the
+        architecture has no such thing, or the activations of its blocks are made again in the backward pass."""
+        return None
 
     @abstractmethod
     def training_flops_per_token(self, length: int) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genai_core.config.training import PretrainConfig
-from genai_core.models.cache import KeyValueCache
+from genai_core.models.cache import KeyValueCache, PromptCache
 from genai_core.models.flops import flops_per_token
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import causal_mask
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None,
-                cache: KeyValueCache | None) -> Tensor:
+                cache: KeyValueCache | PromptCache | None) -> Tensor:
         batch, length, _ = x.shape
         heads = (batch, length, -1, self.head_dim)
         query = rotate(self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2), *angles)      # (B, H, T, D)
@@ -168,7 +168,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None,
-                cache: KeyValueCache | None) -> Tensor:
+                cache: KeyValueCache | PromptCache | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -194,7 +194,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | PromptCache | None
+                ) -> Tensor:
         recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
         x = self.embed_tokens(ids)
         angles = rotary_angles(position_ids, self.config.head_dim, self.config.rope_theta)
@@ -248,6 +249,9 @@ class Transformer(LanguageModel):
         shape = self.config
         return KeyValueCache(shape.num_hidden_layers, batch, shape.num_key_value_heads, capacity, shape.head_dim,
                              like=self.model.norm.weight)
+
+    def prompt_cache(self) -> PromptCache | None:
+        return None if self.model.recompute_activations else PromptCache(self.model.norm.weight.device)
 
     @property
     def context_length(self) -> int:

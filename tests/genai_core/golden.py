@@ -8,9 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from genai_core.training import loop, optimizers
 from genai_core.training.curves import Curves
 
 FILE = Path(__file__).with_name("golden_losses.json")
@@ -18,12 +16,6 @@ STEPS = 20
 TIGHT = 5
 TOLERANCES = {"rel": 2e-4, "abs": 2e-5}, {"rel": 5e-3, "abs": 2e-4}
 """Of the first TIGHT losses, and of all: other processors add in another order, and twenty steps enlarge that."""
-
-
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train as a machine without bfloat16 does: the same everywhere."""
-    for module in (loop, optimizers):
-        monkeypatch.setattr(module, "choose_precision", lambda device: torch.float32)
 
 
 def check(name: str, curves: Curves) -> None:

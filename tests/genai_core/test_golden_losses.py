@@ -34,11 +34,6 @@ TRANSFORMER = {"layers": 2, "hidden_size": 64, "heads": 4, "key_value_heads": 2,
                "feed_forward_size": 96}
 
 
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
-    golden.in_float32(monkeypatch)
-
-
 @pytest.fixture
 def context(tmp_path, recorder):
     return Context(tmp_path / "checkpoints", recorder, device="cpu", compile="off")

@@ -94,7 +94,6 @@ def test_resumed_equals_uninterrupted_to_the_bit(digits, classifier, tmp_path, r
 
 @pytest.mark.parametrize("name", ["vae", "gan", "wgan", "diffusion"])
 def test_golden(digits, classifier, tmp_path, recorder, monkeypatch, name):
-    golden.in_float32(monkeypatch)
     monkeypatch.setitem(TRAINING, "steps", golden.STEPS)
     trainers(digits, classifier)[name](tmp_path, Context(tmp_path / "checkpoints", recorder, device="cpu"))
     golden.check(name, read_curves(tmp_path))

@@ -155,6 +155,7 @@ def opening(text: str) -> Example:
     return Example(user_asks(f"Continue this film review: {text}"), "", (), text, continues=True)
 
 
+SEQUENCES = ("ids", "completion_mask", "position_ids", "mask")
 OPENINGS = [opening(text) for text in ("This film", "I saw", "One of")]
 QUESTION = Example(user_asks("What is a list?"), "", (), "What is a list?")
 
@@ -176,7 +177,8 @@ def test_sampler_and_trainer_agree_on_probabilities_so_the_first_ratio_is_one(se
     log_probs, _ = token_log_probs(tiny_model, batch, config.temperature)
     mask = batch["completion_mask"][:, 1:]
     assert (log_probs - batch["sampled_log_probs"])[mask].abs().max() < 1e-4
-    assert torch.allclose(log_probs[mask], batch["reference_log_probs"][mask], atol=1e-5)
+    as_trained = objective.log_probs(tiny_model, {name: batch[name] for name in SEQUENCES})
+    assert torch.allclose(as_trained[mask], batch["reference_log_probs"][mask], atol=1e-5)
 
 
 def test_advantages_are_normalised_within_each_prompt(setting):

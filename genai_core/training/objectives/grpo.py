@@ -19,7 +19,7 @@ class Grpo(Alignment):
 
     def batch(self, step: int) -> Batch:
         rollout, rewards, outcome = self.sample(step, self.config.group_size)
-        sampled, reference = self.sampled_log_probs(rollout), self.log_probs(self.reference, rollout.sequences)
+        sampled, reference = rollout.log_probs, self.log_probs(self.reference, rollout.sequences)
         kl = ((sampled - reference) * rollout.target_mask).sum(1)      # of each completion, in nats
         weight = self.kl_weight(self.sums(kl.sum()) / self.config.batch_size)
         return {**rollout.sequences, "sampled_log_probs": sampled, "reference_log_probs": reference,
@@ -36,8 +36,9 @@ class Grpo(Alignment):
         mask = batch["completion_mask"][:, 1:].float()
         beta = batch["kl_weight"][:, None]                                   # β, (B, 1)
         log_probs, entropy = token_log_probs(self.policy, batch, self.config.temperature)        # log π, (B, T − 1)
-        surrogate = clipped_surrogate(log_probs, batch["sampled_log_probs"], batch["advantages"][:, None],
-                                      self.config.clip_ratio)
+        # the one update of a batch starts at ratio 1, to the last digit only in the precision of the loss
+        sampled = batch["sampled_log_probs"] if self.precision is torch.float32 else log_probs.detach()
+        surrogate = clipped_surrogate(log_probs, sampled, batch["advantages"][:, None], self.config.clip_ratio)
         log_ratio = log_probs - batch["reference_log_probs"]                 # d
         loss = ((beta * log_ratio ** 2 / 2 - surrogate) * mask).sum()
         others = {"kl_per_token": (log_ratio.detach() * mask).sum(), "entropy": (entropy * mask).sum()}

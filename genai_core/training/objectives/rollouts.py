@@ -92,9 +92,24 @@ def token_log_probs(model: LanguageModel, sequences: Sequences, temperature: flo
                     ) -> tuple[Tensor, Tensor]:
     """Log-probability of each token of the assistant, and entropy of the distribution that it is drawn from, both
     (B, T − 1) for the tokens from the second on, at a temperature; 0 on all other tokens. The entropy has no gradient,
-    and is 0 where nobody asks for it."""
-    states = model.hidden(sequences["ids"], sequences["position_ids"], sequences["mask"])
-    return log_probs_and_entropy(model, states, sequences, temperature, entropy)
+    and is 0 where nobody asks for it. Neighbours that go on from the same prompt read it once."""
+    ids, mask = sequences["ids"], sequences["mask"].expand(len(sequences["ids"]), -1, -1, -1)
+    positions = sequences["position_ids"].expand_as(ids)
+    start = int(sequences["completion_mask"].any(0).int().argmax())      # P, where answers begin
+    prompts = torch.cat([ids[:, :start], positions[:, :start]], 1)      # positions tell padding from the same token
+    first = F.pad((prompts[1:] != prompts[:-1]).any(1), (1, 0), value=True)
+    cache = None if first.all() or start in (0, ids.shape[1] - 1) else model.prompt_cache()
+    if cache is None:
+        states = model.hidden(ids, sequences["position_ids"], sequences["mask"])
+        return log_probs_and_entropy(model, states, sequences, temperature, entropy)
+    rows = first.cumsum(0) - 1
+    known = model.hidden(ids[first, :start], positions[first, :start], mask[first, :, :start, :start], cache)
+    cache.repeat(rows)
+    more = model.hidden(ids[:, start:-1], positions[:, start:-1], mask[:, :, start:-1, :-1], cache)
+    tail = {name: sequences[name][:, start - 1:] for name in ("ids", "completion_mask")}
+    states = torch.cat([known[rows, -1:], more, more[:, -1:]], 1)      # of the last token nothing is asked
+    log_probs, entropies = log_probs_and_entropy(model, states, tail, temperature, entropy)
+    return F.pad(log_probs, (start - 1, 0)), F.pad(entropies, (start - 1, 0))
 
 
 def log_probs_and_entropy(model: LanguageModel, states: Tensor, sequences: Sequences, temperature: float,
