@@ -46,14 +46,14 @@ _BLANKS = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 def require_tokenizer(tokenizer_dir: Path) -> None:
     """Raise NotForLlamaCpp for a tokenizer that llama.cpp would read text otherwise with."""
     content = read_json(tokenizer_dir / "tokenizer.json")
-    if _byte_level_name(content) is None and _prefixes_blank(content) is None:
+    if byte_level_name(content) is None and _prefixes_blank(content) is None:
         steps = [content["model"]["type"], *(each["type"] for part in ("normalizer", "pre_tokenizer")
                                              for each in _steps(content.get(part)))]
         raise NotForLlamaCpp(f"{tokenizer_dir / 'tokenizer.json'}: llama.cpp has no name for how this tokenizer cuts "
                              f"text ({', '.join(steps)}); export huggingface, which transformers reads")
 
 
-def _byte_level_name(content: dict[str, Any]) -> str | None:
+def byte_level_name(content: dict[str, Any]) -> str | None:
     """What llama.cpp calls the steps of byte-level BPE; None for any other tokenizer."""
     steps = [{name: value for name, value in step.items() if name != "trim_offsets"}
              for step in _steps(content.get("pre_tokenizer"))]
@@ -86,7 +86,7 @@ def add_tokenizer(writer: "GGUFWriter", tokenizer_dir: Path, size: int) -> None:
     """Byte-level BPE is llama.cpp's `gpt2`, SentencePiece's its `llama`; `size` is the number of rows for tokens."""
     tokenizer = load_tokenizer(tokenizer_dir)
     content = json.loads(tokenizer.to_str())
-    name, prefixed = _byte_level_name(content), _prefixes_blank(content)
+    name, prefixed = byte_level_name(content), _prefixes_blank(content)
     if name is not None:
         _add_byte_level_tokenizer(writer, tokenizer, size, name)
     elif prefixed is not None:

@@ -1,5 +1,6 @@
 """A model in a form that other programs run: what `genai export` writes. Each form is a folder with a card."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from genai_core.errors import InputError
 from genai_core.export.compressed_tensors import save_compressed
 from genai_core.export.gguf import FILE, read_gguf
 from genai_core.export.gguf_layouts import read_layout, require_llama_cpp, write_any_gguf
+from genai_core.export.gguf_tokenizer import byte_level_name
 from genai_core.export.model_directory import load_config, load_model, save_model
 from genai_core.export.onnx import write_onnx
 from genai_core.export.portable.write import write_parameters
@@ -121,14 +123,23 @@ def _modelfile(tokenizer: Tokenizer, context_length: int) -> str:
 
 def _portable(directory: Path, out: Path) -> None:
     model = _transformer(directory, "portable")
-    other = "a chat format of its own" if adopted_format(load_tokenizer(directory)) else \
-        "" if model.config.tie_word_embeddings else "an output matrix of its own"
-    if other:
-        raise InputError(f"{directory}: a base with {other} has no form portable; there are huggingface, gguf and "
+    if differs := _beyond_portable(model, load_tokenizer(directory)):
+        raise InputError(f"{directory}: a base with {differs} has no form portable; there are huggingface, gguf and "
                          "compressed-tensors")
     write_parameters(model, directory, out / "model.bin")
     for name in ("run.py", "run.c"):
         shutil.copyfile(PORTABLE / name, out / name)
+
+
+def _beyond_portable(model: Transformer, tokenizer: Tokenizer) -> str:
+    """What the two programs do not know of a model; empty where they know it all."""
+    if adopted_format(tokenizer):
+        return "a chat format of its own"
+    if not model.config.tie_word_embeddings:
+        return "an output matrix of its own"
+    content = json.loads(tokenizer.to_str())
+    known = byte_level_name(content) == "qwen2" and content["normalizer"] is None
+    return "" if known else "a tokenizer that cuts text otherwise than Qwen2's"
 
 
 def _compressed(directory: Path, out: Path) -> None:

@@ -1,5 +1,6 @@
 """What leaves: each form is run by the program that it is for, and gives what the model gives here."""
 
+import json
 import subprocess
 import sys
 
@@ -62,6 +63,16 @@ def test_the_portable_folder_answers_by_itself(directory, tmp_path):
     done = subprocess.run([sys.executable, "-I", "run.py", "--ids", "5,9,300", "-n", "5"], cwd=out, check=True,
                           capture_output=True, text=True, env={})
     assert len(done.stdout.split()) == 5
+
+
+@pytest.mark.parametrize("changes", [{"normalizer": {"type": "NFC"}}, {"pre_tokenizer": {
+    "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}}])
+def test_the_portable_folder_is_refused_for_text_that_its_programs_would_cut_otherwise(directory, tmp_path, changes):
+    path = directory / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match="cuts text otherwise than Qwen2's has no form portable; there are hugg"):
+        export(directory, tmp_path / "out", "portable", CARD)
+    export(directory, tmp_path / "gguf", "gguf", CARD)
 
 
 def test_compressed_tensors_give_transformers_the_values_of_q8_0(directory, tokenizer_dir, tmp_path):

@@ -95,6 +95,19 @@ def test_a_chat_is_answered_as_we_answer_it(exported, tokenizer, language, messa
     assert done.stdout.decode(errors="ignore").rstrip("\n") == said.rstrip("\n")
 
 
+@pytest.mark.parametrize("message", [TEXTS[1], TEXTS[3]])
+def test_an_answer_as_long_as_the_context_does_not_push_the_question_out(exported, tokenizer, message):
+    model, folder = exported
+    ids = tokenizer.encode(render_prompt([{"role": "user", "content": message}]), add_special_tokens=False).ids
+    ends = {tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")}
+    wanted = generate(model, [ids], 256 - len(ids), ends, pad_id=0).unpadded()[0]
+    said = tokenizer.decode([token for token in wanted if token not in ends]).replace("\ufffd", "")
+    for language in ("Python", "C"):
+        done = subprocess.run([*command(folder, language), message, "-n", "256"], cwd=folder, check=True,
+                              capture_output=True)
+        assert done.stdout.decode(errors="ignore").rstrip("\n") == said.rstrip("\n"), language
+
+
 @pytest.mark.parametrize("language", ["Python", "C"])
 @pytest.mark.parametrize("kept", [-64, 0, 20, 70, 3_000, 60_000])
 def test_a_file_that_is_cut_off_is_told(exported, tmp_path, language, kept):

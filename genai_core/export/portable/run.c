@@ -399,7 +399,8 @@ static void answer(char *message, int wanted, float temperature, uint64_t *rando
     size_t before = strlen(conversation);
     add("<|im_start|>assistant\n");
     int *ids = room((strlen(conversation) + 1) * sizeof *ids), count = encode(conversation, ids);
-    int longest = size.context - wanted > 1 ? size.context - wanted : 1, cut = count > longest ? count - longest : 0;
+    int half = size.context / 2, longest = size.context - wanted > half ? size.context - wanted : half;
+    int cut = count > longest ? count - longest : 0;      // what was said longest ago
     size_t most = 1;
     for (int token = 0; token < size.vocabulary; token++) if ((size_t)tokens[token].size > most) most = tokens[token].size;
     char *said = room(most * wanted + 1);

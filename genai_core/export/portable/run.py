@@ -193,7 +193,8 @@ def answer(model, turns, arguments):
     """Print the answer to a conversation as it is written, and return it."""
     tokenizer = model.tokenizer
     text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns) + "<|im_start|>assistant\n"
-    ids = tokenizer.encode(text)[-max(1, model.size["context"] - arguments.n):]
+    context = model.size["context"]
+    ids = tokenizer.encode(text)[-max(context - arguments.n, context // 2):]      # a long answer makes room for it
     written, shown = b"", ""
     for token in model.generate(ids, arguments.n, arguments.temperature, arguments.seed):
         if token in (model.size["turn_end"], model.size["text_end"]):
