@@ -74,7 +74,11 @@ def load_config(directory: Path) -> ModelConfig:
 
 
 def load_model(directory: Path, device: torch.device) -> Transformer | HuggingFaceModel:
-    """The language model of a directory, in float32. Raises InputError, naming the file, when it is damaged."""
+    """The language model of a directory, in float32. Raises InputError, naming the file, when it is damaged, and for
+    weights in a form that only other programs read."""
+    if read_json(directory / "config.json").get("quantization_config"):
+        raise InputError(f"{directory}: weights in the form compressed-tensors, which transformers and, on a GPU, vLLM "
+                         "read; export the model as huggingface or gguf")
     config = load_config(directory)
     if isinstance(config, HuggingFaceConfig):
         return load_huggingface(config, directory, device)
@@ -88,12 +92,23 @@ def load_weights(model: nn.Module, path: Path, names: Mapping[str, str] = Mappin
     """
     try:
         weights = {names.get(name, name): tensor for name, tensor in load_file(path).items()}
-        model.load_state_dict(weights)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch or train the model again") from None
+    try:
+        model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: the weights do not fit config.json ({reason})") from None
+        differing = _differences(model.state_dict(), weights) or [str(error).splitlines()[0]]
+        others = f", and {len(differing) - 1:,} others" if len(differing) > 1 else ""
+        raise InputError(f"{path}: the weights do not fit config.json ({differing[0]}{others})") from None
+
+
+def _differences(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    """What is wrong with the weights of a file, one by one."""
+    missing = [f"no {name}" for name in expected if name not in found]
+    unknown = [f"an unknown {name}" for name in found if name not in expected]
+    other_shapes = [f"{name} has the shape {tuple(found[name].shape)} in place of {tuple(tensor.shape)}"
+                    for name, tensor in expected.items() if name in found and found[name].shape != tensor.shape]
+    return [*missing, *unknown, *other_shapes]
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -88,6 +88,23 @@ def test_compressed_tensors_give_transformers_the_values_of_q8_0(directory, toke
         assert torch.allclose(theirs(ids).logits, ours(ids), atol=1e-3)
 
 
+def test_what_other_programs_read_is_refused_in_one_line_that_says_what_to_do(directory, tmp_path):
+    out = exported(directory, tmp_path / "out", "compressed-tensors")
+    with pytest.raises(InputError, match="form compressed-tensors, which transformers and, on a GPU, vLLM") as caught:
+        load_model(out, CPU)
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_are_told_by_one_of_them(directory):
+    config = json.loads((directory / "config.json").read_text())
+    for changes, words in (({"num_hidden_layers": 3}, r"\(no model\.layers\.2\.\S+, and 10 others\)"),
+                           ({"num_hidden_layers": 1}, r"\(an unknown model\.layers\.1\.\S+, and 10 others\)"),
+                           ({"vocab_size": 699}, r"\(model\.embed_tokens\.weight has the shape \(700, 64\) in")):
+        (directory / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(InputError, match=words):
+            load_model(directory, CPU)
+
+
 @pytest.mark.parametrize("labels", [0, 2])
 def test_an_encoder_leaves_as_onnx_for_texts_of_any_length(tmp_path, labels):
     onnxruntime = pytest.importorskip("onnxruntime")

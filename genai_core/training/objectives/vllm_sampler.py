@@ -1,8 +1,9 @@
 """Completions by a vLLM server beside the training, which is given the policy's weights whenever they have changed.
 
-vLLM starts from a copy of the instruct model's directory in memory (/dev/shm, where there is one). Before completions
-are sampled the weights, adapters merged, are written there, compared with what was written last, and loaded in place
-(`reload_weights`); then its cache of prompts, which are keys and values of older weights, is emptied.
+vLLM starts from a copy of the instruct model's directory in memory (/dev/shm, where that has room, else in a temporary
+folder). Before completions are sampled the weights, adapters merged, are written there, compared with what was written
+last, and loaded in place (`reload_weights`); then its cache of prompts, which are keys and values of older weights, is
+emptied.
 
 A head that is tied to the embedding is written and loaded as a matrix of its own: a build for CPUs packs it when it
 starts, and an embedding that is loaded later does not reach it (vLLM 0.32).
@@ -100,7 +101,8 @@ class VllmSampler(Sampler):
 
     def _start(self, policy: LanguageModel) -> VllmServer:
         self._reporter.note(f"starting vLLM to sample; its log is {self._log}")
-        self._folder = Path(tempfile.mkdtemp(prefix="genai-rlhf-", dir=MEMORY if MEMORY.is_dir() else None))
+        size = sum(4 * tensor.numel() for _, tensor in weights_of(policy))
+        self._folder = Path(tempfile.mkdtemp(prefix="genai-rlhf-", dir=MEMORY if has_room(MEMORY, size) else None))
         try:
             for name in ("config.json", *TOKENIZER_FILES):
                 shutil.copyfile(self._instruct / name, self._folder / name)
@@ -121,6 +123,11 @@ class VllmSampler(Sampler):
         if self._server is not None:
             self._server.close()
             self._server = None
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Whether a folder is there and has room for weights of `size` bytes, which are there twice while they change."""
+    return folder.is_dir() and shutil.disk_usage(folder).free > 2.5 * size
 
 
 def answer_of(answer: dict[str, Any]) -> tuple[list[int], list[float]]:
