@@ -48,11 +48,18 @@ def continue_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, max_n
     A prompt of more than half of the model's context that leaves no room for `max_new_tokens` loses its beginning, with
     a warning; the continuation is as long as there is room for.
     """
-    end = token_id(tokenizer, END_OF_TEXT)
     start = document_start(tokenizer)
-    ids = start + tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
+    ids = encode_document(tokenizer, prompt)
     room = len(ids) + max_new_tokens if model.unbounded_context else model.context_length
     if len(ids) > (longest := max(room - max_new_tokens, room // 2)):
         logger.warning(f"the prompt has {len(ids):,} tokens, of which the model reads the last {longest:,}")
         ids = start + ids[len(start) - longest:]
-    return text_pieces(tokenizer, stream(model, ids, min(max_new_tokens, room - len(ids)), {end}, sampling, seed))
+    ends = {token_id(tokenizer, END_OF_TEXT)}
+    return text_pieces(tokenizer, stream(model, ids, min(max_new_tokens, room - len(ids)), ends, sampling, seed))
+
+
+def encode_document(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a document that begins with `text`, behind the token that starts one for models that read such. For
+    other models an empty text is the end of the document before."""
+    ids = document_start(tokenizer) + tokenizer.encode(text, add_special_tokens=False).ids
+    return ids or [token_id(tokenizer, END_OF_TEXT)]

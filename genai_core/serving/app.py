@@ -5,7 +5,6 @@ Requests are read and checked here, and answered by the engine of their model (`
 
 import asyncio
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from genai_core.serving import page
 from genai_core.serving.access import AccessControl
 from genai_core.serving.engine import NAMES
 from genai_core.serving.engine_pool import EnginePool, ServedModel
-from genai_core.serving.errors import Refused
+from genai_core.serving.errors import Refused, first_line
 from genai_core.serving.feedback import judged_by, respond
+from genai_core.serving.limits import Limits
 from genai_core.serving.metrics import Metrics
 from genai_core.serving.relay import Relayed
 from genai_core.serving.requests import ChatRequest, CompletionRequest, read_request
@@ -30,51 +30,33 @@ PATHS = ("/v1/chat/completions", "/v1/completions", "/feedback")
 """Whose refusals are counted by name: every name that somebody invents would be one more line."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one request, and all of them together, may take."""
-
-    slots: int = 8
-    """Requests that an engine answers at a time."""
-    queue: int = 64
-    """Requests that may wait for a slot."""
-    threads: int | None = None
-    """Of an engine; None for all cores but one."""
-    context: int | None = None
-    """Longest conversation in tokens; None for the model's own."""
-    tokens: int | None = None
-    """Longest answer in tokens; None for what the context leaves."""
-    body: int = 512 * 1024
-    """Bytes of a request."""
-    upload_seconds: float = 20.0
-    """In which a request's body has to arrive."""
-    seconds: float = 300.0
-    """In which an answer has to be taken, the wait for a slot included."""
-
-
 def create_app(pool: EnginePool, limits: Limits, *, key: str, host: str, feedback: Path) -> ASGIApp:
     """The app. Without a key everybody on this machine is let in; choices and thumbs go to the folder `feedback`."""
     metrics = Metrics(pool)
     began = int(time.time())
 
     async def answer(request: Request, kind: type[ChatRequest] | type[CompletionRequest]) -> Response:
-        path = request.url.path
-        asked = read_request(kind, await _body(request, limits))
-        model = pool.find(asked.model)
+        arrived, path = time.monotonic(), request.url.path
+        given = read_request(kind, await _body(request, limits))
+        model = pool.find(given.model)
         if kind is ChatRequest and not model.chats:
             raise Refused(400, f"{model.name} continues text and does not chat; ask /v1/completions",
                           "unsupported_value", "model")
-        body = {**asked.body(), "model": model.name}
+        body = {**given.body(), "model": model.name}
         wanted = _limit_tokens(body, limits)
         try:
-            engine = await pool.hold(model)
+            async with asyncio.timeout(limits.seconds):
+                engine = await pool.hold(model)
         except Refused:
             raise
+        except TimeoutError:
+            raise Refused(503, f"the engine of {model.name} did not start within {limits.seconds:.0f} s", "timeout",
+                          retry_after=5) from None
         except Exception as error:      # an engine that does not start, or a registry that is away
-            raise Refused(503, _first_line(error), "engine_failed", retry_after=30) from None
+            raise Refused(503, first_line(error), "engine_failed", retry_after=30) from None
         if kind is ChatRequest:
             body["messages"] = engine.cleaned(body["messages"])
-        return Relayed(engine, path, body, size=asked.size, wanted=wanted, seconds=limits.seconds,
+        return Relayed(engine, path, body, size=given.size, wanted=wanted, arrived=arrived, seconds=limits.seconds,
                        done=lambda outcome: metrics.count(model.name, path, outcome))
 
     async def chat(request: Request) -> Response:
@@ -100,7 +82,7 @@ def create_app(pool: EnginePool, limits: Limits, *, key: str, host: str, feedbac
         try:
             return Response(await asyncio.to_thread(model.lineage), media_type="text/plain; charset=utf-8")
         except Exception as error:      # whatever a registry raises
-            raise Refused(503, f"the registry does not answer: {_first_line(error)}", "registry_away") from None
+            raise Refused(503, f"the registry does not answer: {first_line(error)}", "registry_away") from None
 
     async def opinion(request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(respond, feedback, await _body(request, limits)), 201)
@@ -130,10 +112,6 @@ def create_app(pool: EnginePool, limits: Limits, *, key: str, host: str, feedbac
         Route("/metrics", prometheus), Route("/details", details), Route("/lineage/{name:path}", lineage),
         Route("/feedback", opinion, methods=["POST"]), Route("/feedback", judged), Route("/", page.respond)])
     return AccessControl(app, key, host, metrics.refused)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 async def _body(request: Request, limits: Limits) -> bytes:

@@ -2,7 +2,7 @@
 it too, and vLLM another one (`vllm_dialect.py`)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -13,19 +13,40 @@ Body = dict[str, Any]
 Rewrite = Callable[[bytes], bytes]
 """What an engine answers, or an event of a stream, to what the client gets."""
 CHAT = "/v1/chat/completions"
+DEFAULTS: Body = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+"""How tokens are drawn where a request does not say: each engine has defaults of its own."""
+CONTEXT_STEP = 256
+"""llama.cpp rounds the context up to a multiple of this."""
+LIMITS = ("max_completion_tokens", "max_tokens")
+"""Fields for the length of an answer."""
 
 
 class Dialect:
-    """The requests and answers of an engine."""
+    """The requests and answers of an engine. `empty_prompt` are the token ids that stand for an empty text: some
+    engines answer one with nothing, some refuse it."""
 
-    def asked(self, path: str, body: Body) -> Body:
+    def __init__(self, empty_prompt: Sequence[int] = ()):
+        self.empty_prompt = list(empty_prompt)
+
+    def translate(self, path: str, body: Body) -> Body:
         """The body that the engine is sent for a request."""
-        # what another request left would change the last digits
-        return {**body, "cache_prompt": False} if "seed" in body else body
+        translated = self._complete(body)
+        if "seed" in body:      # what another request left would change the last digits
+            translated["cache_prompt"] = False
+        if path != CHAT and body.get("logprobs") is not None:      # it gives none for 0
+            translated["logprobs"] = max(1, body["logprobs"])
+        return translated
+
+    def _complete(self, body: Body) -> Body:
+        """The body with what is the same for every engine, whatever its own defaults."""
+        complete = {**DEFAULTS, **body}
+        if body.get("prompt") == "" and self.empty_prompt:
+            complete["prompt"] = self.empty_prompt
+        return complete
 
     def rewrite(self, path: str, body: Body) -> Rewrite | None:
         """What becomes of its answer to the client's `body`; None where that is passed on as it is."""
-        return with_legacy_logprobs if path != CHAT and body.get("logprobs") else None
+        return LegacyLogprobs(body["logprobs"]) if path != CHAT and body.get("logprobs") is not None else None
 
     async def prompt_tokens(self, client: httpx.AsyncClient, path: str, body: Body) -> int:
         """How many tokens a request's prompt has; 0 where the engine does not say."""
@@ -34,12 +55,21 @@ class Dialect:
             return int(answer.json()["input_tokens"]) if answer.is_success else 0
         if isinstance(body["prompt"], list):
             return len(body["prompt"])
-        answer = await client.post("/tokenize", json={"content": body["prompt"], "parse_special": True})
+        answer = await client.post("/tokenize", json={"content": body["prompt"], "add_special": True,
+                                                      "parse_special": True})
         return len(answer.json()["tokens"]) if answer.is_success else 0
 
-    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int) -> Body:
-        """A body for the engine in which the length of the answer stands, where it would otherwise be cut short."""
-        return body
+    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+        """The body with an answer that fits into the context, where the engine would write or refuse a longer one.
+        `size` is a number of tokens that the prompt does not exceed."""
+        return body if context % CONTEXT_STEP == 0 else await self._fitted(client, path, body, context, size)
+
+    async def _fitted(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+        field = next((name for name in LIMITS if name in body), "max_tokens")
+        limit = body.get(field, context)
+        if size + limit <= context:
+            return body
+        return {**body, field: max(1, min(limit, context - await self.prompt_tokens(client, path, body)))}
 
     def refusal(self, status: int, content: bytes) -> Refused:
         """What the engine refused, in the form in which this server does."""
@@ -56,20 +86,34 @@ class Dialect:
         return Refused(status, message, kind if not kind.isdigit() else "", error.get("param"))
 
 
-def with_legacy_logprobs(content: bytes) -> bytes:
-    """A completion, or an event of one, with log-probabilities in the form of `/v1/completions`, where llama.cpp gives
-    that of chats."""
-    prefix = b"data: " if content.startswith(b"data: ") else b""
-    try:
-        body = json.loads(content.removeprefix(prefix))
-    except ValueError:      # [DONE]
-        return content
-    for choice in body.get("choices", ()):
-        if tokens := (choice.get("logprobs") or {}).get("content"):
-            texts = [token["token"] for token in tokens]
-            choice["logprobs"] = {
-                "tokens": texts, "token_logprobs": [token["logprob"] for token in tokens],
-                "top_logprobs": [{other["token"]: other["logprob"] for other in token["top_logprobs"]}
-                                 for token in tokens],
-                "text_offset": [len("".join(texts[:place])) for place in range(len(texts))]}
-    return prefix + json.dumps(body).encode() + (b"\n\n" if prefix else b"")
+class LegacyLogprobs:
+    """Turns a completion, or one event of it after the other, into one with log-probabilities in the form of
+    `/v1/completions`, where llama.cpp gives that of chats. `likeliest` is how many tokens are shown for each place;
+    for 0 the chosen one alone is."""
+
+    def __init__(self, likeliest: int):
+        self.likeliest = likeliest
+        self._characters = 0
+        """Of the answer so far."""
+
+    def __call__(self, content: bytes) -> bytes:
+        prefix = b"data: " if content.startswith(b"data: ") else b""
+        try:
+            body = json.loads(content.removeprefix(prefix))
+        except ValueError:      # [DONE]
+            return content
+        for choice in body.get("choices", ()):
+            if tokens := (choice.get("logprobs") or {}).get("content"):
+                choice["logprobs"] = self._legacy(tokens)
+        return prefix + json.dumps(body).encode() + (b"\n\n" if prefix else b"")
+
+    def _legacy(self, tokens: list[dict[str, Any]]) -> dict[str, Any]:
+        offsets = []
+        for token in tokens:
+            offsets.append(self._characters)
+            self._characters += len(token["token"])
+        shown = [token["top_logprobs"] if self.likeliest else [token] for token in tokens]
+        return {"tokens": [token["token"] for token in tokens],
+                "token_logprobs": [token["logprob"] for token in tokens],
+                "top_logprobs": [{each["token"]: each["logprob"] for each in likeliest} for likeliest in shown],
+                "text_offset": offsets}

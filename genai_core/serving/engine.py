@@ -1,63 +1,63 @@
-"""An engine: a process on a loopback port that answers OpenAI's requests for one model, and dies with this one. It asks
-for a key that it is told with its settings."""
+"""An engine: a process that answers OpenAI's requests for one model on a loopback port, vLLM on a socket, and dies with
+this one. It asks for a key that it is told with its settings."""
 
 import asyncio
-import secrets
 import signal
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-from tokenizers import Tokenizer
 
-from genai_core.data.chat import cleaned
 from genai_core.inference import child
 from genai_core.inference.vllm.log import reason_in
-from genai_core.inference.vllm.server import SOCKET
+from genai_core.inference.vllm.server import PROCESS, SOCKET
+from genai_core.serving.description import ModelDescription
 from genai_core.serving.dialect import Dialect
-from genai_core.serving.errors import EngineFailed, EngineMissing, Refused
+from genai_core.serving.errors import EngineFailed, EngineMissing, EngineStopped, too_many
 
 LLAMA_CPP = "genai_core.serving.llama_cpp"
 OWN = "genai_core.serving.own_engine"
-VLLM = "genai_core.serving.vllm"
+VLLM = PROCESS
 NAMES = {LLAMA_CPP: "llama.cpp", OWN: "our own engine", VLLM: "vLLM"}
 LOADING = "error loading model: "
 """After which llama.cpp's log says what is wrong with a file."""
 START_SECONDS = {LLAMA_CPP: 300.0, OWN: 300.0, VLLM: 1800.0}
 """vLLM compiles on a GPU, and reads what may be large."""
-RETRY_SECONDS = 2
 
 
 class EngineProcess:
-    """An engine that runs, with its slots. Requests beyond `slots + queue` are refused."""
+    """An engine that runs, with its slots. Requests beyond `slots + queue` are refused. `settings` are what the process
+    is told, the `key` that it asks for among them."""
 
-    def __init__(self, module: str, path: Path, name: str, *, context: int, slots: int, queue: int, threads: int,
-                 log: Path, dialect: Dialect | None = None, **more: Any):
-        self.dialect = dialect or Dialect()
-        self.module, self.name, self.context, self.slots, self.queue = module, name, context, slots, queue
-        self._key, self._log = secrets.token_urlsafe(32), log
-        self._settings = {"path": str(path), "name": name, "key": self._key, "context": context, "slots": slots,
-                          "threads": threads, **more}
-        self._free = asyncio.Semaphore(slots)
+    def __init__(self, module: str, path: Path, name: str, description: ModelDescription, *, settings: dict[str, Any],
+                 key: str, context: int, slots: int, queue: int, log: Path, dialect: Dialect):
+        self.module, self.name, self.description, self.dialect = module, name, description, dialect
+        self.context, self.slots, self.queue = context, slots, queue
+        self._path, self._settings, self._key, self._log = path, settings, key, log
+        self.free_slots = asyncio.Semaphore(slots)
+        """Which requests wait for in their order."""
         self.taken = 0
         """Requests that hold it: those under way and those that wait for a slot."""
-        self.tokenizer: Tokenizer | None = None
-        """The tokenizer of a model directory, which may have special tokens that no request knows."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._answered = self._killed = False
         self.client: httpx.AsyncClient
 
     def start(self) -> None:
-        """Start the process and wait until it answers. Raises EngineFailed, in one line, when it does not."""
-        log_size = self._log.stat().st_size if self._log.exists() else 0
-        seconds = START_SECONDS.get(self.module, START_SECONDS[OWN])
-        self._process, answer = child.start(self.module, self._settings, self._log, seconds, append=True)
+        """Start the process and wait until it answers. Raises EngineFailed, in one line, when it does not, and
+        EngineStopped when another thread has killed it meanwhile."""
+        self._process = child.launch(self.module, self._log)
+        if self._killed:      # before there was a process
+            self.kill()
+        answer = child.tell(self._process, self._settings, START_SECONDS.get(self.module, START_SECONDS[OWN]))
+        if self._killed:
+            raise EngineStopped(f"{self.name}: ended while it started")
         if "address" not in answer:
             child.end(self._process)
-            self._explain(self._process.wait(), answer, self._log.read_bytes()[log_size:].decode(errors="replace"))
+            self._explain(self._process.wait(), answer, self._log.read_text(errors="replace"))
+        self._answered = True
         self.context = answer.get("context", self.context)
         # a connection each: llama.cpp closes one after some requests or seconds, now and then just as the next is sent
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -70,10 +70,10 @@ class EngineProcess:
 
     def _explain(self, code: int, answer: dict[str, str], log: str) -> None:
         """Raise EngineFailed in one line."""
-        what = f"{NAMES.get(self.module, self.module)} with {self._settings['path']}"
+        what = f"{NAMES.get(self.module, self.module)} with {self._path}"
         if "missing" in answer:
             raise EngineMissing(answer["missing"])
-        if code == -signal.SIGILL:
+        if code == -signal.SIGILL and self.module == LLAMA_CPP:
             raise EngineMissing(f"{what}: killed by SIGILL: the installed wheel of xllamacpp has instructions that "
                                 "this processor lacks")
         if said := [line.partition(LOADING)[2] for line in log.splitlines() if LOADING in line]:
@@ -85,7 +85,7 @@ class EngineProcess:
 
     def cleaned(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         """Messages without special tokens of the model."""
-        return cleaned(self.tokenizer, messages) if self.tokenizer else messages
+        return [{**message, "content": self.description.without_specials(message["content"])} for message in messages]
 
     @property
     def runs(self) -> bool:
@@ -114,26 +114,20 @@ class EngineProcess:
     def take(self) -> None:
         """Hold the engine for a request. Raises Refused when as many wait as may."""
         if self.taken >= self.slots + self.queue:
-            raise Refused(429, f"{self.taken} requests are under way or wait already; ask again in a moment",
-                          "rate_limit_exceeded", retry_after=RETRY_SECONDS)
+            raise too_many(self.taken)
         self.taken += 1
 
     def give_back(self) -> None:
         self.taken -= 1
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait, in order, for one of the slots."""
-        async with self._free:
-            yield
-
     async def prompt_tokens(self, path: str, body: dict[str, Any]) -> int:
         """How many tokens a request's prompt has."""
         return await self.dialect.prompt_tokens(self.client, path, body)
 
-    async def sized(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What the engine is sent, with the length of the answer where it needs to be told."""
-        return await self.dialect.sized(self.client, path, body, self.context)
+    async def sized(self, path: str, body: dict[str, Any], size: int) -> dict[str, Any]:
+        """What the engine is sent, with the length of the answer where it needs to be told. `size` is a number of
+        tokens that the prompt does not exceed."""
+        return await self.dialect.sized(self.client, path, body, self.context, size)
 
     async def stop(self, seconds: float = 0.0) -> None:
         """End the process, after the requests under way or after `seconds`."""
@@ -147,5 +141,7 @@ class EngineProcess:
             await asyncio.to_thread(self.kill)
 
     def kill(self) -> None:
-        if self._process is not None:
-            child.end(self._process)
+        """End the process, one that is starting too."""
+        self._killed = True
+        if self._process is not None:      # one that starts looks at its input later; what starts vLLM does so at once
+            child.end(self._process, child.END_SECONDS if self._answered or self.module == VLLM else 0)

@@ -3,13 +3,14 @@ serves runs from the start, and changes for another without a request in between
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genai_core.errors import InputError
 from genai_core.serving.engine import EngineProcess
-from genai_core.serving.errors import Refused
+from genai_core.serving.errors import EngineFailed, EngineStopped, Refused, first_line, too_many
 
 logger = logging.getLogger("genai_core")
 
@@ -39,31 +40,45 @@ class ServedModel:
 
 ServedModels = Sequence[ServedModel]
 """The first one serves."""
-Launch = Callable[[ServedModel], EngineProcess]
-"""Starts the engine of a model; it blocks meanwhile."""
+Announce = Callable[[EngineProcess], None]
+Launch = Callable[[ServedModel, Announce], EngineProcess]
+"""Starts the engine of a model, which it announces before its process starts; it blocks meanwhile."""
+PAUSE_SECONDS = 10.0
+"""In which a model that could not start is not started again."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a model did not start, and until when that is taken for the answer."""
+
+    reason: str
+    until: float
 
 
 class EnginePool:
-    """The engines of the models on offer."""
+    """The engines of the models on offer. Requests that wait for one to start are refused beyond `capacity`."""
 
-    def __init__(self, models: ServedModels, launch: Launch, drain_seconds: float):
+    def __init__(self, models: ServedModels, launch: Launch, drain_seconds: float, capacity: int):
         self.models = tuple(models)
+        self.engines: dict[str, EngineProcess] = {}
+        """Those that run, by the keys of their models."""
         self.moves = 0
         """How often what serves has changed."""
-        self._launch, self._drain_seconds = launch, drain_seconds
-        self._engines: dict[str, EngineProcess] = {}
-        self._starting: dict[str, asyncio.Lock] = {}
+        self._launch, self._drain_seconds, self._capacity = launch, drain_seconds, capacity
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._launching: dict[str, EngineProcess] = {}
+        """Engines that do not answer yet; filled by the threads that start them."""
+        self._failures: dict[str, _Failure] = {}
+        self._waiting: Counter[str] = Counter()
+        """Requests that wait for the start of their engine, by the key of the model."""
         self._coming: set[str] = set()
         """What is about to be on offer."""
         self._retiring: set[asyncio.Task[None]] = set()
+        self._ended = False
 
     @property
     def main(self) -> ServedModel:
         return self.models[0]
-
-    @property
-    def engines(self) -> dict[str, EngineProcess]:
-        return self._engines
 
     def find(self, name: str | None) -> ServedModel:
         """The model of this name; the one that serves for none. Raises Refused for a name that is not on offer."""
@@ -76,26 +91,70 @@ class EnginePool:
         raise Refused(404, f"there is no model {name[:200]!r}; there are {there}", "model_not_found", "model")
 
     async def hold(self, model: ServedModel) -> EngineProcess:
-        """The engine of a model, started if it does not run, held until `give_back`."""
-        while True:
-            engine = self._engines.get(model.key)
-            if engine is not None and engine.runs:
-                engine.take()      # no other task runs between the look and this
-                return engine
-            await self.start(model)
+        """The engine of a model, started if it does not run, held until `give_back`. Raises Refused when as many wait
+        for it as may, EngineFailed when it does not start."""
+        if (engine := self._running(model.key)) is not None:
+            engine.take()      # no other task runs between the look and this
+            return engine
+        if self._waiting[model.key] >= self._capacity:
+            raise too_many(self._waiting[model.key])
+        self._waiting[model.key] += 1
+        try:
+            while (engine := self._running(model.key)) is None:
+                await self.start(model)
+            engine.take()
+            return engine
+        finally:
+            self._waiting[model.key] -= 1
+            self._retire_unless_wanted(model.key)
+
+    def _running(self, key: str) -> EngineProcess | None:
+        engine = self.engines.get(key)
+        return engine if engine is not None and engine.runs else None
 
     async def start(self, model: ServedModel) -> None:
-        """Start the engine of a model unless it runs. Raises EngineFailed when it does not."""
-        async with self._starting.setdefault(model.key, asyncio.Lock()):
-            engine = self._engines.get(model.key)
-            if engine is not None:
-                if engine.runs:
-                    return
-                logger.warning("the engine of %s has ended: starting it again", model.name)
-                await self._engines.pop(model.key).stop()
-            self._engines[model.key] = await asyncio.to_thread(self._launch, model)
-        if model.key not in {each.key for each in self.models} and model.key not in self._coming:
-            asyncio.get_running_loop().call_soon(self._retire, model.key)      # it moved away while this started
+        """Start the engine of a model unless it runs; whoever waits may go away without its start being lost. Raises
+        EngineFailed when it does not start, and without a try for some seconds after that."""
+        if self._running(model.key):
+            return
+        if failure := self._recent_failure(model.key):
+            raise EngineFailed(failure.reason)
+        if model.key not in self._starts:
+            self._starts[model.key] = task = asyncio.create_task(self._start(model))
+            task.add_done_callback(lambda task: self._finish_start(model.key, task))
+        await asyncio.shield(self._starts[model.key])
+
+    async def _start(self, model: ServedModel) -> None:
+        if model.key in self.engines:
+            logger.warning("the engine of %s has ended: starting it again", model.name)
+            await self.engines.pop(model.key).stop()
+
+        def announce(engine: EngineProcess) -> None:
+            self._launching[model.key] = engine
+            if self._ended:      # after the look of `stop`
+                raise EngineStopped(f"{model.name}: the server ends")
+
+        try:
+            self.engines[model.key] = await asyncio.to_thread(self._launch, model, announce)
+        finally:
+            self._launching.pop(model.key, None)
+
+    def _finish_start(self, key: str, task: "asyncio.Task[None]") -> None:
+        del self._starts[key]
+        if not task.cancelled() and (error := task.exception()):
+            self._failures[key] = _Failure(first_line(error), time.monotonic() + PAUSE_SECONDS)
+        else:
+            self._failures.pop(key, None)
+            self._retire_unless_wanted(key)
+
+    def _recent_failure(self, key: str) -> _Failure | None:
+        failure = self._failures.get(key)
+        return failure if failure and time.monotonic() < failure.until else None
+
+    def _retire_unless_wanted(self, key: str) -> None:
+        """End an engine whose model moved away while it started, once those who waited have it."""
+        if key not in {model.key for model in self.models} | self._coming and not self._waiting[key]:
+            self._retire(key)
 
     async def follow(self, models: ServedModels) -> None:
         """Serve these from now on: the engine of the first one answers before any request is given to it, and those of
@@ -108,36 +167,40 @@ class EnginePool:
         self.moves += models[0].key != self.main.key
         self.models = tuple(models)
         kept = {model.key for model in self.models}
-        for key in [key for key in self._engines if key not in kept]:
+        for key in [key for key in self.engines if key not in kept]:
             self._retire(key)
 
     def _retire(self, key: str) -> None:
         """End an engine after the requests that it has."""
-        if engine := self._engines.pop(key, None):
+        if engine := self.engines.pop(key, None):
             task = asyncio.create_task(engine.stop(self._drain_seconds))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
     async def answers(self) -> bool:
         """Whether the engine of the model that serves answers."""
-        engine = self._engines.get(self.main.key)
+        engine = self.engines.get(self.main.key)
         return engine is not None and await engine.answers()
 
     def is_well(self) -> bool:
-        engine = self._engines.get(self.main.key)
+        engine = self.engines.get(self.main.key)
         return engine is not None and engine.runs
 
     async def look_after(self) -> None:
         """Start again the engine that serves, if it has ended."""
-        if not self.is_well():
+        if not self.is_well() and not self._recent_failure(self.main.key):
             try:
                 await self.start(self.main)
-            except InputError as error:
-                logger.error("%s", error)
+            except Exception as error:      # an engine that does not start, or a registry that is away
+                logger.error("%s", first_line(error))
 
     async def stop(self) -> None:
+        """End all engines, those that are starting too."""
+        self._ended = True
+        await asyncio.gather(*(asyncio.to_thread(engine.kill) for engine in [*self._launching.values()]))
+        await asyncio.gather(*self._starts.values(), return_exceptions=True)
         for task in self._retiring:
             task.cancel()
-        await asyncio.gather(*self._retiring, *(engine.stop() for engine in self._engines.values()),
+        await asyncio.gather(*self._retiring, *(engine.stop() for engine in self.engines.values()),
                              return_exceptions=True)
-        self._engines.clear()
+        self.engines.clear()

@@ -6,6 +6,8 @@ from starlette.responses import JSONResponse
 
 from genai_core.errors import InputError
 
+RETRY_SECONDS = 2
+
 
 class Refused(Exception):
     """A request that gets no answer: its status, and why in words."""
@@ -27,8 +29,23 @@ class Refused(Exception):
         return JSONResponse(self.body, self.status, headers)
 
 
+def too_many(count: int) -> Refused:
+    """The refusal of a request for whose model `count` others are under way or wait, which is as many as may."""
+    return Refused(429, f"{count} requests are under way or wait already; ask again in a moment", "rate_limit_exceeded",
+                   retry_after=RETRY_SECONDS)
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong in one line, whoever raised it."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class EngineFailed(InputError):
     """An engine that did not start, or ended."""
+
+
+class EngineStopped(InputError):
+    """An engine that was ended while it started, since the server ends."""
 
 
 class EngineMissing(EngineFailed):

@@ -95,11 +95,6 @@ FILES: dict[type[BaseModel], tuple[str, Content]] = {
     Choice: (PREFERENCES, "preferences"), Thumb: ("ratings.jsonl", "ratings")}
 
 
-def keep(folder: Path, body: bytes) -> int:
-    """Append what a body says; the number of lines."""
-    return int(respond(folder, body)["kept"])
-
-
 def respond(folder: Path, body: bytes) -> dict[str, Any]:
     """Do what a body says: `kept` is the number of lines that were written, `undone` the label that was taken back.
 

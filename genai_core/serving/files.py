@@ -14,14 +14,12 @@ from genai_core.export.gguf import FILE
 from genai_core.export.gguf_layouts import require_llama_cpp, write_any_gguf
 from genai_core.export.gguf_tokenizer import NotForLlamaCpp
 from genai_core.export.model_directory import load_config, load_model
-from genai_core.models.opened import kind_of, read_json, served
+from genai_core.models.opened import kind_of, served
+from genai_core.serving.description import LANGUAGE_MODELS
 from genai_core.serving.errors import EngineMissing
 
-LANGUAGE_MODELS = ("language_model", "quantized_language_model")
 DAYS_KEPT = 14
 """How long a written file stays in the cache after its last use."""
-LONGEST_CONTEXT = 8192
-"""Tokens of a conversation at most, unless more are asked for: memory is set aside for all of them."""
 
 
 def gguf_of(path: Path, cache: Path) -> Path:
@@ -49,20 +47,6 @@ def gguf_of(path: Path, cache: Path) -> Path:
     return _written(directory, cache)
 
 
-def context_of(path: Path) -> int:
-    """Longest sequence in tokens that a model was made for. Raises InputError for a GGUF that does not say."""
-    if path.is_dir():
-        return int(read_json(served(path) / "config.json").get("max_position_embeddings", LONGEST_CONTEXT))
-    from gguf import GGUFReader
-
-    try:
-        fields = GGUFReader(path).fields
-        architecture = str(fields["general.architecture"].contents())
-        return int(fields[f"{architecture}.context_length"].contents())
-    except (ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
-        raise InputError(f"{path}: not a readable GGUF file of a language model ({_first_line(error)})") from None
-
-
 def weights_size(path: Path) -> int:
     """Bytes of the weights that serve; 0 where there are none."""
     files = [path] if path.is_file() else [served(path) / FILE, served(path) / "model.safetensors"]
@@ -70,16 +54,25 @@ def weights_size(path: Path) -> int:
 
 
 def _written(directory: Path, cache: Path) -> Path:
-    cache.mkdir(parents=True, exist_ok=True)
-    _forget_unused(cache)
     target = cache / f"{_identity(directory)}.gguf"
-    if not target.is_file():
-        with tempfile.TemporaryDirectory(dir=cache, prefix="writing-") as scratch:
-            made = Path(scratch) / FILE
-            write_any_gguf(load_model(directory, torch.device("cpu")), directory, made, "F32", directory.name)
-            made.replace(target)
-    target.touch()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _forget_unused(cache)
+        if not target.is_file():
+            _write(directory, target)
+        target.touch()
+    except OSError as error:
+        raise InputError(f"{target}: the GGUF file of {directory} cannot be written ({error.strerror or error})"
+                         ) from None
     return target
+
+
+def _write(directory: Path, target: Path) -> None:
+    """Write the file whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="writing-") as scratch:
+        made = Path(scratch) / FILE
+        write_any_gguf(load_model(directory, torch.device("cpu")), directory, made, "F32", directory.name)
+        made.replace(target)
 
 
 def _identity(directory: Path) -> str:
@@ -93,7 +86,3 @@ def _forget_unused(cache: Path) -> None:
         with suppress(OSError):      # another process does the same
             if time.time() - entry.stat().st_mtime > DAYS_KEPT * 86400:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -25,35 +25,36 @@ from genai_core.data.chat import encode_prompt, end_ids
 from genai_core.errors import InputError
 from genai_core.inference.generate import stream, text_pieces
 from genai_core.inference.sampling import Sampling
-from genai_core.inference.text import OpenedTextModel, open_text_model
+from genai_core.inference.text import OpenedTextModel, encode_document, open_text_model
+from genai_core.serving.dialect import DEFAULTS
 from genai_core.serving.errors import Refused
 from genai_core.serving.server import bound_socket, quiet_server
 
 UNSUPPORTED = ("logprobs", "top_logprobs", "response_format", "logit_bias", "frequency_penalty", "presence_penalty")
-TEMPERATURE = 0.8
-"""Where a request names none, as llama.cpp has it."""
 
 
 class Answering:
-    """One answer: the pieces of its text, counted while they are made."""
+    """One answer within `context` tokens: the pieces of its text, counted while they are made."""
 
-    def __init__(self, opened: OpenedTextModel, chat: bool, body: dict[str, Any]):
+    def __init__(self, opened: OpenedTextModel, chat: bool, body: dict[str, Any], context: int):
         self.chat, self.name = chat, body.get("model", "")
         self.prompt = prompt_ids(opened, body)
-        room = opened.model.context_length - len(self.prompt)
-        if room < 1 and not opened.model.unbounded_context:
-            raise Refused(400, f"the prompt has {len(self.prompt):,} tokens and the model's context "
-                               f"{opened.model.context_length:,}", "context_length_exceeded")
-        limit = body.get("max_completion_tokens") or body.get("max_tokens") or opened.model.context_length
-        self.limit = limit if opened.model.unbounded_context else min(limit, room)
+        room = context - len(self.prompt)
+        if room < 1:
+            raise Refused(400, f"the prompt has {len(self.prompt):,} tokens and the model's context {context:,}",
+                          "context_length_exceeded")
+        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or opened.model.context_length
+        self.limit = min(wanted, room)
         self.tokens = 0
+        self.ended = False
+        """Whether the model wrote to its end or its limit, where no stop was found before."""
         self.abandoned = False
         """Whether nobody waits for it any more."""
         self.id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
         self.created = int(time.time())
-        sampling = Sampling(float(body.get("temperature", TEMPERATURE)), int(body.get("top_k", 0)),
-                            float(body.get("top_p", 1.0)), float(body.get("min_p", 0.0)),
-                            float(body.get("repeat_penalty", 1.0)))
+        given = {**DEFAULTS, **body}
+        sampling = Sampling(float(given["temperature"]), int(given["top_k"]), float(given["top_p"]),
+                            float(given["min_p"]), float(given.get("repeat_penalty", 1.0)))
         ids = stream(opened.model, self.prompt, self.limit, end_ids(opened.tokenizer), sampling, body.get("seed"))
         stop = body.get("stop") or []
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -65,10 +66,11 @@ class Answering:
                 return
             self.tokens += 1
             yield token
+        self.ended = True
 
     @property
     def finish(self) -> str:
-        return "length" if self.tokens >= self.limit else "stop"
+        return "length" if self.ended and self.tokens >= self.limit else "stop"
 
     @property
     def usage(self) -> dict[str, int]:
@@ -112,10 +114,10 @@ def prompt_ids(opened: OpenedTextModel, body: dict[str, Any]) -> list[int]:
         if outside := [token for token in prompt if not 0 <= token < opened.tokenizer.get_vocab_size()]:
             raise Refused(400, f"prompt: {outside[0]} is no token of this model", "invalid_value", "prompt")
         return prompt
-    return opened.tokenizer.encode(prompt, add_special_tokens=False).ids or sorted(end_ids(opened.tokenizer))[:1]
+    return encode_document(opened.tokenizer, prompt)
 
 
-def create_app(opened: OpenedTextModel, key: str) -> FastAPI:
+def create_app(opened: OpenedTextModel, key: str, context: int) -> FastAPI:
     def closed(request: Request) -> None:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
             raise Refused(401, "wrong key")
@@ -127,10 +129,10 @@ def create_app(opened: OpenedTextModel, key: str) -> FastAPI:
         return refused.response
 
     async def answer(request: Request, body: dict[str, Any], chat: bool) -> Response:
-        if asked := [name for name in UNSUPPORTED if body.get(name)]:
-            raise Refused(400, f"{asked[0]}: our own engine, which answers for this model, does not have it",
-                          "unsupported_parameter", asked[0])
-        answering = Answering(opened, chat, body)
+        if missing := [name for name in UNSUPPORTED if body.get(name)]:
+            raise Refused(400, f"{missing[0]}: our own engine, which answers for this model, does not have it",
+                          "unsupported_parameter", missing[0])
+        answering = Answering(opened, chat, body, context)
         if not body.get("stream"):
             return JSONResponse(await whole(request, answering))
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -185,7 +187,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     os.write(out, json.dumps({"address": address, "context": longest}).encode() + b"\n")
     os.close(out)
-    quiet_server(create_app(opened, given["key"])).run(sockets=[listener])
+    quiet_server(create_app(opened, given["key"], longest)).run(sockets=[listener])
 
 
 def _end_with_parent() -> None:

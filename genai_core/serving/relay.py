@@ -46,17 +46,17 @@ class Relayed(Response):
     """The answer of an engine that is held for it, and given back in the end.
 
     `size` is a number of tokens that the prompt does not exceed, `wanted` how many new ones are asked for, 0 where that
-    is not said; where both might not fit they are counted.
+    is not said; where both might not fit they are counted. `seconds` are for all since it `arrived` (`time.monotonic`).
     """
 
     def __init__(self, engine: EngineProcess, path: str, body: dict[str, Any], *, size: int, wanted: int,
-                 seconds: float, done: Callable[[Outcome], None]):
+                 arrived: float, seconds: float, done: Callable[[Outcome], None]):
         self.engine, self.path = engine, path
-        self.asked, self.rewrite = engine.dialect.asked(path, body), engine.dialect.rewrite(path, body)
+        self.engine_body, self.rewrite = engine.dialect.translate(path, body), engine.dialect.rewrite(path, body)
         self.size, self.wanted, self.seconds = size, wanted, seconds
         self.done, self.background = done, None
         self.outcome = Outcome()
-        self._began = time.monotonic()
+        self._arrived = arrived
         self._tail = b""
         self._started = False
 
@@ -67,7 +67,8 @@ class Relayed(Response):
         leaving = asyncio.create_task(_left(receive))
         tasks = (reading, writing, leaving)
         try:
-            done, _ = await asyncio.wait({writing, leaving}, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
+            left = max(0.0, self._arrived + self.seconds - time.monotonic())
+            done, _ = await asyncio.wait({writing, leaving}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if writing in done:
                 await writing
             elif leaving in done:
@@ -87,15 +88,15 @@ class Relayed(Response):
     async def _read(self, pieces: "asyncio.Queue[Any]") -> None:
         """Put the answer into the queue: a response that is whole, or status and media type, pieces, and None."""
         try:
-            async with self.engine.slot():
+            async with self.engine.free_slots:
                 await self._check_length()
-                asked = await self.engine.sized(self.path, self.asked)
-                async with self.engine.client.stream("POST", self.path, json=asked) as answer:
+                sized = await self.engine.sized(self.path, self.engine_body, self.size)
+                async with self.engine.client.stream("POST", self.path, json=sized) as answer:
                     if answer.status_code != httpx.codes.OK:
                         refused = self.engine.dialect.refusal(answer.status_code, await answer.aread())
                         pieces.put_nowait(refused.response)
                         return
-                    if not self.asked.get("stream"):
+                    if not self.engine_body.get("stream"):
                         content = await answer.aread()
                         self._tail = content
                         pieces.put_nowait(Response(self.rewrite(content) if self.rewrite else content,
@@ -120,7 +121,7 @@ class Relayed(Response):
 
     async def _write(self, pieces: "asyncio.Queue[Any]", scope: Scope, receive: Receive, send: Send) -> None:
         first = await pieces.get()
-        self.outcome.first = time.monotonic() - self._began
+        self.outcome.first = time.monotonic() - self._arrived
         if isinstance(first, Refused):
             first = first.response
         if isinstance(first, Response):
@@ -157,15 +158,15 @@ class Relayed(Response):
         wanted = self.wanted
         if self.size + wanted <= self.engine.context:
             return
-        has = await self.engine.prompt_tokens(self.path, self.asked)
+        has = await self.engine.prompt_tokens(self.path, self.engine_body)
         if has + wanted > self.engine.context or has >= self.engine.context:
             and_wanted = f" and {wanted:,} are asked for" if wanted else ""
             raise Refused(400, f"the prompt has {has:,} tokens{and_wanted}; the model's context is "
                                f"{self.engine.context:,}", "context_length_exceeded",
-                          "messages" if "messages" in self.asked else "prompt")
+                          "messages" if "messages" in self.engine_body else "prompt")
 
     def _count(self) -> None:
-        self.outcome.seconds = time.monotonic() - self._began
+        self.outcome.seconds = time.monotonic() - self._arrived
         for pattern, name in ((_GENERATED, "completion_tokens"), (_READ, "prompt_tokens")):
             if found := pattern.findall(self._tail):
                 setattr(self.outcome, name, int(found[-1]))

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from genai_core.data.chat import plain
 from genai_core.serving.errors import Refused
@@ -16,19 +16,18 @@ from genai_core.serving.errors import Refused
 ASIDE = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 MOST_STOPS = 16
 MOST_MESSAGES = 1000
-Text = Annotated[str, Field(max_length=4_000_000)]
 
 
 class _Part(BaseModel):
     type: Literal["text"]
-    text: Text
+    text: str
 
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[_Part]
+    content: str | list[_Part]
 
     def as_plain(self) -> dict[str, str]:
         """One text, without the special tokens by which a turn ends: who writes it must not be able to end one."""
@@ -54,6 +53,12 @@ class _Format(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
 
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> "_Format":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is missing")
+        return self
+
 
 class _Common(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -76,10 +81,12 @@ class _Common(BaseModel):
 
     @field_validator("stop")
     @classmethod
-    def _few(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(value, list) and len(value) > MOST_STOPS:
+    def _few(cls, value: str | list[str] | None) -> list[str] | None:
+        """Those that are not empty: an empty one is found everywhere."""
+        stops = [stop for stop in ([value] if isinstance(value, str) else value or ()) if stop]
+        if len(stops) > MOST_STOPS:
             raise ValueError(f"at most {MOST_STOPS} stops")
-        return value
+        return stops or None
 
 
 class ChatRequest(_Common):
@@ -100,7 +107,7 @@ class ChatRequest(_Common):
 
 
 class CompletionRequest(_Common):
-    prompt: Text | Annotated[list[int], Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: str | Annotated[list[int], Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
     logprobs: int | None = Field(None, ge=0, le=20)
 
     @property

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from genai_core.serving.app import Limits, create_app
+from genai_core.serving.app import create_app
 from genai_core.serving.engine import EngineProcess
-from genai_core.serving.engine_choice import EngineName, start_engine
+from genai_core.serving.engine_choice import Announce, EngineName, start_engine
 from genai_core.serving.engine_pool import EnginePool, ServedModel, ServedModels
+from genai_core.serving.errors import first_line
+from genai_core.serving.limits import Limits
 from genai_core.serving.server import quiet_server
 
 logger = logging.getLogger("genai_core")
@@ -22,22 +24,23 @@ LONGEST_PAUSE = 60.0
 
 
 def serve(listener: socket.socket, models: ServedModels, *, limits: Limits, key: str, host: str, folder: Path,
-          feedback: Path, look: Look | None = None, look_seconds: float = 2.0, grace_seconds: int = 30,
+          feedback: Path, look: Look | None = None, look_seconds: float = 2.0,
           ready: Callable[[EnginePool], None] = lambda _: None, engine: EngineName = "auto") -> None:
     """Serve the first of `models`, and the others when they are asked for, until SIGINT or SIGTERM; requests under way
-    have `grace_seconds` then.
+    have `limits.grace_seconds` then.
 
     `look` is asked every `look_seconds` what is on offer. `folder` takes logs and files that are written for an engine.
     `engine` is as in `start_engine`.
     Raises InputError, in one line, when the first engine does not start.
     """
-    def launch(model: ServedModel) -> EngineProcess:
+    def launch(model: ServedModel, announce: Announce) -> EngineProcess:
         return start_engine(model.locate(), model.name, slots=limits.slots, queue=limits.queue, context=limits.context,
-                            threads=limits.threads, folder=folder, engine=engine)
+                            threads=limits.threads, folder=folder, engine=engine, announce=announce)
 
     async def run() -> None:
-        pool = EnginePool(models, launch, limits.seconds)
-        server = quiet_server(create_app(pool, limits, key=key, host=host, feedback=feedback), grace_seconds)
+        pool = EnginePool(models, launch, limits.seconds, limits.slots + limits.queue)
+        server = quiet_server(create_app(pool, limits, key=key, host=host, feedback=feedback),
+                              limits.grace_seconds)
         ended = threading.Event()
         try:
             await pool.start(pool.main)
@@ -65,7 +68,7 @@ def _follow(pool: EnginePool, look: Look, seconds: float, loop: asyncio.Abstract
                 logger.warning("now serving %s", models[0].key)
             told, pause = "", seconds
         except Exception as error:      # whatever a registry raises
-            text = str(error).strip().partition("\n")[0]
+            text = first_line(error)
             if text != told and not ended.is_set():
                 logger.warning("%s goes on serving: %s", pool.main.key, text)
             told, pause = text, min(2 * pause, LONGEST_PAUSE)

@@ -1,17 +1,16 @@
 """How vLLM's server is asked what OpenAI's API asks, and how its answers become those of the other engines."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import httpx
 
-from genai_core.serving.dialect import CHAT, Body, Dialect, Rewrite
+from genai_core.serving.dialect import CHAT, LIMITS, Body, Dialect, Rewrite
 from genai_core.serving.errors import Refused
 
-TEMPERATURE = 0.8
-"""Where a request names none, as the other engines have it."""
-TOO_LONG = "maximum context length"
+TOO_LONG = ("context length", "max_model_len")
+"""What a refusal of a prompt that is too long says, in one release or another."""
 _NO_CHOICES = b'"choices":[]'
 _ERROR = b'data: {"error"'
 
@@ -19,16 +18,17 @@ _ERROR = b'data: {"error"'
 class VllmDialect(Dialect):
     """vLLM's fields, usage of every stream, and refusals. `ends` are the tokens that end an answer."""
 
-    def __init__(self, ends: Collection[int] = ()):
+    def __init__(self, ends: Collection[int] = (), empty_prompt: Sequence[int] = ()):
+        super().__init__(empty_prompt)
         self.ends = sorted(ends)
 
-    def asked(self, path: str, body: Body) -> Body:
-        asked = {"temperature": TEMPERATURE, **body, "stop_token_ids": self.ends}
-        if (penalty := asked.pop("repeat_penalty", None)) is not None:
-            asked["repetition_penalty"] = penalty
+    def translate(self, path: str, body: Body) -> Body:
+        translated = {**self._complete(body), "stop_token_ids": self.ends}
+        if (penalty := translated.pop("repeat_penalty", None)) is not None:
+            translated["repetition_penalty"] = penalty
         if body.get("stream"):      # tokens are counted whoever asks for them
-            asked["stream_options"] = {"include_usage": True}
-        return asked
+            translated["stream_options"] = {"include_usage": True}
+        return translated
 
     def rewrite(self, path: str, body: Body) -> Rewrite | None:
         if not body.get("stream"):
@@ -49,14 +49,14 @@ class VllmDialect(Dialect):
         answer = await client.post("/tokenize", json={"model": body["model"], **given})
         return int(answer.json()["count"]) if answer.is_success else 0
 
-    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int) -> Body:
-        if path == CHAT or "max_tokens" in body:
+    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+        if path == CHAT and not any(name in body for name in LIMITS):
             return body
-        # a completion would have sixteen tokens
-        return {**body, "max_tokens": max(1, context - await self.prompt_tokens(client, path, body))}
+        # it refuses a limit for which there is no room, and a completion without one would have sixteen tokens
+        return await self._fitted(client, path, body, context, size)
 
     def refusal(self, status: int, content: bytes) -> Refused:
         refused = super().refusal(status, content)
-        if refused.status == 400 and TOO_LONG in refused.message:
+        if refused.status == 400 and any(words in refused.message for words in TOO_LONG):
             return Refused(400, refused.message, "context_length_exceeded", refused.param)
         return refused

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from genai_core.errors import InputError
 from genai_core.models.opened import kind_of, served
+from genai_core.serving.description import LANGUAGE_MODELS
 from genai_core.serving.engine_pool import ServedModel, ServedModels
 from genai_core.serving.files import weights_size
 from tasks.language_model import BASE
@@ -27,7 +28,6 @@ SHORT = {"adopt": "base", "pretrain": "base", "instruct": "instruct", "rlhf": "r
 TITLES = {"adopt": "Base", "pretrain": "Base", "instruct": "Instruct", "rlhf": "RLHF", "quantize": "Quantized"}
 SHOWN = ("bits_per_byte", "accuracy", "exact_match", "chrf", "gold_reward")
 """Endings of the figures that the page shows."""
-CHATTING = ("language_model", "quantized_language_model")
 
 
 class Watched:
@@ -56,7 +56,7 @@ def served_model_of_path(path: Path) -> ServedModel:
         raise InputError(f"{path}: there is no such model directory or GGUF file")
     name = path.stem if path.is_file() else path.resolve().name
     return ServedModel(name, str(path.resolve()), lambda: path, (str(path),), size=weights_size(path),
-                 chats=path.is_file() or kind_of(served(path)) in CHATTING)
+                 chats=path.is_file() or kind_of(served(path)) in LANGUAGE_MODELS)
 
 
 def _chain(version: Any) -> list[Any]:

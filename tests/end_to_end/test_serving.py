@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from genai_core.labelling.labels import LabelFiles
-from genai_core.serving.feedback import keep
+from genai_core.serving.feedback import respond
 from tests.end_to_end.conftest import Home, api_of, copy_of
 from tests.end_to_end.helpers import answers, free_port, processes_in, wait_for
 
@@ -301,7 +301,7 @@ def test_what_was_chosen_is_what_the_next_run_collects(finished, tmp_path):
     answers = [{"text": text, "model": "genai-quantize"} for text in ("Human: they move.", "No.")]
     for opinion in ({"kind": "choice", "prompt": asked, "chosen": answers[0], "rejected": answers[1:]},
                     {"kind": "thumb", "prompt": asked, "answer": answers[1], "good": False}):
-        keep(folder, json.dumps(opinion).encode())
+        respond(folder, json.dumps(opinion).encode())
     home.genai("run", "--preset", "smoke", "--also", "--preferences", str(folder / "preferences.jsonl"),
                "--preferences", str(folder / "ratings.jsonl"), "--until", "collect")
     newest = max(home.artifacts("collect"), key=lambda path: path.stat().st_mtime)

@@ -17,7 +17,7 @@ from genai_core.export.gguf_tokenizer import PATTERNS, NotForLlamaCpp, require_t
 from genai_core.export.handover import export
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.quantization.directory import load_quantized, quantize_to_directory
-from genai_core.serving.engine import EngineProcess
+from genai_core.serving.description import describe
 from genai_core.serving.errors import EngineMissing
 from genai_core.serving.files import gguf_of
 from genai_core.stages import adopt
@@ -146,12 +146,28 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_leaves_in_no_gguf_file_
             gguf_of(given, tmp_path / "cache")
 
 
-def test_llama_cpp_is_given_messages_without_special_tokens_of_the_base(directory, tmp_path):
-    engine = EngineProcess("none", tmp_path, "base", context=8, slots=1, queue=1, threads=1, log=tmp_path / "log")
-    said = [{"role": "user", "content": "One<|eot|> two"}]
-    assert engine.cleaned(said) == said, "of a file that tells nothing of them"
-    engine.tokenizer = load_tokenizer(directory)
-    assert engine.cleaned(said) == [{"role": "user", "content": "One two"}]
+@pytest.mark.parametrize("form", ["directory", "file"])
+def test_llama_cpp_is_given_messages_without_special_tokens_of_the_base(directory, form, tmp_path):
+    """The same of a GGUF file as of the directory that it was written from."""
+    path = directory if form == "directory" else gguf_of(directory, tmp_path)
+    description, tokenizer = describe(path), load_tokenizer(directory)
+    assert description.without_specials("One<|eot|> t<|e<|begin|>ot|>wo\n\n") == "One two\n\n"
+    assert description.empty_prompt == (tokenizer.token_to_id("<|begin|>"),)
+    assert description.context == 160
+
+
+def test_words_and_blanks_that_somebody_added_to_a_tokenizer_stay_in_messages(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    path, kinds = tmp_path / "model.gguf", gguf.TokenType
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_token_list(["a", "<eos>", "\n\n", "<table>", "<turn>"])
+    writer.add_token_types([kinds.NORMAL, kinds.CONTROL, *[kinds.USER_DEFINED] * 3])
+    writer.add_chat_template("{{ '<turn>' }}\n\n")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert describe(path).without_specials("a<eos>\n\n<table><turn>") == "a\n\n<table>"
 
 
 BLANKS = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}

@@ -24,7 +24,7 @@ from genai_core.labelling.labels import Answer, Label, LabelFiles, now, prompt_k
 from genai_core.labelling.prompts import prompts_in
 from genai_core.labelling.session import Contestant, Session
 from genai_core.serving.errors import Refused
-from genai_core.serving.feedback import keep
+from genai_core.serving.feedback import respond
 
 PROMPTS = [[{"role": "user", "content": f"Question {number}?"}] for number in range(40)]
 SHORT = Contestant("m/1", lambda prompt, seed: prompt[-1]["content"])
@@ -158,7 +158,7 @@ def test_what_the_next_training_could_not_read_is_not_kept(files, prompt, verdic
     given = {"kind": "label", "prompt": prompt, "first": {"text": "A", "model": "m/1"},
              "second": {"text": "B", "model": "m/2"}, "verdict": verdict, "labeller": "ann"}
     with pytest.raises(Refused, match="nothing to learn from: "):
-        keep(files.folder, json.dumps(given).encode())
+        respond(files.folder, json.dumps(given).encode())
     assert not files.folder.exists()
 
 

@@ -1,6 +1,7 @@
 """Serving: a real llama.cpp, or our own engine, behind the front, asked by OpenAI's own client and by bad guests."""
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import httpx
 import pytest
 import torch
 
+from genai_core.config.base_model import BaseModelConfig
+from genai_core.context import Context
 from genai_core.data.sources.shapes.preferences import read_preference
 from genai_core.errors import InputError
 from genai_core.export.model_directory import save_model
@@ -25,16 +28,21 @@ from genai_core.families.recurrent.model import RecurrentLanguageModel, Recurren
 from genai_core.labelling.labels import LabelFiles
 from genai_core.models.opened import read_json
 from genai_core.models.transformer import Transformer, TransformerConfig
-from genai_core.serving import engine_choice as engines
-from genai_core.serving.app import Limits, create_app
+from genai_core.serving import engine, engine_choice, files
+from genai_core.serving.app import create_app
+from genai_core.serving.description import describe
 from genai_core.serving.engine import LLAMA_CPP, OWN
 from genai_core.serving.engine_choice import start_engine
 from genai_core.serving.engine_pool import EnginePool, ServedModel
 from genai_core.serving.errors import EngineFailed, Refused
-from genai_core.serving.feedback import keep
-from genai_core.serving.files import context_of, gguf_of
+from genai_core.serving.feedback import respond
+from genai_core.serving.files import gguf_of
+from genai_core.serving.limits import Limits
+from genai_core.serving.requests import CompletionRequest, read_request
 from genai_core.serving.run import _follow
 from genai_core.serving.server import bound_socket, quiet_server
+from genai_core.stages import adopt
+from tests.genai_core.bases import LLAMA_TEMPLATE, published
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("xllamacpp")
@@ -83,9 +91,10 @@ class Serving:
 
     async def _run(self, served_models, limits: Limits, listener: socket.socket) -> None:
         self.loop = asyncio.get_running_loop()
-        self.pool = EnginePool(served_models, lambda served_model: start_engine(
+        self.pool = EnginePool(served_models, lambda served_model, announce: start_engine(
             served_model.locate(), served_model.name, slots=limits.slots, queue=limits.queue, context=limits.context,
-            threads=limits.threads, folder=self.folder, engine=self.kind), 30)
+            threads=limits.threads, folder=self.folder, engine=self.kind, announce=announce), 30,
+            limits.slots + limits.queue)
         app = create_app(self.pool, limits, key=self.key, host="127.0.0.1", feedback=self.folder / "feedback")
         self.server = quiet_server(app, 5)
         await self.pool.start(self.pool.main)
@@ -199,6 +208,12 @@ def test_log_probabilities_come_in_the_form_of_each_path(server):
     streamed = [token for event in events if event.choices and event.choices[0].logprobs
                 for token in event.choices[0].logprobs.tokens]
     assert streamed == completion.logprobs.tokens
+    offsets = [offset for event in events if event.choices and event.choices[0].logprobs
+               for offset in event.choices[0].logprobs.text_offset]
+    assert offsets == completion.logprobs.text_offset and offsets == sorted(offsets) and offsets[-1] > 0
+    chosen = server.client().completions.create(**asked | {"logprobs": 0}).choices[0].logprobs
+    assert chosen.token_logprobs == pytest.approx(completion.logprobs.token_logprobs, abs=1e-4)
+    assert chosen.top_logprobs == [dict([pair]) for pair in zip(chosen.tokens, chosen.token_logprobs, strict=True)]
 
 
 def test_an_answer_follows_a_json_schema(server):
@@ -241,6 +256,8 @@ def test_parts_of_text_are_a_message(server):
     ({"model": "tiny", "messages": HELLO, "grammar": "root ::= x"}, 400, "unknown_parameter", "grammar: "),
     ({"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
      400, "invalid_value", "messages.0.content"),
+    ({"model": "tiny", "messages": HELLO, "response_format": {"type": "json_schema"}}, 400, "invalid_value",
+     "response_format: json_schema is missing"),
     ({"model": "tiny", "messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {
         "name": "x", "schema": {"type": "nonsense"}}}}, 400, None, "unrecognized type nonsense")])
 def test_what_cannot_be_answered_is_refused_in_the_form_of_the_api(server, body, status, code, words):
@@ -256,6 +273,12 @@ def test_what_cannot_be_answered_is_refused_in_the_form_of_the_api(server, body,
 def test_a_body_that_is_no_request_is_refused(server, content, status, words):
     answer = server.post("/v1/chat/completions", content=content)
     assert answer.status_code == status and words in answer.json()["error"]["message"]
+
+
+def test_stops_that_are_empty_stop_nothing():
+    for stop, kept in (("", {}), ([""], {}), (["", "x"], {"stop": ["x"]}), ("x", {"stop": ["x"]})):
+        assert read_request(CompletionRequest, json.dumps({"prompt": "a", "stop": stop}).encode()).body() == \
+            {"prompt": "a", **kept}
 
 
 def test_the_client_raises_its_own_exceptions(server):
@@ -452,7 +475,7 @@ def test_labels_of_the_page_are_kept_with_who_and_taken_back(model, tmp_path):
 def test_an_answer_like_a_transcript_is_kept_as_it_is(tmp_path):
     opinion = {"prompt": HELLO, "kind": "choice", "chosen": {"text": "Human: hi", "model": "a"},
                "rejected": [{"text": "Go", "model": "b"}]}
-    assert keep(tmp_path, json.dumps(opinion).encode()) == 1
+    assert respond(tmp_path, json.dumps(opinion).encode()) == {"kept": 1}
     row = json.loads((tmp_path / "preferences.jsonl").read_text())
     assert read_preference(row)[1]["chosen"] == [{"role": "assistant", "content": "Human: hi"}]
 
@@ -460,11 +483,11 @@ def test_an_answer_like_a_transcript_is_kept_as_it_is(tmp_path):
 def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
     said = {"prompt": HELLO, "kind": "thumb", "answer": {"text": "Hi", "model": "a"}, "good": True}
     opinion = json.dumps(said).encode()
-    keep(tmp_path, opinion)
+    respond(tmp_path, opinion)
     before, write = (tmp_path / "ratings.jsonl").read_bytes(), os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:len(data) // 2]))
     with pytest.raises(Refused, match="No space left"):
-        keep(tmp_path, opinion)
+        respond(tmp_path, opinion)
     assert (tmp_path / "ratings.jsonl").read_bytes() == before
 
 
@@ -500,7 +523,7 @@ def test_a_gguf_is_written_once_and_one_beside_the_model_is_taken(model, other, 
     first = gguf_of(model, tmp_path)
     written = first.stat().st_ino
     assert gguf_of(model, tmp_path) == first and first.stat().st_ino == written and gguf_of(other, tmp_path) != first
-    assert context_of(first) == context_of(model) == CONTEXT
+    assert describe(first).context == describe(model).context == CONTEXT
     inner = tmp_path / "quantized" / "int8"
     inner.mkdir(parents=True)
     (inner / "model.gguf").write_bytes(first.read_bytes())
@@ -508,10 +531,27 @@ def test_a_gguf_is_written_once_and_one_beside_the_model_is_taken(model, other, 
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith("writing-")] == []
 
 
+def test_a_full_disk_is_one_line(model, tmp_path, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_any_gguf", write)
+    with pytest.raises(InputError, match=r"\.gguf: the GGUF file of .*/tiny cannot be written \(No space left"):
+        gguf_of(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpt_2_says_its_context_by_another_name(prose, tmp_path):
+    (tmp_path / "model").mkdir()
+    adopt.run(BaseModelConfig(source=str(published(tmp_path / "base", "gpt2", prose[:10], n_positions=96))),
+              out_dir=tmp_path / "model", context=Context(tmp_path / "model"))
+    assert describe(tmp_path / "model").context == 96
+
+
 def start(path: Path, folder: Path):
-    engine = start_engine(path, "tiny", slots=1, queue=1, context=None, threads=None, folder=folder)
-    engine.kill()
-    return engine
+    started = start_engine(path, "tiny", slots=1, queue=1, context=None, threads=None, folder=folder)
+    started.kill()
+    return started
 
 
 def test_a_file_that_is_no_gguf_is_one_line(tmp_path):
@@ -554,7 +594,8 @@ def sigill(tmp_path, monkeypatch):
     """A llama.cpp whose wheel has instructions that no processor has."""
     (tmp_path / "dies_by_sigill.py").write_text(DIES)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(engines, "LLAMA_CPP", "dies_by_sigill")
+    for module in (engine, engine_choice):
+        monkeypatch.setattr(module, "LLAMA_CPP", "dies_by_sigill")
 
 
 def test_a_wheel_without_this_processor_gives_way_to_our_own_engine(sigill, model, tmp_path, caplog):
@@ -568,14 +609,31 @@ def test_a_gguf_file_without_a_wheel_for_this_processor_is_one_line(sigill, mode
         start(path, tmp_path)
 
 
+def test_only_llama_cpp_is_said_to_have_a_wheel_for_another_processor(sigill, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_choice, "OWN", "dies_by_sigill")
+    for module in (engine, engine_choice):
+        monkeypatch.setattr(module, "LLAMA_CPP", "genai_core.serving.llama_cpp")
+    with pytest.raises(EngineFailed, match="killed by SIGILL") as caught:
+        start_engine(model, "tiny", slots=1, queue=1, context=None, threads=None, folder=tmp_path, engine="own")
+    assert "xllamacpp" not in str(caught.value)
+
+
+def test_each_engine_has_a_log_of_its_own_that_begins_with_it(sigill, model, tmp_path):
+    (tmp_path / "dies_by_sigill.py").write_text(f"import sys\nprint('hello', file=sys.stderr)\n{DIES}")
+    for _ in range(2):
+        start(model, tmp_path)
+    assert {log.name: log.read_text() for log in (tmp_path / "logs").iterdir()} == {
+        "tiny.llama.cpp.log": "hello\n", "tiny.own.log": ""}
+    assert {stat.S_IMODE(log.stat().st_mode) for log in (tmp_path / "logs").iterdir()} == {0o600}
+
+
 def test_llama_cpp_answers_where_it_can(model, tmp_path):
     assert start(model, tmp_path).module == LLAMA_CPP
 
 
 def test_an_engine_ends_with_its_parent(model, tmp_path):
     """Closing the pipe is what the death of the parent does, however it dies."""
-    engine = start_engine(model, "tiny", slots=1, queue=1, context=None, threads=None, folder=tmp_path)
-    process = engine._process
+    process = start_engine(model, "tiny", slots=1, queue=1, context=None, threads=None, folder=tmp_path)._process
     process.stdin.close()
     assert process.wait(5) == 0
     assert KEY not in str(process.args) and "model" not in str(process.args)
@@ -585,13 +643,8 @@ def test_an_engine_ends_with_its_parent(model, tmp_path):
 
 @pytest.fixture(scope="module")
 def own(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own")
-    with pytest.MonkeyPatch.context() as patch:
-        (folder / "dies_by_sigill.py").write_text(DIES)
-        patch.syspath_prepend(folder)
-        patch.setattr(engines, "LLAMA_CPP", "dies_by_sigill")
-        with running(folder, served_model(model)) as server:
-            yield server
+    with running(tmp_path_factory.mktemp("own"), served_model(model), engine="own") as server:
+        yield server
 
 
 def test_our_own_engine_answers_the_same_as_llama_cpp(own, server):
@@ -604,6 +657,34 @@ def test_our_own_engine_answers_the_same_as_llama_cpp(own, server):
     assert text == ours.choices[0].message.content
 
 
+def same_text(ours, theirs) -> bool:
+    """Whether two completions say the same, but for a character at the end that is not finished."""
+    return ours.choices[0].text.rstrip("\ufffd") == theirs.choices[0].text.rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("prompt", ["", "The", "The<|im_end|> end"])
+def test_our_own_engine_continues_the_same_as_llama_cpp(own, server, prompt):
+    asked = {"model": "tiny", "prompt": prompt, "max_tokens": 16, "temperature": 0}
+    ours, theirs = (each.client().completions.create(**asked) for each in (own, server))
+    assert same_text(ours, theirs)
+    assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens > 0
+
+
+def test_a_base_from_outside_reads_the_start_of_a_document_on_every_engine(prose, tmp_path):
+    (tmp_path / "model").mkdir()
+    adopt.run(BaseModelConfig(source=str(published(tmp_path / "base", "llama", prose[:10], LLAMA_TEMPLATE))),
+              out_dir=tmp_path / "model", context=Context(tmp_path / "model"))
+    asked, answers = {"max_tokens": 12, "temperature": 0}, []
+    for engine_name in ("own", "llama.cpp"):
+        with running(tmp_path / engine_name, served_model(tmp_path / "model"), engine=engine_name) as server:
+            answers.append([server.client().completions.create(model="tiny", prompt=prompt, **asked)
+                            for prompt in ("", "The")])
+    for ours, theirs in zip(*answers, strict=True):
+        assert same_text(ours, theirs)
+        assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens
+    assert answers[0][0].usage.prompt_tokens == 1
+
+
 def test_our_own_engine_has_stops_and_seeds_and_says_what_it_has_not(own):
     asked = {"model": "tiny", "prompt": "The", "max_tokens": 16, "temperature": 1.0, "seed": 3}
     texts = {own.client().completions.create(**asked).choices[0].text for _ in range(3)}
@@ -611,8 +692,13 @@ def test_our_own_engine_has_stops_and_seeds_and_says_what_it_has_not(own):
     (text,) = texts
     stopped = own.client().completions.create(**asked, stop=text[4:6]).choices[0]
     assert stopped.text == text[:text.index(text[4:6])] and stopped.finish_reason == "stop"
-    with pytest.raises(openai.BadRequestError, match="logprobs: our own engine"):
-        own.client().completions.create(**asked, logprobs=1)
+    assert text.index(text[-4:]) == len(text) - 4, "an end that only the last token completes"
+    assert own.client().completions.create(**asked).choices[0].finish_reason == "length"
+    stopped = own.client().completions.create(**asked, stop=text[-4:]).choices[0]
+    assert stopped.text == text[:-4] and stopped.finish_reason == "stop"
+    for likeliest in (0, 1):
+        with pytest.raises(openai.BadRequestError, match="logprobs: our own engine"):
+            own.client().completions.create(**asked, logprobs=likeliest)
     with pytest.raises(openai.BadRequestError, match="model's context is 256"):
         own.client().completions.create(model="tiny", prompt="ab " * 66_667)
 
@@ -638,6 +724,16 @@ def test_a_model_that_makes_no_text_is_one_line(model, tmp_path):
     with pytest.raises(InputError, match="reward") as caught:
         start(directory, tmp_path / "serving")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine_name", ["llama.cpp", "own"])
+def test_no_answer_goes_beyond_a_context_that_was_shortened(model, tmp_path, engine_name):
+    with running(tmp_path, served_model(model), context=64, engine=engine_name, slots=2) as server:
+        lengths = []
+        for seed in range(8):      # some end before
+            answer = server.client().completions.create(model="tiny", prompt="The cat", seed=seed)
+            lengths.append((answer.usage.total_tokens, answer.choices[0].finish_reason))
+    assert max(lengths) == (64, "length")
 
 
 def test_a_context_may_be_shortened(model, tmp_path):

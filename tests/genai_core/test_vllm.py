@@ -23,7 +23,7 @@ from genai_core.inference.vllm.command import VllmMissing, cache_bytes, find_vll
 from genai_core.inference.vllm.log import reason_in
 from genai_core.models.adapters import adapters_of, add_adapters, merge
 from genai_core.serving import engine_choice
-from genai_core.serving.dialect import CHAT, Dialect
+from genai_core.serving.dialect import CHAT, DEFAULTS, Dialect
 from genai_core.serving.engine_choice import start_engine, vllm_pays
 from genai_core.serving.vllm_dialect import VllmDialect
 from genai_core.training.objectives import vllm_sampler
@@ -155,11 +155,13 @@ def test_the_engine_that_is_named_is_taken_or_refused(directory, tmp_path, monke
 
 def test_a_request_has_the_fields_of_its_engine():
     body = {"model": "tiny", "prompt": "a", "seed": 3, "repeat_penalty": 1.2, "stream": True}
-    asked = VllmDialect({7, 2}).asked(COMPLETE, body)
+    asked = VllmDialect({7, 2}).translate(COMPLETE, body)
     assert asked == {"model": "tiny", "prompt": "a", "seed": 3, "repetition_penalty": 1.2, "stream": True,
-                     "temperature": 0.8, "stop_token_ids": [2, 7], "stream_options": {"include_usage": True}}
-    assert Dialect().asked(COMPLETE, body) == {**body, "cache_prompt": False}
-    assert VllmDialect().asked(COMPLETE, {"temperature": 0})["temperature"] == 0
+                     **DEFAULTS, "stop_token_ids": [2, 7], "stream_options": {"include_usage": True}}
+    assert Dialect().translate(COMPLETE, body) == {**DEFAULTS, **body, "cache_prompt": False}
+    assert VllmDialect().translate(COMPLETE, {"temperature": 0})["temperature"] == 0
+    for dialect in (Dialect([2]), VllmDialect(empty_prompt=[2])):
+        assert dialect.translate(COMPLETE, {"prompt": ""})["prompt"] == [2]
 
 
 def test_usage_that_nobody_asked_for_is_left_out_of_a_stream():
@@ -176,8 +178,10 @@ def test_what_vllm_refuses_has_our_form():
     refused = VllmDialect().refusal(400, content)
     assert refused.body["error"] == {"message": "no", "type": "invalid_request_error", "param": "max_tokens",
                                      "code": None}
-    long = b'{"error":{"message":"the maximum context length is 8 tokens","type":"BadRequestError","code":400}}'
-    assert VllmDialect().refusal(400, long).code == "context_length_exceeded"
+    for words in ("the maximum context length is 8 tokens", "You passed 9 tokens; the model's context length is only 8",
+                  "The prompt (length 9) is longer than 8. Make sure that `max_model_len` is no smaller"):
+        long = json.dumps({"error": {"message": words, "type": "BadRequestError", "code": 400}}).encode()
+        assert VllmDialect().refusal(400, long).code == "context_length_exceeded"
     assert VllmDialect().refusal(401, b'{"error":"Unauthorized"}').status == 502
     event = VllmDialect().rewrite(CHAT, {"stream": True})(b"data: " + content + b"\n\n")
     assert json.loads(event.removeprefix(b"data: "))["error"]["type"] == "invalid_request_error"
@@ -193,7 +197,7 @@ def test_prompts_are_counted_and_a_completion_gets_what_the_context_leaves():
     async def ask(path: str, body: dict) -> tuple[int, dict]:
         async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://vllm") as client:
             dialect = VllmDialect()
-            return await dialect.prompt_tokens(client, path, body), await dialect.sized(client, path, body, 32)
+            return await dialect.prompt_tokens(client, path, body), await dialect.sized(client, path, body, 32, 20)
 
     count, sized = asyncio.run(ask(COMPLETE, {"model": "tiny", "prompt": "some text"}))
     assert count == 5 and sized["max_tokens"] == 27
@@ -201,7 +205,11 @@ def test_prompts_are_counted_and_a_completion_gets_what_the_context_leaves():
     messages = [{"role": "user", "content": "Hello"}]
     count, sized = asyncio.run(ask(CHAT, {"model": "tiny", "messages": messages}))
     assert count == 5 and "max_tokens" not in sized and asked[-1][1]["messages"] == messages
-    assert asyncio.run(ask(COMPLETE, {"model": "tiny", "prompt": [1, 2], "max_tokens": 3}))[0] == 2
+    assert asyncio.run(ask(COMPLETE, {"model": "tiny", "prompt": [1, 2], "max_tokens": 3})) == \
+        (2, {"model": "tiny", "prompt": [1, 2], "max_tokens": 3})
+    for limit, fits in ((20, 20), (30, 27)):      # of the server, where a client has named none
+        sized = asyncio.run(ask(CHAT, {"model": "tiny", "messages": messages, "max_tokens": limit}))[1]
+        assert sized["max_tokens"] == fits
 
 
 # ---- sampling
@@ -219,6 +227,12 @@ def test_several_ranks_are_refused_in_one_line(directory, vllm, tokenizer, tmp_p
     with pytest.raises(InputError, match=r"rlhf\.sampler: vllm .* 2 ranks; take own") as caught:
         VllmSampler(tokenizer, CONFIG, directory, tmp_path / "log", CPU, LogReporter())
     assert "\n" not in str(caught.value)
+
+
+def test_weights_are_kept_in_memory_where_it_has_room_for_them_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 0, 1000))
+    assert vllm_sampler.has_room(tmp_path, 399) and not vllm_sampler.has_room(tmp_path, 400)
+    assert not vllm_sampler.has_room(tmp_path / "none", 1)
 
 
 def test_a_completion_is_read_with_its_end_token():

@@ -13,6 +13,7 @@ from flows.cli.commands.shared import console, opened_registry
 from flows.services.environment import running_services
 from flows.services.health import wait_for
 from genai_core.errors import InputError
+from genai_core.serving.limits import Limits
 from tasks.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,19 +41,21 @@ def serve(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
           engine: Annotated[Engine, typer.Option(help="auto: vLLM where there are a GPU, its command and a model it "
                                                       "reads, else llama.cpp, else our own.")] = Engine.AUTO,
           slots: Annotated[int, typer.Option(min=1, max=256, rich_help_panel=LIMITS,
-                                             help="Requests that are answered at a time; the rest waits.")] = 8,
+                                             help="Requests that are answered at a time; the rest waits.")
+                           ] = Limits.slots,
           queue: Annotated[int, typer.Option(min=0, rich_help_panel=LIMITS,
-                                             help="Requests that may wait; more are refused with 429.")] = 64,
+                                             help="Requests that may wait; more are refused with 429.")] = Limits.queue,
           threads: Annotated[int | None, typer.Option(min=1, rich_help_panel=LIMITS, show_default="all cores but one",
-                                                      help="Threads that an engine computes with.")] = None,
+                                                      help="Threads that an engine computes with.")] = Limits.threads,
           context: Annotated[int | None, typer.Option(min=16, rich_help_panel=LIMITS, show_default="the model's own",
-                                                      help="Longest conversation in tokens.")] = None,
+                                                      help="Longest conversation in tokens.")] = Limits.context,
           max_tokens: Annotated[int | None, typer.Option(min=1, rich_help_panel=LIMITS, show_default="the context",
-                                                         help="Longest answer in tokens.")] = None,
+                                                         help="Longest answer in tokens.")] = Limits.tokens,
           timeout: Annotated[float, typer.Option(min=1, rich_help_panel=LIMITS,
-                                                 help="Seconds for an answer, the wait included.")] = 300,
+                                                 help="Seconds for an answer, the wait included.")] = Limits.seconds,
           grace: Annotated[int, typer.Option(min=0, rich_help_panel=LIMITS,
-                                             help="Seconds that requests under way have at the end.")] = 30) -> None:
+                                             help="Seconds that requests under way have at the end.")
+                           ] = Limits.grace_seconds) -> None:
     """Serve a model: OpenAI's API under /v1, and at / a page to chat, to compare and to choose the better answer.
 
     llama.cpp's server answers, on a GPU vLLM where it is installed (GENAI_VLLM names its command); our own engine does,
@@ -64,7 +67,6 @@ def serve(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
 
     Ctrl-C stops it, once the requests under way have their answers.
     """
-    from genai_core.serving.app import Limits
     from genai_core.serving.engine_pool import EnginePool
     from genai_core.serving.run import serve as run
     from genai_core.serving.server import LOOPBACK, bound_socket
@@ -90,9 +92,10 @@ def serve(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
                       f"page {address}/, API {address}/v1{', with the key' if api_key else ''}; Ctrl-C stops it",
                       sep="\n", highlight=False, markup=False, soft_wrap=True)
 
-    limits = Limits(slots=slots, queue=queue, threads=threads, context=context, tokens=max_tokens, seconds=timeout)
+    limits = Limits(slots=slots, queue=queue, threads=threads, context=context, tokens=max_tokens, seconds=timeout,
+                    grace_seconds=grace)
     run(listener, served_models, limits=limits, key=api_key, host=host, folder=workspace.hidden / "serving",
-        feedback=workspace.root / "feedback", look=look, grace_seconds=grace, ready=ready, engine=engine.value)
+        feedback=workspace.root / "feedback", look=look, ready=ready, engine=engine.value)
     console.print("stopped")
 
 

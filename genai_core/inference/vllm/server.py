@@ -23,7 +23,6 @@ class VllmServer:
 
     def __init__(self, command: list[str], variables: dict[str, str], log: Path, scratch: Path):
         self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
         key = secrets.token_urlsafe(32)
         settings = {"command": command, "environment": {**variables, "VLLM_API_KEY": key}, "scratch": str(scratch)}
         self._client: httpx.Client | None = None
