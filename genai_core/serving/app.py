@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from genai_core.serving import page
 from genai_core.serving.access import AccessControl
+from genai_core.serving.dialect import LENGTH_FIELDS
 from genai_core.serving.engine import NAMES
 from genai_core.serving.engine_pool import EnginePool, ServedModel
 from genai_core.serving.errors import Refused, first_line
@@ -36,8 +37,9 @@ def create_app(pool: EnginePool, limits: Limits, *, key: str, host: str, feedbac
     began = int(time.time())
 
     async def answer(request: Request, kind: type[ChatRequest] | type[CompletionRequest]) -> Response:
-        arrived, path = time.monotonic(), request.url.path
+        path = request.url.path
         given = read_request(kind, await _body(request, limits))
+        arrived = time.monotonic()
         model = pool.find(given.model)
         if kind is ChatRequest and not model.chats:
             raise Refused(400, f"{model.name} continues text and does not chat; ask /v1/completions",
@@ -136,7 +138,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
 
 def _limit_tokens(body: dict[str, Any], limits: Limits) -> int:
     """The number of new tokens that is asked for, 0 for none, after a look at the limit."""
-    given = [name for name in ("max_completion_tokens", "max_tokens") if name in body]
+    given = [name for name in LENGTH_FIELDS if name in body]
     field = given[0] if given else "max_tokens"
     wanted = int(body.get(field, 0))
     for other in given[1:]:      # of two the newer name counts

@@ -17,8 +17,8 @@ DEFAULTS: Body = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 """How tokens are drawn where a request does not say: each engine has defaults of its own."""
 CONTEXT_STEP = 256
 """llama.cpp rounds the context up to a multiple of this."""
-LIMITS = ("max_completion_tokens", "max_tokens")
-"""Fields for the length of an answer."""
+LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
+"""Fields for the length of an answer, of which the first counts."""
 
 
 class Dialect:
@@ -65,7 +65,7 @@ class Dialect:
         return body if context % CONTEXT_STEP == 0 else await self._fitted(client, path, body, context, size)
 
     async def _fitted(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
-        field = next((name for name in LIMITS if name in body), "max_tokens")
+        field = next((name for name in LENGTH_FIELDS if name in body), "max_tokens")
         limit = body.get(field, context)
         if size + limit <= context:
             return body

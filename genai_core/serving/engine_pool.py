@@ -152,9 +152,14 @@ class EnginePool:
         return failure if failure and time.monotonic() < failure.until else None
 
     def _retire_unless_wanted(self, key: str) -> None:
-        """End an engine whose model moved away while it started, once those who waited have it."""
-        if key not in {model.key for model in self.models} | self._coming and not self._waiting[key]:
-            self._retire(key)
+        """End an engine whose model is on offer no more, once those who waited for its start have it and after the
+        requests that it has."""
+        if key in {model.key for model in self.models} | self._coming or self._waiting[key]:
+            return
+        if engine := self.engines.pop(key, None):
+            task = asyncio.create_task(engine.stop(self._drain_seconds))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     async def follow(self, models: ServedModels) -> None:
         """Serve these from now on: the engine of the first one answers before any request is given to it, and those of
@@ -166,29 +171,17 @@ class EnginePool:
             self._coming = set()
         self.moves += models[0].key != self.main.key
         self.models = tuple(models)
-        kept = {model.key for model in self.models}
-        for key in [key for key in self.engines if key not in kept]:
-            self._retire(key)
-
-    def _retire(self, key: str) -> None:
-        """End an engine after the requests that it has."""
-        if engine := self.engines.pop(key, None):
-            task = asyncio.create_task(engine.stop(self._drain_seconds))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+        for key in list(self.engines):
+            self._retire_unless_wanted(key)
 
     async def answers(self) -> bool:
         """Whether the engine of the model that serves answers."""
         engine = self.engines.get(self.main.key)
         return engine is not None and await engine.answers()
 
-    def is_well(self) -> bool:
-        engine = self.engines.get(self.main.key)
-        return engine is not None and engine.runs
-
     async def look_after(self) -> None:
         """Start again the engine that serves, if it has ended."""
-        if not self.is_well() and not self._recent_failure(self.main.key):
+        if not self._running(self.main.key) and not self._recent_failure(self.main.key):
             try:
                 await self.start(self.main)
             except Exception as error:      # an engine that does not start, or a registry that is away

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from genai_core.serving.dialect import CHAT, LIMITS, Body, Dialect, Rewrite
+from genai_core.serving.dialect import CHAT, LENGTH_FIELDS, Body, Dialect, Rewrite
 from genai_core.serving.errors import Refused
 
 TOO_LONG = ("context length", "max_model_len")
@@ -50,7 +50,7 @@ class VllmDialect(Dialect):
         return int(answer.json()["count"]) if answer.is_success else 0
 
     async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
-        if path == CHAT and not any(name in body for name in LIMITS):
+        if path == CHAT and not any(name in body for name in LENGTH_FIELDS):
             return body
         # it refuses a limit for which there is no room, and a completion without one would have sixteen tokens
         return await self._fitted(client, path, body, context, size)
