@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from genai_core.serving.app import create_app
-from genai_core.serving.engine import EngineProcess
-from genai_core.serving.engine_choice import Announce, EngineName, start_engine
-from genai_core.serving.engine_pool import EnginePool, ServedModel, ServedModels
+from genai_core.serving.engines.choice import Announce, EngineName, start_engine
+from genai_core.serving.engines.process import EngineProcess
 from genai_core.serving.errors import first_line
+from genai_core.serving.front.app import create_app
 from genai_core.serving.limits import Limits
+from genai_core.serving.pool import EnginePool, ServedModel, ServedModels
 from genai_core.serving.server import quiet_server
 
 logger = logging.getLogger("genai_core")

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from genai_core.errors import InputError
 from genai_core.models.opened import kind_of, served
-from genai_core.serving.description import LANGUAGE_MODELS
-from genai_core.serving.engine_pool import ServedModel, ServedModels
-from genai_core.serving.files import weights_size
+from genai_core.serving.engines.description import LANGUAGE_MODELS, weights_size
+from genai_core.serving.pool import ServedModel, ServedModels
 from tasks.language_model import BASE
 from tasks.registry.files import resolve
 from tasks.registry.lineage import lineage

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from genai_core.labelling.labels import LabelFiles
-from genai_core.serving.feedback import respond
+from genai_core.serving.front.feedback import respond
 from tests.end_to_end.conftest import Home, api_of, copy_of
 from tests.end_to_end.helpers import answers, free_port, processes_in, wait_for
 

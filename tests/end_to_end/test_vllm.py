@@ -24,13 +24,13 @@ from genai_core.errors import InputError
 from genai_core.export.model_directory import load_model
 from genai_core.inference.vllm.command import VllmMissing, find_vllm
 from genai_core.models.adapters import add_adapters
-from genai_core.serving.engine import VLLM
-from genai_core.serving.engine_choice import start_engine
+from genai_core.serving.engines.choice import start_engine
+from genai_core.serving.engines.process import VLLM
 from genai_core.stages import adopt
 from genai_core.training.objectives.rollouts import in_sequence, token_log_probs
 from genai_core.training.objectives.vllm_sampler import VllmSampler
 from tests.genai_core.bases import LLAMA_TEMPLATE, published
-from tests.genai_core.test_serving import CONTEXT, HELLO, model_directory, running, served_model, wait_until
+from tests.genai_core.serving.servers import CONTEXT, HELLO, model_directory, running, served_model, wait_until
 
 openai = pytest.importorskip("openai")
 try:
@@ -186,7 +186,7 @@ def test_no_process_is_left_however_it_ends(model, tmp_path, killed):
     code = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
-        from genai_core.serving.engine_choice import start_engine
+        from genai_core.serving.engines.choice import start_engine
         engine = start_engine(Path(sys.argv[1]), "tiny", slots=2, queue=1, context=None, threads=1,
                               folder=Path(sys.argv[2]), engine="vllm")
         print(engine._process.pid, flush=True)

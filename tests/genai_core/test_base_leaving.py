@@ -17,9 +17,9 @@ from genai_core.export.gguf_tokenizer import PATTERNS, NotForLlamaCpp, require_t
 from genai_core.export.handover import export
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.quantization.directory import load_quantized, quantize_to_directory
-from genai_core.serving.description import describe
+from genai_core.serving.engines.description import describe
+from genai_core.serving.engines.gguf_cache import gguf_of
 from genai_core.serving.errors import EngineMissing
-from genai_core.serving.files import gguf_of
 from genai_core.stages import adopt
 from tests.genai_core.bases import LLAMA_TEMPLATE, published
 

@@ -24,7 +24,7 @@ from genai_core.labelling.labels import Answer, Label, LabelFiles, now, prompt_k
 from genai_core.labelling.prompts import prompts_in
 from genai_core.labelling.session import Contestant, Session
 from genai_core.serving.errors import Refused
-from genai_core.serving.feedback import respond
+from genai_core.serving.front.feedback import respond
 
 PROMPTS = [[{"role": "user", "content": f"Question {number}?"}] for number in range(40)]
 SHORT = Contestant("m/1", lambda prompt, seed: prompt[-1]["content"])

@@ -22,10 +22,9 @@ from genai_core.inference.vllm import command
 from genai_core.inference.vllm.command import VllmMissing, cache_bytes, find_vllm, server_arguments
 from genai_core.inference.vllm.log import reason_in
 from genai_core.models.adapters import adapters_of, add_adapters, merge
-from genai_core.serving import engine_choice
-from genai_core.serving.dialect import CHAT, DEFAULTS, Dialect
-from genai_core.serving.engine_choice import start_engine, vllm_pays
-from genai_core.serving.vllm_dialect import VllmDialect
+from genai_core.serving.engines import choice
+from genai_core.serving.engines.choice import start_engine, vllm_pays
+from genai_core.serving.engines.dialect import CHAT, DEFAULTS, Dialect, VllmDialect
 from genai_core.training.objectives import vllm_sampler
 from genai_core.training.objectives.rollouts import uniform
 from genai_core.training.objectives.vllm_sampler import HEAD, VllmSampler, answer_of, holds, seeds_of, weights_of, write
@@ -143,12 +142,12 @@ def test_vllm_is_taken_unasked_on_a_gpu_alone(directory, vllm, monkeypatch, gpu)
 
 
 def test_the_engine_that_is_named_is_taken_or_refused(directory, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_choice, "LLAMA_CPP", "no_such_module")
+    monkeypatch.setattr(choice, "LLAMA_CPP", "no_such_module")
     with pytest.raises(InputError, match="no_such_module"):
         start(directory, tmp_path / "serving", "llama.cpp")
     engine = start(directory, tmp_path / "serving", "own")
     engine.kill()
-    assert engine.module == engine_choice.OWN and engine.slots == 1
+    assert engine.module == choice.OWN and engine.slots == 1
 
 
 # ---- requests and answers

@@ -17,7 +17,7 @@ from genai_core.serving.limits import Limits
 from tasks.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from genai_core.serving.engine_pool import ServedModels
+    from genai_core.serving.pool import ServedModels
     from genai_core.serving.run import Look
 
 LIMITS = "Limits"
@@ -67,7 +67,7 @@ def serve(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
 
     Ctrl-C stops it, once the requests under way have their answers.
     """
-    from genai_core.serving.engine_pool import EnginePool
+    from genai_core.serving.pool import EnginePool
     from genai_core.serving.run import serve as run
     from genai_core.serving.server import LOOPBACK, bound_socket
 
@@ -82,7 +82,7 @@ def serve(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
     workspace = Workspace.current()
 
     def ready(pool: EnginePool) -> None:
-        from genai_core.serving.engine import NAMES
+        from genai_core.serving.engines.process import NAMES
 
         engine = pool.engines[pool.main.key]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,6 +1,6 @@
 """The server around the engines: OpenAI's paths, the page, health, metrics and what people think of answers.
 
-Requests are read and checked here, and answered by the engine of their model (`engine_pool.py`, `relay.py`).
+Requests are read and checked here, and answered by the engine of their model (`pool.py`, `relay.py`).
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from genai_core.serving import page
-from genai_core.serving.access import AccessControl
-from genai_core.serving.dialect import LENGTH_FIELDS
-from genai_core.serving.engine import NAMES
-from genai_core.serving.engine_pool import EnginePool, ServedModel
+from genai_core.serving.engines.dialect import LENGTH_FIELDS
+from genai_core.serving.engines.process import NAMES
 from genai_core.serving.errors import Refused, first_line
-from genai_core.serving.feedback import judged_by, respond
+from genai_core.serving.front import page
+from genai_core.serving.front.access import AccessControl
+from genai_core.serving.front.feedback import judged_by, respond
+from genai_core.serving.front.metrics import Metrics
+from genai_core.serving.front.relay import Relayed
+from genai_core.serving.front.requests import ChatRequest, CompletionRequest, read_request
 from genai_core.serving.limits import Limits
-from genai_core.serving.metrics import Metrics
-from genai_core.serving.relay import Relayed
-from genai_core.serving.requests import ChatRequest, CompletionRequest, read_request
+from genai_core.serving.pool import EnginePool, ServedModel
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/feedback")
 """Whose refusals are counted by name: every name that somebody invents would be one more line."""

@@ -15,7 +15,7 @@ from genai_core.export.gguf_layouts import require_llama_cpp, write_any_gguf
 from genai_core.export.gguf_tokenizer import NotForLlamaCpp
 from genai_core.export.model_directory import load_config, load_model
 from genai_core.models.opened import kind_of, served
-from genai_core.serving.description import LANGUAGE_MODELS
+from genai_core.serving.engines.description import LANGUAGE_MODELS
 from genai_core.serving.errors import EngineMissing
 
 DAYS_KEPT = 14
@@ -45,12 +45,6 @@ def gguf_of(path: Path, cache: Path) -> Path:
         raise EngineMissing(f"{directory}: llama.cpp reads no model of kind {kind}"
                             f"{', and there is no model.gguf beside it' if kind == 'quantized_language_model' else ''}")
     return _written(directory, cache)
-
-
-def weights_size(path: Path) -> int:
-    """Bytes of the weights that serve; 0 where there are none."""
-    files = [path] if path.is_file() else [served(path) / FILE, served(path) / "model.safetensors"]
-    return next((file.stat().st_size for file in files if file.is_file()), 0)
 
 
 def _written(directory: Path, cache: Path) -> Path:

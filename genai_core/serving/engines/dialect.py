@@ -1,8 +1,8 @@
-"""How an engine is asked what OpenAI's API asks, where engines differ. This one is llama.cpp's; our own engine speaks
-it too, and vLLM another one (`vllm_dialect.py`)."""
+"""How an engine is asked what OpenAI's API asks, and how its answers become the same of all. llama.cpp has one dialect,
+which our own engine speaks too, vLLM another."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import httpx
@@ -19,11 +19,15 @@ CONTEXT_STEP = 256
 """llama.cpp rounds the context up to a multiple of this."""
 LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
 """Fields for the length of an answer, of which the first counts."""
+TOO_LONG = ("context length", "max_model_len")
+"""What a refusal of a prompt that is too long says, in one release or another."""
+_NO_CHOICES = b'"choices":[]'
+_ERROR = b'data: {"error"'
 
 
 class Dialect:
-    """The requests and answers of an engine. `empty_prompt` are the token ids that stand for an empty text: some
-    engines answer one with nothing, some refuse it."""
+    """The requests and answers of an engine, as llama.cpp has them. `empty_prompt` are the token ids that stand for an
+    empty text: some engines answer one with nothing, some refuse it."""
 
     def __init__(self, empty_prompt: Sequence[int] = ()):
         self.empty_prompt = list(empty_prompt)
@@ -117,3 +121,50 @@ class LegacyLogprobs:
                 "token_logprobs": [token["logprob"] for token in tokens],
                 "top_logprobs": [{each["token"]: each["logprob"] for each in likeliest} for likeliest in shown],
                 "text_offset": offsets}
+
+
+class VllmDialect(Dialect):
+    """vLLM's fields, usage of every stream, and refusals. `ends` are the tokens that end an answer."""
+
+    def __init__(self, ends: Collection[int] = (), empty_prompt: Sequence[int] = ()):
+        super().__init__(empty_prompt)
+        self.ends = sorted(ends)
+
+    def translate(self, path: str, body: Body) -> Body:
+        translated = {**self._complete(body), "stop_token_ids": self.ends}
+        if (penalty := translated.pop("repeat_penalty", None)) is not None:
+            translated["repetition_penalty"] = penalty
+        if body.get("stream"):      # tokens are counted whoever asks for them
+            translated["stream_options"] = {"include_usage": True}
+        return translated
+
+    def rewrite(self, path: str, body: Body) -> Rewrite | None:
+        if not body.get("stream"):
+            return None
+        wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+
+        def rewritten(event: bytes) -> bytes:
+            if event.startswith(_ERROR):
+                return f"data: {json.dumps(self.refusal(400, event[len(b'data: '):]).body)}\n\n".encode()
+            return b"" if not wants_usage and _NO_CHOICES in event else event
+
+        return rewritten
+
+    async def prompt_tokens(self, client: httpx.AsyncClient, path: str, body: Body) -> int:
+        if path != CHAT and isinstance(body["prompt"], list):
+            return len(body["prompt"])
+        given: dict[str, Any] = {"messages": body["messages"]} if path == CHAT else {"prompt": body["prompt"]}
+        answer = await client.post("/tokenize", json={"model": body["model"], **given})
+        return int(answer.json()["count"]) if answer.is_success else 0
+
+    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+        if path == CHAT and not any(name in body for name in LENGTH_FIELDS):
+            return body
+        # it refuses a limit for which there is no room, and a completion without one would have sixteen tokens
+        return await self._fitted(client, path, body, context, size)
+
+    def refusal(self, status: int, content: bytes) -> Refused:
+        refused = super().refusal(status, content)
+        if refused.status == 400 and any(words in refused.message for words in TOO_LONG):
+            return Refused(400, refused.message, "context_length_exceeded", refused.param)
+        return refused

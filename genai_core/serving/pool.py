@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genai_core.serving.engine import EngineProcess
+from genai_core.serving.engines.process import EngineProcess
 from genai_core.serving.errors import EngineFailed, EngineStopped, Refused, first_line, too_many
 
 logger = logging.getLogger("genai_core")

@@ -14,12 +14,12 @@ import psutil
 from genai_core.inference import child
 from genai_core.inference.vllm.log import reason_in
 from genai_core.inference.vllm.server import PROCESS, SOCKET
-from genai_core.serving.description import ModelDescription
-from genai_core.serving.dialect import Dialect
+from genai_core.serving.engines.description import ModelDescription
+from genai_core.serving.engines.dialect import Dialect
 from genai_core.serving.errors import EngineFailed, EngineMissing, EngineStopped, too_many
 
-LLAMA_CPP = "genai_core.serving.llama_cpp"
-OWN = "genai_core.serving.own_engine"
+LLAMA_CPP = "genai_core.serving.engines.llama_cpp"
+OWN = "genai_core.serving.engines.own"
 VLLM = PROCESS
 NAMES = {LLAMA_CPP: "llama.cpp", OWN: "our own engine", VLLM: "vLLM"}
 LOADING = "error loading model: "

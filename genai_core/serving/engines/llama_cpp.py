@@ -1,6 +1,6 @@
-"""llama.cpp's own server of one GGUF file, in a process of its own: `python -m genai_core.serving.llama_cpp`.
+"""llama.cpp's own server of one GGUF file, in a process of its own: `python -m genai_core.serving.engines.llama_cpp`.
 
-How it is spoken to stands in `engine.py`. It imports nothing but `xllamacpp`, so that a wheel with instructions that
+How it is spoken to stands in `process.py`. It imports nothing but `xllamacpp`, so that a wheel with instructions that
 this processor lacks ends this process alone.
 """
 

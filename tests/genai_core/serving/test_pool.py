@@ -3,18 +3,25 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from genai_core.serving import engine_choice, engine_pool
-from genai_core.serving.app import create_app
-from genai_core.serving.engine_choice import start_engine
-from genai_core.serving.engine_pool import EnginePool, ServedModel
+from genai_core.serving import pool as engine_pool
+from genai_core.serving.engines import choice
+from genai_core.serving.engines.choice import start_engine
 from genai_core.serving.errors import EngineFailed, Refused
+from genai_core.serving.front.app import create_app
 from genai_core.serving.limits import Limits
-from tests.genai_core.test_serving import wait_until
+from genai_core.serving.pool import EnginePool, ServedModel
+from genai_core.serving.run import _follow
+from tests.genai_core.serving.servers import running, served_model, wait_until
+
+pytest.importorskip("openai")
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
 
 FIRST, SECOND = (ServedModel(name, name, lambda: Path("model")) for name in ("first", "second"))
 
@@ -158,8 +165,8 @@ def test_the_end_of_the_server_ends_an_engine_that_is_starting(tmp_path, monkeyp
     (tmp_path / "never_answers.py").write_text("import time\nopen('began', 'w').close()\ntime.sleep(600)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine_choice, "OWN", "never_answers")
-    monkeypatch.setattr(engine_choice._Starting, "description", engine_choice.ModelDescription(64))
+    monkeypatch.setattr(choice, "OWN", "never_answers")
+    monkeypatch.setattr(choice._Starting, "description", choice.ModelDescription(64))
     announced = []
 
     def launch(model: ServedModel, announce):
@@ -182,3 +189,61 @@ def test_the_end_of_the_server_ends_an_engine_that_is_starting(tmp_path, monkeyp
 
     began = asyncio.run(run())      # which waits for the threads that it started
     assert time.monotonic() - began < 5 and not announced[0].runs
+
+
+# ---- with real engines
+
+def test_an_engine_that_dies_is_started_again(model, tmp_path):
+    with running(tmp_path, served_model(model)) as server:
+        server.engine._process.kill()
+        server.engine._process.wait()
+        assert server.client().completions.create(model="tiny", prompt="The", max_tokens=4).choices
+
+
+def test_the_model_changes_without_a_request_being_lost(model, other, tmp_path):
+    asked = {"prompt": "The", "max_tokens": 40, "temperature": 0}
+    with running(tmp_path, served_model(model), slots=2) as server, ThreadPoolExecutor(8) as threads:
+        before = server.engine
+        stop = threading.Event()
+
+        def keep_asking() -> list[int]:
+            statuses = []
+            while not stop.is_set():
+                statuses.append(server.post("/v1/completions", json=asked).status_code)
+            return statuses
+
+        first = server.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+        asking = [threads.submit(keep_asking) for _ in range(8)]
+        for path in (other, model, other):
+            time.sleep(0.3)
+            server.call(server.pool.follow([served_model(path)]))
+        time.sleep(0.3)
+        stop.set()
+        statuses = [status for asker in asking for status in asker.result()]
+        assert set(statuses) == {200} and len(statuses) > 20
+        assert server.post("/v1/completions", json=asked).json()["choices"][0]["text"] != first
+        wait_until(lambda: not before.runs)
+        assert server.pool.moves == 3
+
+
+def test_a_registry_that_cannot_be_asked_and_a_model_that_does_not_start_change_nothing(model, other, tmp_path, caplog):
+    """What serves goes on serving, and the move is tried again until it comes about."""
+    broken, ended = tmp_path / "broken.gguf", threading.Event()
+    broken.write_bytes(b"GGUF")
+    answers = iter([OSError("the registry does not answer"), [served_model(broken)], None, [served_model(other)]])
+
+    def look(key: str):
+        found = next(answers, None)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    with running(tmp_path, served_model(model)) as server:
+        following = threading.Thread(target=_follow, args=(server.pool, look, 0.02, server.loop, ended))
+        following.start()
+        wait_until(lambda: server.pool.main.key == str(other))
+        ended.set()
+        following.join()
+        assert server.client().completions.create(model="tiny", prompt="The", max_tokens=4).choices
+        assert server.pool.moves == 1
+    assert "goes on serving: the registry does not answer" in caplog.text and "not a readable GGUF file" in caplog.text

@@ -5,8 +5,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from genai_core.serving.engine_pool import EnginePool
-from genai_core.serving.relay import Outcome
+from genai_core.serving.front.relay import Outcome
+from genai_core.serving.pool import EnginePool
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 

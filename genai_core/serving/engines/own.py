@@ -1,5 +1,5 @@
-"""Our own engine behind the same requests: `python -m genai_core.serving.own_engine`. How it is spoken to stands in
-`engine.py`.
+"""Our own engine behind the same requests: `python -m genai_core.serving.engines.own`. How it is spoken to stands in
+`process.py`.
 
 For what llama.cpp does not read, recurrent models for example, and where its wheel does not run. It answers one request
 at a time, without log-probabilities and without a grammar, which it says when asked for them.
@@ -26,7 +26,7 @@ from genai_core.errors import InputError
 from genai_core.inference.generate import stream, text_pieces
 from genai_core.inference.sampling import Sampling
 from genai_core.inference.text import OpenedTextModel, encode_document, open_text_model
-from genai_core.serving.dialect import DEFAULTS
+from genai_core.serving.engines.dialect import DEFAULTS
 from genai_core.serving.errors import Refused
 from genai_core.serving.server import bound_socket, quiet_server
 

@@ -10,6 +10,7 @@ from typing import Any
 from genai_core.data.chat import CHAT_TEMPLATE, plain, without_specials
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
+from genai_core.export.gguf import FILE
 from genai_core.export.model_directory import load_config
 from genai_core.inference.text import encode_document
 from genai_core.models.opened import kind_of, read_json, served
@@ -36,6 +37,12 @@ class ModelDescription:
 def describe(path: Path) -> ModelDescription:
     """The description of a model directory or a GGUF file. Raises InputError for a file that does not say."""
     return _of_directory(served(path)) if path.is_dir() else _of_gguf(path)
+
+
+def weights_size(path: Path) -> int:
+    """Bytes of the weights that serve; 0 where there are none."""
+    files = [path] if path.is_file() else [served(path) / FILE, served(path) / "model.safetensors"]
+    return next((file.stat().st_size for file in files if file.is_file()), 0)
 
 
 def _of_directory(directory: Path) -> ModelDescription:

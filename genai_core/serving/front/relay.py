@@ -18,7 +18,7 @@ import httpx
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from genai_core.serving.engine import EngineProcess
+from genai_core.serving.engines.process import EngineProcess
 from genai_core.serving.errors import Refused
 
 logger = logging.getLogger("genai_core")

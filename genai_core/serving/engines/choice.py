@@ -14,12 +14,11 @@ from genai_core.data.chat import end_ids
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.inference.vllm.command import VllmCannotRead, VllmMissing, find_vllm, require_readable, server_arguments
 from genai_core.mapping import usable_cores
-from genai_core.serving.description import LONGEST_CONTEXT, ModelDescription, describe
-from genai_core.serving.dialect import Dialect
-from genai_core.serving.engine import LLAMA_CPP, OWN, VLLM, EngineProcess
+from genai_core.serving.engines.description import LONGEST_CONTEXT, ModelDescription, describe
+from genai_core.serving.engines.dialect import Dialect, VllmDialect
+from genai_core.serving.engines.gguf_cache import gguf_of
+from genai_core.serving.engines.process import LLAMA_CPP, OWN, VLLM, EngineProcess
 from genai_core.serving.errors import EngineFailed, EngineMissing
-from genai_core.serving.files import gguf_of
-from genai_core.serving.vllm_dialect import VllmDialect
 
 logger = logging.getLogger("genai_core")
 
