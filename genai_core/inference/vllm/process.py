@@ -39,9 +39,9 @@ def main() -> None:
     run(given["command"], given["environment"], given["scratch"])
 
 
-def run(command: Sequence[str], variables: dict[str, str], scratch: str | None = None) -> None:
+def run(command: Sequence[str], variables: dict[str, str], scratch: str | None) -> None:
     """Start vLLM with `variables` in its environment, say its address, and end it when standard input closes or it has
-    ended; then remove the folder `scratch`, so that it is gone however the parent ended."""
+    ended; then remove the folder `scratch`, if there is one, so that it is gone however the parent ended."""
     environment = {name: value for name, value in os.environ.items() if name not in OURS} | QUIET | variables
     out = os.dup(1)
     os.dup2(2, 1)      # whatever else is printed goes to the log
