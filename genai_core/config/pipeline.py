@@ -87,6 +87,23 @@ class PipelineConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def ranks_divide_batches(self) -> "PipelineConfig":
+        """A share that is no whole number of examples would be missed only once a stage trains."""
+        ranks = self.runtime.processes
+        for stage in ("pretrain", "instruct", "reward", "rlhf") if ranks > 1 else ():
+            settings = getattr(self, stage)
+            shared = {"batch_size": settings.batch_size}
+            if stage == "rlhf":
+                shared = {"batch_size": self.rlhf.prompts_of_a_batch, "replay_rows": self.rlhf.replay_rows}
+            for field, count in shared.items():
+                if stage in self.stage_names and count % (ranks * settings.accumulation_steps):
+                    of = "prompts" if (stage, field) == ("rlhf", "batch_size") else "examples"
+                    raise ValueError(f"{stage}.{field} {getattr(settings, field)}: {ranks} ranks (runtime.processes) "
+                                     f"with {settings.accumulation_steps} micro-batches each (accumulation_steps) do "
+                                     f"not divide its {count} {of} evenly")
+        return self
+
+    @model_validator(mode="after")
     def adapters_name_layers(self) -> "PipelineConfig":
         """A layer that is none would be missed only once the base model is made."""
         for stage in ("instruct", "reward", "rlhf"):

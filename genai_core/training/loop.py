@@ -153,6 +153,11 @@ class _Training:
         if self.objective.sampled:
             targets = self.ranks.all_reduce({"targets": targets})["targets"]
         count = self.config.accumulation_steps
+        for name, tensor in batch.items():
+            if len(tensor) % count:
+                raise InputError(f"accumulation_steps: {count} micro-batches do not divide {len(tensor)} examples "
+                                 f"({name}{' of a rank' if self.objective.sampled and self.ranks.count > 1 else ''}) "
+                                 "evenly; take fewer, or a batch size that they and the ranks divide")
         parts = {name: tensor.tensor_split(count) for name, tensor in batch.items()}
         for number in range(count):
             part = {name: pieces[number] for name, pieces in parts.items()}

@@ -13,7 +13,7 @@ from genai_core.config.training import PretrainConfig, TrainConfig
 from genai_core.context import Context
 from genai_core.data.tokens.batches import Windows
 from genai_core.data.tokens.token_files import TokenFile
-from genai_core.errors import BudgetSpent
+from genai_core.errors import BudgetSpent, InputError
 from genai_core.hardware import prepare
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints
@@ -203,6 +203,15 @@ def test_micro_batches_change_nothing_but_rounding(make, pieces, tiny_model, tok
     for name in ("loss", "gradient_norm"):
         whole, cut = ([value for _, value in curves[count][name][:6]] for count in (1, pieces))
         assert cut == pytest.approx(whole, rel=2e-4, abs=1e-5)
+
+
+def test_a_batch_that_the_micro_batches_do_not_divide_is_refused_in_a_line(tiny_model, tokens, tokenizer, prose,
+                                                                         tmp_path, recorder):
+    model, objective, config = next_token(tiny_model, tokens, tokenizer, prose, accumulation_steps=4)
+    whole = objective.batch
+    objective.batch = lambda step: {name: tensor[:2] for name, tensor in whole(step).items()}
+    with pytest.raises(InputError, match=r"accumulation_steps: 4 micro-batches do not divide 2 examples \(\w+\)"):
+        train(model, objective, config, Context(tmp_path, recorder, device="cpu", compile="off"))
 
 
 def test_it_learns(tokens, tmp_path, recorder):
