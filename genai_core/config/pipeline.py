@@ -9,7 +9,7 @@ from genai_core.config.base import Config
 from genai_core.config.base_model import BaseModelConfig
 from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig, contents_of
 from genai_core.config.dial import dial
-from genai_core.config.own_base import names_a_base, with_a_base, without_its_tokens
+from genai_core.config.own_base import names_a_base, rates_of_a_base, with_a_base, without_its_tokens
 from genai_core.config.own_data import Recognise, asked_to_replace, with_own_data, without_its_data
 from genai_core.config.presets import PRESETS, explain, merged, preset_names, read_preset, read_yaml, set_value
 from genai_core.config.release import (
@@ -316,7 +316,8 @@ SECTIONS = {"adopt": "base"}
 
 def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognise: Recognise | None = None
                   ) -> PipelineConfig:
-    """The config of a preset: `dial(depth)`, then the preset's own values, then `overrides` (`stage.field` to value).
+    """The config of a preset: `dial(depth)`, with other rates for a pretrained base, then the preset's own values, then
+    `overrides` (`stage.field` to value).
 
     `preset` is one of the shipped names or the path of a YAML file, which may say `extends: NAME`. `recognise` looks
     into files whose kind of content is not declared. Raises InputError, in one line that names the field, for anything
@@ -331,7 +332,8 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognis
     depth = values.get("depth")
     if not isinstance(depth, int) or not 1 <= depth <= 64:
         raise InputError(f"depth: {depth!r} is not a whole number from 1 to 64")
-    values = with_own_data(with_a_base(merged(dial(depth), values), values), recognise)
+    defaults = merged(dial(depth), rates_of_a_base(values))
+    values = with_own_data(with_a_base(merged(defaults, values), values), recognise)
     reward, instruct = values.get("reward"), values.get("instruct")
     if isinstance(reward, dict) and isinstance(instruct, dict) and "context_length" in instruct:
         reward.setdefault("context_length", instruct["context_length"])

@@ -28,7 +28,7 @@ from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
 from genai_core.training.monitors import Verdict
 from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
+from genai_core.training.optimizers import build_optimizers, learning_rate_factor, rates, take_step
 from genai_core.training.ranks import Ranks, SharedLoss
 from genai_core.training.saver import Saver
 from genai_core.training.sharding import beside, whole_of
@@ -108,7 +108,7 @@ class _Training:
         ranks = f"{self.ranks.count} ranks {'with parts ' if self.loss.sharded else ''}of "
         where = f"{ranks if self.ranks.count > 1 else ''}{self.device}"
         context.reporter.note(f"{objective.steps} steps on {where} ({describe(self.device)}), "
-                              f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
+                              f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}, {rates(config)}")
         self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
         self.good = Saver(context.checkpoint_dir / GOOD, math.inf, model, self.optimizers) if objective.monitored \
             else None

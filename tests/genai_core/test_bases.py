@@ -417,6 +417,26 @@ def test_a_preset_with_a_base_trains_it_further_only_where_tokens_are_given_besi
         "adopt", "collect", "clean", "tokenize", "instruct")
 
 
+def test_a_pretrained_base_has_rates_that_do_not_destroy_it_and_what_is_said_goes_before_them():
+    def rates(preset, **changes):
+        config = load_pipeline(preset, {name.replace("__", "."): value for name, value in changes.items()})
+        return {name: (getattr(config, name).optimizer, getattr(config, name).learning_rate)
+                for name in ("pretrain", "instruct", "reward", "rlhf")}
+
+    whole = {"pretrain": ("adamw", 2e-5), "instruct": ("adamw", 2e-5), "reward": ("adamw", 1e-5),
+             "rlhf": ("adamw", 5e-6)}
+    assert rates("laptop", base__source="/models/mine") == whole
+    adapted = rates("laptop", base__source="/models/mine", instruct__lora={}, reward__lora={"rank": 4}, rlhf__lora={})
+    assert adapted == {**whole, "instruct": ("adamw", 2e-4), "reward": ("adamw", 1e-4), "rlhf": ("adamw", 5e-5)}
+    assert adapted == rates("finetune")
+    assert rates("finetune", instruct__lora=None)["instruct"] == ("adamw", 2e-5)
+    said = rates("laptop", base__source="org/name", instruct__optimizer="muon", rlhf__learning_rate=1e-3)
+    assert said == {**whole, "instruct": ("muon", 2e-5), "rlhf": ("adamw", 1e-3)}
+    own = rates("laptop", base__source="models:/genai-pretrain@champion", pretrain__tokens=4096)
+    assert own == rates("laptop") and own["instruct"] == ("muon", 3e-3)
+    assert rates("laptop", base__source="models:/genai-adopt/3") == whole
+
+
 def test_the_estimate_of_a_training_is_of_the_base_that_it_starts_from(tmp_path, prose):
     for layout in LAYOUTS:
         base = published(tmp_path / layout, layout, prose[:10])

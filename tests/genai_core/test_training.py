@@ -15,6 +15,8 @@ from genai_core.data.tokens.batches import Windows
 from genai_core.data.tokens.token_files import TokenFile
 from genai_core.errors import BudgetSpent, InputError
 from genai_core.hardware import prepare
+from genai_core.models.adapters import linear_layers
+from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceModel
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints
 from genai_core.training.guards import Guard
@@ -22,6 +24,7 @@ from genai_core.training.loop import train
 from genai_core.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalize
 from tests.conftest import Interrupted, Recorder, die_after
 from tests.genai_core import golden
+from tests.genai_core.bases import config_of
 from tests.genai_core.trainings import instruct, next_token, rlhf
 
 CONFIG = {"layers": 2, "hidden_size": 32, "heads": 2, "key_value_heads": 1, "head_size": 16, "feed_forward_size": 64,
@@ -254,10 +257,39 @@ def test_muon_equals_that_of_pytorch():
 def test_muon_iterates_in_the_precision_that_the_hardware_multiplies(monkeypatch, multiplied_by_hardware, dtype):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplied_by_hardware)
-    model = torch.nn.ModuleDict({"layers": torch.nn.Linear(8, 8), "head": torch.nn.Linear(8, 2)})
+    model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(8, 8)]), "head": torch.nn.Linear(8, 2)})
     config = TrainConfig(learning_rate=0.1, batch_size=1, optimizer="muon")
     (muon,) = [part for part in build_optimizers(model, config, torch.device("cpu")) if isinstance(part, Muon)]
     assert muon.dtype is dtype
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "llama"])
+def test_muon_takes_the_matrices_of_the_blocks_whatever_a_layout_calls_them(layout):
+    model = HuggingFaceModel(HuggingFaceConfig(config_of(layout, 300)))
+    config = TrainConfig(learning_rate=1e-3, batch_size=1, optimizer="muon")
+    others, muon = build_optimizers(model, config, torch.device("cpu"))
+    taken = [parameter for group in muon.param_groups for parameter in group["params"]]
+    expected = {id(part.weight) for part in linear_layers(model).values()}
+    assert {id(parameter) for parameter in taken} == expected and len(taken) == len(expected) > 0
+    assert all(group["transposed"] == (layout == "gpt2") for group in muon.param_groups)
+    assert len(others.param_groups[0]["params"]) + len(taken) == len(list(model.parameters()))
+
+
+def test_a_matrix_that_is_kept_transposed_makes_the_same_step():
+    torch.manual_seed(0)
+    plain = torch.nn.Parameter(torch.randn(12, 4))
+    turned = torch.nn.Parameter(plain.detach().T.clone())
+    gradient = torch.randn(12, 4)
+    plain.grad, turned.grad = gradient, gradient.T.clone()
+    for parameter, transposed in ((plain, False), (turned, True)):
+        Muon([{"params": [parameter], "transposed": transposed}], lr=0.1, dtype=torch.float32).step()
+    torch.testing.assert_close(turned.T, plain)
+
+
+def test_muon_without_a_matrix_is_refused():
+    with pytest.raises(InputError, match="muon trains the matrices of a model's blocks, and this one has none"):
+        build_optimizers(torch.nn.Linear(3, 3), TrainConfig(learning_rate=1e-3, batch_size=1, optimizer="muon"),
+                         torch.device("cpu"))
 
 
 def test_preparing_for_a_gpu_leaves_the_matrix_precision_readable():
