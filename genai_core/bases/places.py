@@ -102,7 +102,7 @@ def file_digests(config: BaseModelConfig, root: Path) -> dict[str, str]:
         return {f"base/{config.packages[0].package}": config.sha256}
     path = local_path(config, root)
     if path is None:
-        return {f"base/{config.source}": config.revision or commit_of(config.source)}
+        return {f"base/{config.source}": commit_of(config.source, config.revision)}
     files = [path] if path.is_file() else \
         [file for file in sorted(path.iterdir()) if file.is_file() and is_read(file.name)]
     return {f"base/{file.name}": file_digest(file) for file in files}
