@@ -103,7 +103,8 @@ def _combined(z: np.ndarray) -> np.ndarray:
 
 
 def distinct_pairs(text: str) -> float:
-    """Share of the word pairs of a text that are different ones (distinct-2, Li et al. 2016); 1 for a single word."""
+    """Share of the word pairs of one text that are different ones, in whatever letters (distinct-2, Li et al. 2016); 1
+    for a single word, which repeats nothing. Figures of many answers have that over all of them (`distinct`)."""
     words = text.lower().split()
     pairs = list(pairwise(words))
     return len(set(pairs)) / len(pairs) if pairs else float(bool(words))
