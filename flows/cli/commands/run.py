@@ -145,7 +145,8 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
 
         said = ", ".join(f"{name} {rates(getattr(config, name))}" for name in ("pretrain", "instruct", "reward", "rlhf")
                          if name in config.stage_names)
-        console.print(f"learning rates: {said}", highlight=False)
+        if said:
+            console.print(f"learning rates: {said}", highlight=False)
     to_do = [line for line in lines if line.state in ("miss", "unknown")]
     known = [line.seconds for line in to_do if line.seconds is not None]
     unknown = [line.stage for line in to_do if line.seconds is None]
