@@ -12,6 +12,7 @@ import torch
 
 from genai_core.training import loop, optimizers
 from genai_core.training.curves import Curves
+from genai_core.training.objectives import alignment
 
 FILE = Path(__file__).with_name("golden_losses.json")
 STEPS = 20
@@ -20,9 +21,13 @@ TOLERANCES = {"rel": 2e-4, "abs": 2e-5}, {"rel": 5e-3, "abs": 2e-4}
 """Of the first TIGHT losses, and of all: other processors add in another order, and twenty steps enlarge that."""
 
 
+PRECISE = (loop, optimizers, alignment)
+"""Modules that ask in which precision to compute."""
+
+
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train as a machine without bfloat16 does: the same everywhere."""
-    for module in (loop, optimizers):
+    for module in PRECISE:
         monkeypatch.setattr(module, "choose_precision", lambda device: torch.float32)
 
 

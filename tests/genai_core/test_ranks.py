@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from genai_core.context import Context
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
-from genai_core.training import loop, optimizers
+from genai_core.training import loop
 from genai_core.training.loop import train
 from genai_core.training.ranks import Ranks
 from tests.conftest import Recorder, tiny
-from tests.genai_core import trainings
+from tests.genai_core import golden, trainings
 
 STEPS = 8
 
@@ -31,7 +31,7 @@ Job = tuple[str, bool]
 
 def join(rank: int, count: int, store: Path) -> None:
     torch.set_num_threads(1)
-    for module in (loop, optimizers):
+    for module in golden.PRECISE:
         module.choose_precision = lambda device: torch.float32
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
 

@@ -24,6 +24,7 @@ from genai_core.training.objectives.bradley_terry import BradleyTerry
 from genai_core.training.objectives.grpo import Grpo
 from genai_core.training.objectives.rating_regression import RatingRegression
 from genai_core.training.objectives.rollouts import evaluate_policy, sample_rollout, token_log_probs, uniform
+from tests.genai_core import golden
 
 CPU = torch.device("cpu")
 
@@ -160,7 +161,8 @@ QUESTION = Example(user_asks("What is a list?"), "", (), "What is a list?")
 
 
 @pytest.fixture
-def setting(tiny_model, reward_model, tokenizer):
+def setting(tiny_model, reward_model, tokenizer, monkeypatch):
+    golden.in_float32(monkeypatch)
     config = RlhfConfig(learning_rate=1e-3, batch_size=8, group_size=4, steps=2, completion_tokens=10,
                         replay_rows=2)
     opened = OpenedRewardModel(Path(), reward_model, tokenizer, 64)
