@@ -8,6 +8,7 @@ import torch
 
 from genai_core.export.model_directory import save_model
 from genai_core.training.objectives.rollouts import token_log_probs
+from tests.genai_core import golden
 from tests.genai_core.trainings import rlhf
 
 trl = pytest.importorskip("trl")
@@ -15,6 +16,11 @@ datasets, transformers = pytest.importorskip("datasets"), pytest.importorskip("t
 Dataset = datasets.Dataset
 
 QUIET = {"use_cpu": True, "bf16": False, "report_to": [], "disable_tqdm": True}
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    golden.in_float32(monkeypatch)
 
 
 def moved(model, seed=1):
