@@ -1,20 +1,22 @@
 """What each method of alignment buys, and at what distance: gold reward against KL, four methods with an equal budget.
 
-    python -m benchmarks.frontier                        the newest run of this workspace; writes docs/frontier.md
+    python -m benchmarks.frontier                        the newest reward model of this workspace, and what it was made
+                                                         from; writes docs/frontier.md
     python -m benchmarks.frontier --preset smoke --seeds 0 1 --prompts 32 --output /tmp/frontier.md
 
-Each method starts from the instruct model of the workspace and raises its reward model, and samples and scores the same
+Each method starts from the instruct model of the reward model and raises the latter, and samples and scores the same
 number of completions with each seed. On the way the policies answer questions of the test split: the KL to the instruct
 model is estimated from what they sample, and the gold reward, which no method sees, is that of `evaluate`, in standard
-deviations of the instruct model's answers. Best-of-N sampling, which changes no model, is the line to beat.
+deviations of the instruct model's answers; it learns from nothing that any method has as a prompt with any seed.
+Best-of-N sampling, which changes no model, is the line to beat. A training that diverges is told and left out.
 """
 
 import argparse
 import json
 import math
 import os
+import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +25,13 @@ import torch
 import yaml
 
 from benchmarks.tables import headline
-from benchmarks.training import newest
+from benchmarks.training import inputs_of, newest
 from genai_core.config.pipeline import PipelineConfig, load_pipeline
+from genai_core.config.training import RlhfConfig
 from genai_core.context import Context, LogReporter
 from genai_core.data.instruction.examples import Example, plain_question, prompts_of
 from genai_core.data.tokens.tokenizer import load_tokenizer
+from genai_core.errors import TrainingDiverged
 from genai_core.evaluation.gold_reward import GoldReward, HeldOutGold, base_likelihood, gold_scorer
 from genai_core.export.model_directory import load_model
 from genai_core.hardware import choose_device
@@ -35,6 +39,7 @@ from genai_core.inference.reward import open_reward_model
 from genai_core.pictures import figure_and_axes, save_picture
 from genai_core.rewards.reward import open_rewards
 from genai_core.stages.rlhf import objective_of
+from genai_core.training.curves import finite
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import evenly_spaced
 from genai_core.training.objectives.rollouts import penalised, sample_rollout
@@ -62,42 +67,56 @@ class Point:
 class Workspace:
     """What the methods start from, and what they are asked."""
 
-    def __init__(self, home: Path, config: PipelineConfig, prompts: int):
+    def __init__(self, home: Path, config: PipelineConfig, methods: list[str], seeds: list[int], prompts: int):
         self.config, self.device = config, choose_device("auto")
-        self.base, self.instruct, self.reward, self.cleaned, self.tokens = (
-            newest(home / folder, "genai run") for folder in ("models/pretrain", "models/instruct", "models/reward",
-                                                              "data/clean", "data/tokenize"))
+        self.reward = newest(home / "models" / "reward", "genai run")
+        self.instruct = inputs_of(self.reward, home)["instruct"]
+        made_from = inputs_of(self.instruct, home)
+        self.cleaned, self.tokens = made_from["clean"], made_from["tokenize"]
+        base = made_from["pretrain" if "pretrain" in made_from else "adopt"]
         tasks, alignment = config.active_tasks, config.rlhf
         asked = prompts_of(tasks, alignment.tasks, self.cleaned, "test", config.evaluate.seed)[:prompts]
         self.prompts: list[Example] = [example for _, example in asked]
         self.tokenizer = load_tokenizer(self.instruct)
-        scorer, learned_from = gold_scorer(self.cleaned, config.evaluate.gold, alignment, tasks, config.reward.sources)
+        compared = [self.changed(method, seed) for method in methods for seed in seeds]
+        scorer, learned_from = gold_scorer(self.cleaned, config.evaluate.gold, compared, tasks, config.reward.sources)
         print(f"gold reward from {learned_from}", flush=True)
-        likelihood = base_likelihood(load_model(self.base, self.device), self.tokenizer)
+        likelihood = base_likelihood(load_model(base, self.device), self.tokenizer)
         self.gold = HeldOutGold(GoldReward(scorer, likelihood),
                                 [plain_question(tasks[name], example) for name, example in asked])
         self.best_of(1, alignment.seed)      # sets the scale
 
-    def trained(self, method: str, seed: int) -> tuple[list[Point], float]:
-        """Points of a method's way, and its seconds."""
+    def changed(self, method: str, seed: int) -> RlhfConfig:
+        """The config of a method that samples as many completions as the others, with no monitor that ends it."""
         config = self.config.rlhf
         steps = config.steps * (config.ppo.epochs if method == "ppo" else 1)
-        changed = type(config).model_validate({**config.model_dump(), "method": method, "seed": seed, "steps": steps,
-                                               "monitors": {**config.monitors.model_dump(), **OFF}})
+        return RlhfConfig.model_validate({**config.model_dump(), "method": method, "seed": seed, "steps": steps,
+                                          "monitors": {**config.monitors.model_dump(), **OFF}})
+
+    def trained(self, method: str, seed: int) -> tuple[list[Point], float] | None:
+        """Points of a method's way, and its seconds without those of looking at them; None where it diverged."""
+        config = self.changed(method, seed)
         objective = objective_of(
-            changed, instruct=self.instruct, reward=self.reward, cleaned=self.cleaned, tokens=self.tokens,
+            config, instruct=self.instruct, reward=self.reward, cleaned=self.cleaned, tokens=self.tokens,
             questions=self.config.questions, mixture=self.config.mixture, fine_tuning=self.config.instruct,
             gold=self.config.evaluate.gold, judged=self.config.reward.sources, device=self.device,
             reporter=LogReporter())
         objective.held_out, objective.gold = self.prompts, self.gold
-        objective.evaluation_steps = evenly_spaced(steps, min(POINTS, config.steps))
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            curves = train(objective.trained, objective, changed,
-                           Context(Path(folder), LogReporter(), checkpoint_seconds=1e9)).curves
-        found = [[math.nan if value is None else value for _, value in curves[f"held_out_{name}"]]
-                 for name in ("kl", "gold", "reward")]
-        return [Point(*values) for values in zip(*found, strict=True)], time.monotonic() - began
+        objective.evaluation_steps = evenly_spaced(config.steps, min(POINTS, self.config.rlhf.steps))
+        with objective.rewards, objective.sampler, tempfile.TemporaryDirectory() as folder:
+            try:
+                trained = train(objective.trained, objective, config,
+                                Context(Path(folder), LogReporter(), checkpoint_seconds=1e9))
+            except TrainingDiverged as error:
+                print(f"{method}, seed {seed}: {error}", flush=True)
+                return None
+        if trained.stopped:      # a figure was no number
+            print(f"{method}, seed {seed}: {trained.stopped.verdict.reason}", flush=True)
+            return None
+        curves = (trained.curves[f"held_out_{name}"] for name in ("kl", "gold", "reward"))
+        found = [[value for _, value in finite(curve)] for curve in curves]
+        seconds = trained.measurements["training_seconds"] - trained.measurements["evaluation_seconds"]
+        return [Point(*values) for values in zip(*found, strict=True)], seconds
 
     def best_of(self, count: int, seed: int) -> Point:
         """The best of `count` answers of the instruct model by the reward model, at KL ln N − (N − 1)/N at most
@@ -132,19 +151,20 @@ def line_at(kl: float, line: dict[int, list[Point]]) -> float:
 
 
 def page(above: str, workspace: Workspace, ways: dict[str, list[list[Point]]], seconds: dict[str, list[float]],
-         line: dict[int, list[Point]], picture: str) -> str:
-    config, seeds = workspace.config.rlhf, len(next(iter(ways.values())))
+         line: dict[int, list[Point]], seeds: int, picture: str) -> str:
+    config = workspace.config.rlhf
+    ended = {method: runs for method, runs in ways.items() if runs}
+    points = len(next(iter(ended.values()))[0])
     rows = ["| method | KL, nats | gold reward | above best-of-N at this KL | reward | seconds |",
             "|---|---:|---:|---:|---:|---:|"]
-    for method, runs in ways.items():
+    for method, runs in ended.items():
         ends = [way[-1] for way in runs]
         above_line = [end.gold - line_at(end.kl, line) for end in ends]
         rows.append(f"| {NAMES[method]} | {shown([end.kl for end in ends])} | {shown([end.gold for end in ends])} | "
                     f"{shown(above_line)} | {shown([end.reward for end in ends])} | {np.mean(seconds[method]):.0f} |")
-    way = ["| method | " + " | ".join(f"{number}/{len(next(iter(ways.values()))[0])}" for number in
-                                      range(1, len(next(iter(ways.values()))[0]) + 1)) + " |"]
-    way.append("|---|" + "---:|" * len(next(iter(ways.values()))[0]))
-    for method, runs in ways.items():
+    way = ["| method | " + " | ".join(f"{number}/{points}" for number in range(1, points + 1)) + " |"]
+    way.append("|---|" + "---:|" * points)
+    for method, runs in ended.items():
         cells = [f"{np.mean([point.gold for point in points]):.2f} at {np.mean([point.kl for point in points]):.1f}"
                  for points in zip(*runs, strict=True)]
         way.append(f"| {NAMES[method]} | {' | '.join(cells)} |")
@@ -152,6 +172,8 @@ def page(above: str, workspace: Workspace, ways: dict[str, list[list[Point]]], s
     best += [f"| {count} | {points[0].kl:.2f} | {shown([point.gold for point in points])} | "
              f"{shown([point.reward for point in points])} |" for count, points in line.items()]
     budget = config.steps * config.batch_size
+    lost = ", ".join(f"{seeds - len(runs)} of {seeds} seeds of {NAMES[method]}" for method, runs in ways.items()
+                     if len(runs) < seeds)
     return "\n".join([
         "# The frontier of alignment", "",
         f"Written by one command: {above}.", "",
@@ -162,7 +184,7 @@ def page(above: str, workspace: Workspace, ways: dict[str, list[list[Point]]], s
         f"{len(workspace.prompts):,} prompts of the test split. The unit of gold is a standard deviation of the "
         "instruct model's answers; in brackets the 95 % interval of the mean over seeds (Student's t).", "",
         f"![Gold reward against KL]({picture})", "",
-        "## At the end of training", "", *rows, "",
+        "## At the end of training", "", *rows, "", *([f"Diverged and left out: {lost}.", ""] if lost else []),
         "## On the way", "", "Gold reward at KL, means over seeds, by share of the training.", "", *way, "",
         "## Best-of-N sampling, the line to beat", "",
         "N answers of the instruct model, the best by the reward model. Its KL is ln N − (N − 1)/N at most; it costs N "
@@ -195,23 +217,29 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=256, help="of the test split")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "frontier.md")
     options = parser.parse_args()
+    if len(options.seeds) > max(T_95):
+        parser.error(f"--seeds: {len(options.seeds)}; an interval is told of at most {max(T_95)}")
     above = headline()
     changes = {field: yaml.safe_load(value) for field, _, value in (each.partition("=") for each in options.set)}
     workspace = Workspace(Path(os.environ.get("GENAI_HOME", ROOT)), load_pipeline(options.preset, changes),
-                          options.prompts)
+                          options.methods, options.seeds, options.prompts)
     line = {count: [workspace.best_of(count, seed) for seed in options.seeds] for count in SAMPLES}
     ways: dict[str, list[list[Point]]] = {method: [] for method in options.methods}
     seconds: dict[str, list[float]] = {method: [] for method in options.methods}
     for method in options.methods:
         for seed in options.seeds:
-            way, spent = workspace.trained(method, seed)
-            ways[method].append(way)
-            seconds[method].append(spent)
-            print(json.dumps({"method": method, "seed": seed, "seconds": round(spent, 1),
-                              "way": [vars(point) for point in way]}), flush=True)
+            if found := workspace.trained(method, seed):
+                ways[method].append(found[0])
+                seconds[method].append(found[1])
+                print(json.dumps({"method": method, "seed": seed, "seconds": round(found[1], 1),
+                                  "way": [vars(point) for point in found[0]]}), flush=True)
+    there = {method: runs for method, runs in ways.items() if runs}
+    if not there:
+        sys.exit("every training diverged")
     picture = options.output.with_suffix(".png")
-    draw(ways, line, picture)
-    options.output.write_text(page(above, workspace, ways, seconds, line, picture.name), encoding="utf-8")
+    draw(there, line, picture)
+    options.output.write_text(page(above, workspace, ways, seconds, line, len(options.seeds), picture.name),
+                              encoding="utf-8")
     print(f"wrote {options.output} and {picture}")
 
 

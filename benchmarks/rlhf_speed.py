@@ -104,7 +104,7 @@ def peer(folder: Path, prompts: list[str], steps: int, attention: str) -> float:
                 out, use_cpu=True, bf16=choose_precision(CPU) is torch.bfloat16, report_to=[], logging_steps=1,
                 disable_tqdm=True, save_strategy="no", max_steps=steps, learning_rate=RATE, beta=BETA,
                 per_device_train_batch_size=BATCH, num_generations=GROUP, max_completion_length=TOKENS, temperature=1.0,
-                gradient_checkpointing=False, optim="adamw_torch"))
+                activation_checkpointing=False, optim="adamw_torch_fused"))
         trainer.train()
     return speed(ends, lengths)
 

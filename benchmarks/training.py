@@ -1,5 +1,6 @@
 """A training of the project's own, as the stage pretrain does it, for benchmarks to time."""
 
+import json
 import statistics
 import sys
 import tempfile
@@ -74,3 +75,16 @@ def newest(folder: Path, command: str) -> Path:
     if not found:
         sys.exit(f"nothing in {folder}: run `{command}` first")
     return found[-1]
+
+
+def inputs_of(artifact: Path, home: Path) -> dict[str, Path]:
+    """The artifacts of a workspace that one was made from, by their stages: those of the digests in its manifest. Where
+    one is gone the process ends, and says which."""
+    found = {}
+    for stage, digest in json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))["inputs"].items():
+        manifests = home.glob(f"*/{stage}/*/manifest.json")
+        same = [each.parent for each in manifests if json.loads(each.read_text(encoding="utf-8"))["digest"] == digest]
+        if not same:
+            sys.exit(f"{artifact} was made from a {stage} that is not in {home}: run `genai run` again")
+        found[stage] = same[0]
+    return found

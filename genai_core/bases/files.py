@@ -1,22 +1,31 @@
 """Which files of a base are read, wherever it comes from."""
 
+import re
 from collections.abc import Collection
 from fnmatch import fnmatch
 
 from genai_core.errors import InputError
 
 GGUF = ".gguf"
-TERMS = ("*TERMS*", "LICENSE*", "LICENCE*", "NOTICE*")
-"""Files of a base that say under which terms it comes."""
-READ = ("*.json", "*.safetensors", "*.gguf", "*.jinja", "*.txt", "tokenizer.model", "*.md", "LICENSE*", "LICENCE*",
-        "NOTICE*")
-"""Files of a base that may be read, none of which can hold code: of the hub no others are downloaded."""
+READ = ("*.json", "*.safetensors", "*.gguf", "*.jinja", "*.txt", "tokenizer.model", "*.md")
+"""Files of a base that may be read beside its terms, none of which can hold code: of the hub no others are downloaded.
+"""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+
+
+_TERMS = re.compile(r"licen[cs]e|terms|use.?policy|copying|eula|^notice", re.IGNORECASE)
+_NO_TEXT = (*READ[:4], "*.py", *PICKLES)
+
+
+def is_terms(name: str) -> bool:
+    """Whether a file of a base says under which terms it comes."""
+    return bool(_TERMS.search(name)) and not any(fnmatch(name.lower(), pattern) for pattern in _NO_TEXT)
 
 
 def is_read(name: str) -> bool:
     """Whether a file at the top of a base may be read."""
-    return "/" not in name and name != "manifest.json" and any(fnmatch(name, pattern) for pattern in READ)
+    readable = is_terms(name) or any(fnmatch(name, pattern) for pattern in READ)
+    return readable and "/" not in name and name != "manifest.json"
 
 
 def weights_among(names: Collection[str], where: str) -> str:

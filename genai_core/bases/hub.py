@@ -86,13 +86,16 @@ def look_up(config: BaseModelConfig) -> HubModel:
     return HubModel(name, commit, files, gguf, int(told or least))
 
 
-def commit_of(source: str) -> str:
-    """The newest commit of a model on the hub. Raises InputError."""
+def commit_of(source: str, revision: str = "") -> str:
+    """The commit that a revision of a model on the hub is: a commit itself, else that of today of a branch or a tag,
+    or the newest where none is named. Raises InputError."""
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
     from huggingface_hub import HfApi
 
     name, _ = _parts(source)
     try:
-        return str(HfApi().model_info(name, timeout=20).sha)
+        return str(HfApi().model_info(name, revision=revision or None, timeout=20).sha)
     except Exception as error:      # whatever its libraries raise
         raise _hub_error(name, error) from None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from genai_core.bases.files import TERMS as FILES
+from genai_core.bases.files import is_terms
 from genai_core.bases.places import Place
 from genai_core.config.base_model import BaseModelConfig
 from genai_core.errors import InputError
@@ -40,7 +40,7 @@ def licence_of(config: BaseModelConfig, place: Place) -> str:
     beside the weights. A card beside a file that was named by itself may be of something else, and comes last."""
     card, given = _in_card(place.directory / "README.md"), config.licence
     stated = _in_gguf(place) or (given or card if place.alone else card or _taken_in(place) or given)
-    return stated or (OTHER if _terms_beside(place) else UNKNOWN)
+    return stated or (OTHER if terms_beside(place) else UNKNOWN)
 
 
 def require_acceptance(licence: str, config: BaseModelConfig, place: Place) -> None:
@@ -49,7 +49,7 @@ def require_acceptance(licence: str, config: BaseModelConfig, place: Place) -> N
     if licence == UNKNOWN or not bound or config.accept_licence.lower() == licence.lower():
         return
     where = [address for name, address in TERMS.items() if any(each.lower().startswith(name) for each in bound)]
-    shown = " and ".join([*where[:1], *map(str, _terms_beside(place)[:1])]) or "the page that the base comes from"
+    shown = " and ".join([*where[:1], *map(str, terms_beside(place)[:1])]) or "the page that the base comes from"
     raise InputError(f"base.accept_licence: this base comes under the terms {licence!r} ({shown}); read them, and set "
                      f"base.accept_licence: {licence} to accept them")
 
@@ -58,8 +58,9 @@ def _is_free(name: str) -> bool:
     return re.sub(r"-(only|or-later)$", "", name.strip().lower().replace(" ", "-")) in FREE
 
 
-def _terms_beside(place: Place) -> list[Path]:
-    return [path for name in FILES for path in place.directory.glob(name)]
+def terms_beside(place: Place) -> list[Path]:
+    """The files of a base that say under which terms it comes."""
+    return sorted(path for path in place.directory.iterdir() if path.is_file() and is_terms(path.name))
 
 
 def _in_card(path: Path) -> str:

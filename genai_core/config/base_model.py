@@ -31,7 +31,8 @@ class BaseModelConfig(Config):
     several GGUF files one, `org/name/FILE.gguf`), or a registered version (`models:/NAME@ALIAS`,
     `models:/NAME/VERSION`). Empty for a base that is trained here."""
     revision: str = ""
-    """Commit of a model on the hub; where none is given, that of today is looked up and kept."""
+    """Commit of a model on the hub; of a branch or a tag, or where none is given, that of today is looked up and kept.
+    """
     packages: tuple[Package, ...] = ()
     """Archives that hold a GGUF file, or its parts in their order, in place of `source`."""
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")

@@ -9,7 +9,7 @@ from genai_core.config.base import Config
 from genai_core.config.base_model import BaseModelConfig
 from genai_core.config.data import CleanConfig, CollectConfig, TokenizeConfig, contents_of
 from genai_core.config.dial import dial
-from genai_core.config.own_base import names_a_base, with_a_base, without_its_tokens
+from genai_core.config.own_base import names_a_base, rates_of_a_base, with_a_base, without_its_tokens
 from genai_core.config.own_data import Recognise, asked_to_replace, with_own_data, without_its_data
 from genai_core.config.presets import PRESETS, explain, merged, preset_names, read_preset, read_yaml, set_value
 from genai_core.config.release import (
@@ -84,6 +84,23 @@ class PipelineConfig(Config):
         if "rlhf" in self.stage_names and self.rlhf.completion_tokens + 16 > self.pretrain.context_length:
             raise ValueError(f"rlhf.completion_tokens {self.rlhf.completion_tokens} leaves no room for a prompt in "
                              f"pretrain.context_length {self.pretrain.context_length}")
+        return self
+
+    @model_validator(mode="after")
+    def ranks_divide_batches(self) -> "PipelineConfig":
+        """A share that is no whole number of examples would be missed only once a stage trains."""
+        ranks = self.runtime.processes
+        for stage in ("pretrain", "instruct", "reward", "rlhf") if ranks > 1 else ():
+            settings = getattr(self, stage)
+            shared = {"batch_size": settings.batch_size}
+            if stage == "rlhf":
+                shared = {"batch_size": self.rlhf.prompts_of_a_batch, "replay_rows": self.rlhf.replay_rows}
+            for field, count in shared.items():
+                if stage in self.stage_names and count % (ranks * settings.accumulation_steps):
+                    of = "prompts" if (stage, field) == ("rlhf", "batch_size") else "examples"
+                    raise ValueError(f"{stage}.{field} {getattr(settings, field)}: {ranks} ranks (runtime.processes) "
+                                     f"with {settings.accumulation_steps} micro-batches each (accumulation_steps) do "
+                                     f"not divide its {count} {of} evenly")
         return self
 
     @model_validator(mode="after")
@@ -299,7 +316,8 @@ SECTIONS = {"adopt": "base"}
 
 def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognise: Recognise | None = None
                   ) -> PipelineConfig:
-    """The config of a preset: `dial(depth)`, then the preset's own values, then `overrides` (`stage.field` to value).
+    """The config of a preset: `dial(depth)`, with other rates for a pretrained base, then the preset's own values, then
+    `overrides` (`stage.field` to value).
 
     `preset` is one of the shipped names or the path of a YAML file, which may say `extends: NAME`. `recognise` looks
     into files whose kind of content is not declared. Raises InputError, in one line that names the field, for anything
@@ -314,7 +332,8 @@ def load_pipeline(preset: str, overrides: dict[str, Any] | None = None, recognis
     depth = values.get("depth")
     if not isinstance(depth, int) or not 1 <= depth <= 64:
         raise InputError(f"depth: {depth!r} is not a whole number from 1 to 64")
-    values = with_own_data(with_a_base(merged(dial(depth), values), values), recognise)
+    defaults = merged(dial(depth), rates_of_a_base(values))
+    values = with_own_data(with_a_base(merged(defaults, values), values), recognise)
     reward, instruct = values.get("reward"), values.get("instruct")
     if isinstance(reward, dict) and isinstance(instruct, dict) and "context_length" in instruct:
         reward.setdefault("context_length", instruct["context_length"])

@@ -283,12 +283,18 @@ class RlhfConfig(FineTuneConfig):
         return 1 if self.method == "ppo" else self.group_size
 
     @property
+    def batches(self) -> int:
+        """Number of batches of completions, or of preferences, that the steps take."""
+        return -(-self.steps // self.ppo.epochs) if self.method == "ppo" else self.steps
+
+    @property
+    def prompts_of_a_batch(self) -> int:
+        return self.batch_size // (2 if self.takes_given_pairs else self.completions_of_each)
+
+    @property
     def prompts(self) -> int:
         """Number of prompts that training samples completions of."""
-        if self.takes_given_pairs:
-            return 0
-        batches = -(-self.steps // self.ppo.epochs) if self.method == "ppo" else self.steps
-        return batches * (self.batch_size // self.completions_of_each)
+        return 0 if self.takes_given_pairs else self.batches * self.prompts_of_a_batch
 
     def for_key(self) -> dict[str, Any]:
         """What is said of methods that are not taken changes nothing."""
@@ -319,8 +325,7 @@ class RlhfConfig(FineTuneConfig):
         if not given and micro_batch % self.completions_of_each:
             raise ValueError(f"a micro-batch of {micro_batch} completions is not a multiple of group_size "
                              f"{self.group_size}")
-        prompts = self.batch_size // (2 if given else self.completions_of_each)
-        if self.method == "dpo" and self.dpo.variant == "kto" and prompts < 2:
+        if self.method == "dpo" and self.dpo.variant == "kto" and self.prompts_of_a_batch < 2:
             raise ValueError(f"dpo.variant kto compares with answers to other prompts, and a batch_size of "
                              f"{self.batch_size} has one prompt alone")
         if self.replay_rows % self.accumulation_steps:

@@ -15,7 +15,7 @@ from genai_core.evaluation.pairs import Figures, differences
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """One gate: the figure, the bound it was held against, and whether it passed."""
 
     gate: str
@@ -65,7 +65,7 @@ def figures_by_stage(evaluate: Path, stages: dict[str, Path]) -> Figures:
     return figures
 
 
-def check_gates(config: PromoteConfig, figures: dict[str, float], absent: Collection[str] = ()) -> list[Verdict]:
+def check_gates(config: PromoteConfig, figures: dict[str, float], absent: Collection[str] = ()) -> list[GateVerdict]:
     """The verdict of each gate on figures by name, of those that are on nothing absent. Raises InputError for a gate on
     a figure that does not exist."""
     return [_check(name, gate, figures) for name, gate in config.gates.items() if not _absent(gate, absent)]
@@ -78,7 +78,7 @@ def _absent(gate: Gate, absent: Collection[str]) -> str:
 
 
 def check_pairs(config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any], reporter: Reporter,
-                absent: Collection[str] = ()) -> list[Verdict]:
+                absent: Collection[str] = ()) -> list[GateVerdict]:
     """The verdict of each comparison of each pair of models. Raises InputError for a model that is not in the table."""
     resolved: dict[str, Pair] = {}
     for name, pair in config.pairs.items():
@@ -93,21 +93,21 @@ def check_pairs(config: PromoteConfig, tables: dict[str, Figures], outcomes: dic
 
 
 def _compare(name: str, pair: Pair, config: PromoteConfig, tables: dict[str, Figures], outcomes: dict[str, Any]
-             ) -> Iterator[Verdict]:
+             ) -> Iterator[GateVerdict]:
     for found in differences(name, pair, config.margins.model_dump(), tables, outcomes):
-        yield Verdict(f"{name}/{found.figure}", f"{found.figure} of {pair.model} minus {pair.against}", found.decisive,
-                      "<=" if found.lower_is_better else ">=", found.bound, found.passed, found.value, found.low,
-                      found.high, found.questions)
+        yield GateVerdict(f"{name}/{found.figure}", f"{found.figure} of {pair.model} minus {pair.against}",
+                          found.decisive, "<=" if found.lower_is_better else ">=", found.bound, found.passed,
+                          found.value, found.low, found.high, found.questions)
 
 
-def _check(name: str, gate: Gate, figures: dict[str, float]) -> Verdict:
+def _check(name: str, gate: Gate, figures: dict[str, float]) -> GateVerdict:
     value = _figure(name, gate.figure, figures)
     bound = gate.bound
     if gate.reference is not None:
         reference = _figure(name, gate.reference, figures)
         bound = reference * gate.bound if gate.relative else reference + gate.bound
     passed = value <= bound if gate.comparison == "<=" else value >= bound      # NaN passes neither
-    return Verdict(name, gate.figure, value, gate.comparison, bound, passed)
+    return GateVerdict(name, gate.figure, value, gate.comparison, bound, passed)
 
 
 def _figure(gate: str, name: str, figures: dict[str, float]) -> float:

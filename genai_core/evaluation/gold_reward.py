@@ -6,7 +6,7 @@ another kind, from other labels, and takes off for text that repeats itself or t
 shouts praise loses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -103,7 +103,8 @@ def _combined(z: np.ndarray) -> np.ndarray:
 
 
 def distinct_pairs(text: str) -> float:
-    """Share of the word pairs of a text that are different ones (distinct-2, Li et al. 2016); 1 for a single word."""
+    """Share of the word pairs of one text that are different ones, in whatever letters (distinct-2, Li et al. 2016); 1
+    for a single word, which repeats nothing. Figures of many answers have that over all of them (`distinct`)."""
     words = text.lower().split()
     pairs = list(pairwise(words))
     return len(set(pairs)) / len(pairs) if pairs else float(bool(words))
@@ -121,15 +122,16 @@ def base_likelihood(model: LanguageModel, tokenizer: Tokenizer) -> Likelihood:
     return likelihood
 
 
-def gold_scorer(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: Mapping[str, Lesson],
+def gold_scorer(cleaned: Path, gold: Gold, alignments: Sequence[RlhfConfig], tasks: Mapping[str, Lesson],
                 reward_sources: tuple[str, ...]) -> tuple[Scorer, str]:
-    """How good answers are, learned from what neither the reward model nor RLHF has seen; and from what, in words.
+    """How good answers are, learned from what neither the reward model nor RLHF, in each of the trainings that are
+    compared by it, has seen; and from what, in words.
 
     Labelled training records of `gold.task` tell it where it names a task, else the share of the ratings and
     preferences that the reward model was not given. Raises InputError when these are too few.
     """
     if gold.task:
-        texts, labels = gold_labels(cleaned, gold, alignment, tasks, reward_sources)
+        texts, labels = gold_labels(cleaned, gold, alignments, tasks, reward_sources)
         classifier = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2 if len(texts) > 100 else 1,
                             max_features=100_000),
@@ -157,7 +159,7 @@ def _judged_scorer(kept: Judgements, source: str) -> Scorer:
     return lambda answers: (fitted(answers) - mean) / deviation
 
 
-def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: Mapping[str, Lesson],
+def gold_labels(cleaned: Path, gold: Gold, alignments: Sequence[RlhfConfig], tasks: Mapping[str, Lesson],
                 reward_sources: tuple[str, ...]) -> tuple[list[str], list[bool]]:
     """Labelled training records, and whether they have the label that counts as good, of which RLHF has nothing: no
     text that people rated, none that the reward model was given, and none whose opening is a prompt. Of many an even
@@ -165,9 +167,12 @@ def gold_labels(cleaned: Path, gold: Gold, alignment: RlhfConfig, tasks: Mapping
     known = {fingerprint(row["text"]) for row in iterate_table(cleaned, "ratings") if row["text"]}
     known |= {fingerprint(each.subject) for each in judgements(cleaned, "train", reward_sources, gold).rated
               if isinstance(each.subject, str)}
-    prompts = prompts_of(tasks, alignment.tasks, cleaned, "train", alignment.seed)[:alignment.prompts]
-    openings = {example.subject for name, example in prompts if tasks[name].content == "documents"}
-    lengths = {tasks[name].opening_words for name in alignment.tasks if tasks[name].content == "documents"}
+    openings: set[str] = set()
+    lengths: set[int] = set()
+    for alignment in alignments:
+        prompts = prompts_of(tasks, alignment.tasks, cleaned, "train", alignment.seed)[:alignment.prompts]
+        openings |= {example.subject for name, example in prompts if tasks[name].content == "documents"}
+        lengths |= {tasks[name].opening_words for name in alignment.tasks if tasks[name].content == "documents"}
     whole = tasks[gold.task].model_copy(update={"first_words": None, "last_words": None})
 
     def is_new(example: Example) -> bool:

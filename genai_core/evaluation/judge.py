@@ -30,7 +30,7 @@ QUESTION = ("Which of two answers to a message is better?\n\nMessage:\n{prompt}\
 
 
 @dataclass(frozen=True)
-class Judged:
+class PairVerdicts:
     """Verdicts on pairs of answers."""
 
     scores: list[float]
@@ -39,7 +39,7 @@ class Judged:
     """Share of the pairs of different answers that got the same verdict in both orders."""
 
 
-def judge_pairs(judge: Subject, prompts: list[Chat], answers: list[str], others: list[str]) -> Judged:
+def judge_pairs(judge: Subject, prompts: list[Chat], answers: list[str], others: list[str]) -> PairVerdicts:
     """Verdicts of a model on each answer against the other one to the same prompt; equal answers are ties."""
     places = [place for place, (answer, other) in enumerate(zip(answers, others, strict=True)) if answer != other]
     shown = [(answers[place], others[place], prompts[place]) for place in places]
@@ -50,7 +50,7 @@ def judge_pairs(judge: Subject, prompts: list[Chat], answers: list[str], others:
         if wins_first != loses_second:      # the same answer, in whatever place it stood
             scores[place] = float(wins_first)
     decided = sum(score != 0.5 for score in scores)
-    return Judged(scores, decided / len(places) if places else 1.0)
+    return PairVerdicts(scores, decided / len(places) if places else 1.0)
 
 
 def _prefers_first(judge: Subject, pairs: list[tuple[Chat, str, str]]) -> list[bool]:

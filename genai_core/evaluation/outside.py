@@ -18,6 +18,8 @@ from genai_core.models.opened import kind_of, served
 
 JUDGES = ("language_model", "quantized_language_model")
 """Kinds of models that can be asked which of two answers is better."""
+LOADERS = ("json", "csv", "parquet", "text")
+"""Loaders of `datasets` that read the files that they are given and nothing else."""
 
 
 def require_outside(config: EvaluateConfig, root: Path) -> None:
@@ -91,15 +93,20 @@ def read_task(name: str, folder: Path) -> dict[str, Any]:
                          f"({' '.join(str(error).split())[:200]})") from None
     if not isinstance(task, dict) or task.get("task") != name or "include" in task:
         raise InputError(f"evaluate.lm_eval.tasks: {file} is no task called {name} that stands by itself")
-    files = (task.get("dataset_kwargs") or {}).get("data_files")
+    if task.get("dataset_path") not in LOADERS:
+        raise InputError(f"evaluate.lm_eval.tasks: {file} needs a dataset_path that reads files of its folder "
+                         f"({', '.join(LOADERS)}), since what is read is part of the key; it has "
+                         f"{task.get('dataset_path')!r}")
+    kwargs = task.get("dataset_kwargs")
+    files = kwargs.get("data_files") if isinstance(kwargs, dict) else None
     if not isinstance(files, dict) or not all(isinstance(path, str) for path in files.values()):
         raise InputError(f"evaluate.lm_eval.tasks: {file} needs dataset_kwargs: {{data_files: {{test: FILE}}}} with "
                          "files of its folder, since what is read is part of the key")
     for path in files.values():
         if not (folder / path).resolve().is_relative_to(folder.resolve()) or not (folder / path).is_file():
             raise InputError(f"evaluate.lm_eval.tasks: {file} names {path}, which is no file of its folder")
-    kwargs = {**task["dataset_kwargs"], "data_files": {split: str(folder / path) for split, path in files.items()}}
-    return {**task, "dataset_kwargs": kwargs}
+    absolute = {split: str(folder / path) for split, path in files.items()}
+    return {**task, "dataset_kwargs": {**task["dataset_kwargs"], "data_files": absolute}}
 
 
 def harness_package() -> Any:

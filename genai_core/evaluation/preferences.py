@@ -40,15 +40,15 @@ def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, min_gap: float) -> fl
 
 
 def judged_accuracy(scores: np.ndarray, judged: Sequence[Judged], min_gap: float) -> float:
-    """`pair_accuracy` of what may be compared with each other: the mean over sources, each over its pairs. NaN when
-    there are none."""
+    """`pair_accuracy` of what may be compared with each other, ratings from a gap of `min_gap` on: the mean over
+    sources, each over its pairs. NaN when there are none."""
     by_source: dict[str, list[float]] = {}
     by_group: dict[str, list[int]] = {}
     for index, each in enumerate(judged):
         by_group.setdefault(each.group, []).append(index)
     for members in by_group.values():
         ratings = np.array([judged[index].rating for index in members])
-        accuracy = pair_accuracy(scores[members], ratings, min_gap)
+        accuracy = pair_accuracy(scores[members], ratings, judged[members[0]].least_gap(min_gap))
         if not np.isnan(accuracy):
             by_source.setdefault(judged[members[0]].source, []).append(accuracy)
     return float(np.mean([np.mean(values) for values in by_source.values()])) if by_source else float("nan")
@@ -102,7 +102,7 @@ def _rating_figures(scores: np.ndarray, known: list[Judged], asked: list[Judged]
         figures[f"{prefix}accuracy"] = pair_accuracy(given, ratings, min_gap)
         figures |= {f"{prefix}accuracy_margin_{gap}": pair_accuracy(given, ratings, float(gap)) for gap in MARGINS}
     return figures | {
-        "calibration_error": calibration_error(scores, ratings, 1.0),
+        "calibration_error": calibration_error(scores, ratings, min_gap),
         "rating_correlation": correlation(scores, ratings), "length_correlation": correlation(scores, lengths),
         "rating_length_correlation": correlation(ratings, lengths), "score_deviation": float(scores.std()),
         "rated": len(asked)}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from genai_core.data.chat import Chat
+from genai_core.data.instruction.examples import plain_conversation
 from genai_core.inference.sampling import Sampling
 from genai_core.inference.text import open_text_model
 
@@ -19,7 +20,7 @@ def answerer(directory: Path, chats: bool, tokens: int, sampling: Sampling, devi
     def answer(prompt: Chat, seed: int) -> Iterator[str]:
         if talks:
             return opened.chat(prompt, tokens, sampling, seed)
-        return first_line(opened.complete(as_text(prompt), tokens, sampling, seed))
+        return first_line(opened.complete(plain_conversation(prompt), tokens, sampling, seed))
 
     return answer
 
@@ -33,9 +34,3 @@ def first_line(pieces: Iterable[str]) -> Iterator[str]:
         yield line
         if end:
             return
-
-
-def as_text(prompt: Chat) -> str:
-    """A conversation for a model that has seen none, which answers with what comes next."""
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in prompt]
-    return "\n".join([*turns, "Assistant:"])

@@ -6,9 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from genai_core.bases.files import TERMS
 from genai_core.bases.hub import HubModel
-from genai_core.bases.licences import PROVENANCE, licence_of, require_acceptance
+from genai_core.bases.licences import PROVENANCE, licence_of, require_acceptance, terms_beside
 from genai_core.bases.places import Place, file_digests, find_place, found_on_hub
 from genai_core.bases.tokenizers import adopt_tokenizer
 from genai_core.bases.weights import grown, load_base, require_memory
@@ -65,9 +64,8 @@ def _check_before_download(offered: HubModel, config: BaseModelConfig) -> None:
 
 def _keep_terms(place: Place, out_dir: Path) -> None:
     """What the base says of itself stays beside it: its terms and its card."""
-    for pattern in TERMS:
-        for file in place.directory.glob(pattern):
-            shutil.copyfile(file, out_dir / file.name)
+    for file in terms_beside(place):
+        shutil.copyfile(file, out_dir / file.name)
     if (card := place.directory / "README.md").is_file():
         shutil.copyfile(card, out_dir / "BASE_CARD.md")
 

@@ -118,7 +118,8 @@ class _Judge:
         if not self.answers:
             return
         base = open_text_model(self.base, self.device)
-        scorer, learned_from = gold_scorer(self.cleaned, self.config.gold, self.alignment, self.tasks, judging.sources)
+        scorer, learned_from = gold_scorer(self.cleaned, self.config.gold, [self.alignment], self.tasks,
+                                             judging.sources)
         gold = GoldReward(scorer, base_likelihood(base.model, base.tokenizer))
         reporter.note(f"gold reward: learned from {learned_from}; one unit is a standard deviation of the instruct "
                       "model's own answers")

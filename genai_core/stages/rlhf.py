@@ -122,6 +122,6 @@ def _gold_scorer(config: RlhfConfig, gold: Gold, lessons: dict[str, Lesson], jud
     if gold.task and gold.task not in lessons:
         reporter.note(f"rlhf.monitors.gold_drop: there is no gold reward, since {gold.task} is not fine-tuned on")
         return None
-    scorer, learned_from = gold_scorer(cleaned, gold, config, lessons, judged)
+    scorer, learned_from = gold_scorer(cleaned, gold, [config], lessons, judged)
     reporter.note(f"gold reward of the monitor: learned from {learned_from}")
     return scorer

@@ -56,7 +56,7 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
     if base and stage in ("pretrain", "instruct", "reward", "rlhf"):
         require_context(stage, getattr(config, stage), base.max_position_embeddings)
     shape = base or transformer_config(config.pretrain, config.tokenize.vocab_size)
-    parameters, replayed = parameter_count(shape), 0
+    parameters, replayed, copies = parameter_count(shape), 0, 0
     if stage == "pretrain":
         rows, length = config.pretrain.batch_size, config.pretrain.context_length
         tokens, passes = config.pretrain.tokens, 1.0
@@ -70,11 +70,14 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         tokens, passes = int((_judgements(config, counts) or JUDGEMENTS) * config.reward.epochs * length), 1.0
     elif stage == "rlhf":
         rows, length = config.rlhf.batch_size, PROMPT_TOKENS + config.rlhf.completion_tokens
-        tokens, passes = config.rlhf.steps * rows * length, 2.0       # sampling, reward and reference beside training
+        tokens = config.rlhf.steps * rows * length
+        # sampling, reward and reference of a batch take about as much as training on it, the reference alone a third
+        passes = 1 + (1 / 3 if config.rlhf.takes_given_pairs else config.rlhf.batches / config.rlhf.steps)
         replayed = config.rlhf.replay_rows * config.instruct.context_length
+        copies = (config.rlhf.lora is None) + config.rlhf.needs_reward_model      # the reference, and the reward model
     else:
         return None
-    trainable = parameters
+    memory, trainable = 4 * copies * parameters, parameters
     if lora := getattr(getattr(config, stage), "lora", None):
         if base and not {*lora.targets} <= {ALL_LINEAR, *LINEAR_LAYERS}:      # other names
             lora = lora.model_copy(update={"targets": (ALL_LINEAR,)})
@@ -83,7 +86,8 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         parameters += trainable
     # weights, and of those that are trained gradients and two optimizer slots, in float32
     in_micro_batch = rows // getattr(config, stage).accumulation_steps * length
-    memory = 4 * parameters + 12 * trainable + activation_bytes(shape, in_micro_batch, length)
+    memory += 4 * parameters + 12 * trainable + activation_bytes(shape, in_micro_batch, length,
+                                                                 logits=stage != "reward")
     flops = passes * tokens * training_flops_per_token(shape, length) * share_of_training(trainable, parameters)
     if replayed:      # the policy and, forward alone, the reference read them; of their logits there are five copies
         rows_of_micro_batch = replayed // config.rlhf.accumulation_steps
@@ -92,14 +96,16 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
     return Estimate(parameters, trainable, tokens, flops, memory)
 
 
-def activation_bytes(shape: TransformerConfig, tokens: int, length: int, recompute: bool = False) -> int:
+def activation_bytes(shape: TransformerConfig, tokens: int, length: int, recompute: bool = False, logits: bool = True
+                     ) -> int:
     """What the backward pass of a micro-batch reads, in bytes, with `recompute` of all but one block only the input:
-    each layer's intermediate results in half precision, and the logits three times, unless they are made in pieces."""
-    logits = tokens * shape.vocab_size
+    each layer's intermediate results in half precision, and the `logits` three times, unless they are made in pieces.
+    """
+    many = tokens * shape.vocab_size if logits else 0
     kept = _bytes_per_token(shape, length)
     if recompute:
         kept = kept // shape.num_hidden_layers + 2 * shape.num_hidden_layers * shape.hidden_size
-    return tokens * kept + 10 * (logits if logits <= MANY_LOGITS else 0)
+    return tokens * kept + 10 * (many if many <= MANY_LOGITS else 0)
 
 
 def _bytes_per_token(shape: TransformerConfig, length: int) -> int:

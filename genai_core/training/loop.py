@@ -28,7 +28,7 @@ from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
 from genai_core.training.monitors import Verdict
 from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.optimizers import build_optimizers, learning_rate_factor, take_step
+from genai_core.training.optimizers import build_optimizers, learning_rate_factor, rates, take_step
 from genai_core.training.ranks import Ranks, SharedLoss
 from genai_core.training.saver import Saver
 from genai_core.training.sharding import beside, whole_of
@@ -108,7 +108,7 @@ class _Training:
         ranks = f"{self.ranks.count} ranks {'with parts ' if self.loss.sharded else ''}of "
         where = f"{ranks if self.ranks.count > 1 else ''}{self.device}"
         context.reporter.note(f"{objective.steps} steps on {where} ({describe(self.device)}), "
-                              f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}")
+                              f"{str(self.precision)[6:]}, {'compiled' if self.compiled else 'eager'}, {rates(config)}")
         self.saver = Saver(context.checkpoint_dir, context.checkpoint_seconds, model, self.optimizers)
         self.good = Saver(context.checkpoint_dir / GOOD, math.inf, model, self.optimizers) if objective.monitored \
             else None
@@ -153,6 +153,11 @@ class _Training:
         if self.objective.sampled:
             targets = self.ranks.all_reduce({"targets": targets})["targets"]
         count = self.config.accumulation_steps
+        for name, tensor in batch.items():
+            if len(tensor) % count:
+                raise InputError(f"accumulation_steps: {count} micro-batches do not divide {len(tensor)} examples "
+                                 f"({name}{' of a rank' if self.objective.sampled and self.ranks.count > 1 else ''}) "
+                                 "evenly; take fewer, or a batch size that they and the ranks divide")
         parts = {name: tensor.tensor_split(count) for name, tensor in batch.items()}
         for number in range(count):
             part = {name: pieces[number] for name, pieces in parts.items()}
@@ -279,13 +284,18 @@ class _Training:
         self.context.reporter.note(f"stopped at step {reached} of {self.objective.steps}: {verdict.reason}; what is "
                                    f"kept is the last good state, that of step {self.step}")
 
+    @property
+    def begins_a_batch(self) -> bool:
+        """Whether the next step takes a new batch, and a checkpoint holds all that is needed to go on."""
+        return (self.step + self.passed_over) % self.objective.steps_of_a_batch == 0
+
     def save_if_due(self, interruption: Interruption) -> None:
         """Save a checkpoint when it is time to, and stop there when a signal came or the budget is spent."""
         over = self.step >= self.objective.steps
         spent = self.context.stop_at is not None and time.time() >= self.context.stop_at and not over
         due, stopped, spent = self.ranks.on_any(self.ranks.leads and self.saver.due and not over,
                                                interruption.requested is not None, spent)
-        if not (due or stopped or spent) or (self.step + self.passed_over) % self.objective.steps_of_a_batch:
+        if not (due or stopped or spent) or not self.begins_a_batch:
             return
         self.read()
         # not among steps that are skipped, so that there is one from before them to go back to
@@ -303,9 +313,10 @@ class _Training:
         raise BudgetSpent(where)
 
     def save_before_failure(self) -> None:
-        """Save a checkpoint of the steps that were made, where no other rank has to take part; with several it is the
-        last one that was due that is left."""
-        if self.step and self.ranks.count == 1:
+        """Save a checkpoint of the steps that were made, where a new batch begins or none does any more, and no other
+        rank has to take part; elsewhere it is the last one that was due that is left."""
+        whole = self.begins_a_batch or self.step >= self.objective.steps
+        if self.step and whole and self.ranks.count == 1:
             self.read()
             self._save(self.saver)
             self.saver.wait()

@@ -5,6 +5,7 @@ AdamW trains vectors and embeddings, Muon the matrices inside the layers; SGD is
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from genai_core.config.training import TrainConfig
+from genai_core.errors import InputError
 from genai_core.hardware import choose_precision
+from genai_core.models.adapters import is_transposed
 from genai_core.training.ranks import Ranks
 from genai_core.training.sharding import beside, part_of, whole_of
 
@@ -25,14 +28,15 @@ class Muon(torch.optim.Optimizer):
 
     Matrices of one shape are stacked and iterated together, in bfloat16 where the hardware multiplies it: on a CPU this
     takes a third of the time of one matrix after another (docs/LOG.md). Where its attribute `found_inf`, a scalar
-    tensor, is 1, a step changes nothing, as with PyTorch's own fused optimizers.
+    tensor, is 1, a step changes nothing, as with PyTorch's own fused optimizers. A group that is `transposed` has its
+    matrices as (inputs, outputs).
     """
 
     found_inf: Tensor | None = None
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95,
+    def __init__(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, momentum: float = 0.95,
                  weight_decay: float = 0.0, steps: int = 5, dtype: torch.dtype = torch.bfloat16):
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps, "transposed": False}
         super().__init__(parameters, defaults)
         self.dtype = dtype
 
@@ -48,7 +52,8 @@ class Muon(torch.optim.Optimizer):
                 updates = torch.stack([whole_of(self._momentum(parameter, group["momentum"])) for parameter in
                                        parameters])
                 updates = self._orthogonalize(updates, group["steps"])
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                outputs, inputs = shape[::-1] if group["transposed"] else shape
+                scale = max(1.0, outputs / inputs) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
                     part, decay = part_of(update, parameter), group["lr"] * group["weight_decay"]
                     parameter.mul_(1 - (decay if keep is None else decay * keep))
@@ -103,14 +108,20 @@ def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device) -> list[torch.optim.Optimizer]:
-    """AdamW or SGD alone, or Muon for two-dimensional weights inside the layers and AdamW for all others."""
+    """AdamW or SGD alone, or Muon for the matrices of the blocks and AdamW for all others. Raises InputError for Muon
+    where there are no such matrices."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [parameter for name, parameter in named if parameter.dim() == 2 and "layers." in name]
-    in_matrices = {id(parameter) for parameter in matrices}
-    others = [parameter for _, parameter in named if id(parameter) not in in_matrices]
-    if config.optimizer == "muon" and matrices:
-        muon = Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay,
-                    dtype=choose_precision(device))
+    in_blocks, transposed_ones = _of_blocks(model)
+    matrices = [parameter for _, parameter in named if id(parameter) in in_blocks]
+    others = [parameter for _, parameter in named if id(parameter) not in in_blocks]
+    if config.optimizer == "muon":
+        if not matrices:
+            raise InputError("optimizer: muon trains the matrices of a model's blocks, and this one has none to train; "
+                             "take adamw")
+        groups = [{"params": [each for each in matrices if (id(each) in transposed_ones) == transposed],
+                   "transposed": transposed} for transposed in (False, True)]
+        muon = Muon([group for group in groups if group["params"]], lr=config.matrix_learning_rate,
+                    weight_decay=config.weight_decay, dtype=choose_precision(device))
         if not others:      # adapters are matrices alone
             return [muon]
         return [torch.optim.AdamW(others, lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0,
@@ -121,9 +132,26 @@ def build_optimizers(model: nn.Module, config: TrainConfig, device: torch.device
         for _, parameter in named:      # made by the first step, it would stay unwritten where that one is skipped
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return [sgd]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate,
+    decayed = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW([group for group in decayed if group["params"]], lr=config.learning_rate,
                               betas=config.adam_betas, fused=True)]
+
+
+def _of_blocks(model: nn.Module) -> tuple[set[int], set[int]]:
+    """Ids of the matrices in the repeated blocks of a model, whatever these are called (`layers`, `h`, `blocks`), but
+    for embeddings; and of those that are kept as (inputs, outputs)."""
+    blocks = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+    parts = [part for block in blocks for part in block.modules() if not isinstance(part, nn.Embedding)]
+    matrices = {id(parameter) for part in parts for parameter in part.parameters(recurse=False)
+                if parameter.dim() == 2}
+    return matrices, {id(part.weight) for part in parts if is_transposed(part)}
+
+
+def rates(config: TrainConfig) -> str:
+    """The optimizers of a training with their peak learning rates, in words."""
+    if config.optimizer == "muon":
+        return f"muon at {config.matrix_learning_rate:.3g} and adamw at {config.learning_rate:.3g}"
+    return f"{config.optimizer} at {config.learning_rate:.3g}"
 
 
 def take_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:

@@ -50,9 +50,8 @@ def with_base(base: BaseModelConfig) -> BaseModelConfig:
         if not found:
             raise InputError(f"base.source: {base.source}: this version is no language model")
         return base.model_copy(update={"source": found[0].relative_to(root).as_posix(), "origin": base.source})
-    if base.source and not base.revision and local_path(base, Workspace.current().root) is None \
-            and re.fullmatch(HUB_NAME, base.source):
-        return base.model_copy(update={"revision": commit_of(base.source)})
+    if base.source and re.fullmatch(HUB_NAME, base.source) and local_path(base, Workspace.current().root) is None:
+        return base.model_copy(update={"revision": commit_of(base.source, base.revision)})
     return base
 
 

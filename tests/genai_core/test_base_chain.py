@@ -50,7 +50,9 @@ def run_chain(folder: Path, own_data: Path, base: Path, *, continued: bool = Fal
                  "quantize.validation_tokens": 1024, "evaluate.bits_per_byte_tokens": 1024, "rlhf.steps": 2,
                  "rlhf.completion_tokens": 8, "instruct.epochs": 0.5, "reward.epochs": 0.5,
                  "clean.near_duplicate_threshold": 1, **{f"collect.sources.{name}": source
-                                                         for name, source in sources.items()}}
+                                                         for name, source in sources.items()},
+                 # of random weights, not of a pretrained base: what they say is far from certain, also in bfloat16
+                 "instruct.optimizer": "muon", "instruct.learning_rate": 5e-3, "instruct.matrix_learning_rate": 0.01}
     if continued:
         overrides["pretrain.tokens"] = 4096
     config = load_pipeline("smoke", overrides)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from genai_core.bases.places import find_place
+from genai_core.bases.places import file_digests, find_place
 from genai_core.config.base_model import BaseModelConfig
 from genai_core.context import Context
 from genai_core.errors import InputError
@@ -99,6 +99,13 @@ def test_what_goes_wrong_with_the_hub_is_told_apart(error, message, served, tmp_
     served.error = error
     with pytest.raises(InputError, match=message):
         find_place(BaseModelConfig(source="org/name"), tmp_path)
+
+
+def test_a_branch_is_the_commit_that_it_is_today_in_the_key(served, tmp_path):
+    commit = "a" * 40
+    for revision, expected in (("main", "c0ffee"), ("", "c0ffee"), (commit, commit)):
+        assert file_digests(BaseModelConfig(source="org/name", revision=revision), tmp_path) == {
+            "base/org/name": expected}
 
 
 def test_an_earlier_download_serves_where_no_network_is(served, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from genai_core.bases.files import is_read, is_terms
 from genai_core.bases.licences import licence_of, require_acceptance
 from genai_core.bases.places import Place, find_place
 from genai_core.config.base_model import BaseModelConfig
@@ -48,6 +49,19 @@ def test_a_licence_file_alone_is_something_to_be_read(tmp_path):
     assert licence_of(config.model_copy(update={"licence": "mit"}), Place(tmp_path)) == "mit"
     (tmp_path / "base.json").write_text(json.dumps({"licence": "gemma"}))
     assert licence_of(config, Place(tmp_path)) == "gemma", "what was taken in before"
+
+
+@pytest.mark.parametrize("name", ["license.txt", "License", "Terms_of_use.txt", "USE_POLICY.md", "COPYING", "NOTICE",
+                                  "LICENSE-MODEL", "Model_License.pdf", "licence.html"])
+def test_terms_are_found_however_their_file_is_called(name, tmp_path):
+    (tmp_path / name).write_text("You may not.")
+    assert licence_of(BaseModelConfig(source="x"), Place(tmp_path)) == "other" and is_terms(name) and is_read(name)
+
+
+@pytest.mark.parametrize("name", ["license_check.py", "LICENSE.bin", "terms.json", "license.gguf", "README.md",
+                                  "tokenizer.json", "model.safetensors", "attention.txt", "unnoticed.txt"])
+def test_what_is_no_text_of_terms_is_none(name):
+    assert not is_terms(name)
 
 
 def test_a_gguf_file_speaks_for_itself_and_not_the_folder_that_it_lies_in(tmp_path):

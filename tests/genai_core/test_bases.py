@@ -15,6 +15,7 @@ from genai_core.bases.weights import grown, load_base, shape_of
 from genai_core.config.base_model import BaseModelConfig
 from genai_core.config.pipeline import load_pipeline
 from genai_core.config.release import Gold
+from genai_core.config.training import RlhfConfig
 from genai_core.context import Context
 from genai_core.data.chat import END_OF_TEXT, TURN_END, document_start, encode_chat, fit_prompt, token_id
 from genai_core.data.chat_formats import ChatFormat
@@ -31,6 +32,7 @@ from genai_core.models.reward import RewardModel
 from genai_core.models.transformer import Transformer
 from genai_core.stages import adopt
 from genai_core.training.estimate import estimate
+from genai_core.training.objectives.samplers import OwnSampler
 from tests.genai_core.bases import LAYOUTS, LLAMA_TEMPLATE, published, random_network
 from tests.genai_core.tables import preference, write_tables
 
@@ -107,6 +109,20 @@ def test_a_batch_of_prompts_is_answered_as_each_alone_and_as_transformers_does(l
     theirs = AutoModelForCausalLM.from_pretrained(large, dtype=torch.float32).generate(
         torch.tensor([prompts[0]]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert together[0] == theirs[0, 20:].tolist()
+
+
+def test_a_policy_that_recomputes_its_activations_samples_as_one_that_does_not(tmp_path, prose):
+    base = adopted(published(tmp_path / "base", "llama", prose[:20]), tmp_path / "adopted")
+    model = load_model(base, CPU)
+    config = RlhfConfig(learning_rate=1e-3, batch_size=8, steps=1, completion_tokens=6)
+    sampler = OwnSampler(load_tokenizer(base), config)
+    draws = torch.rand((2, 6), generator=torch.Generator().manual_seed(0))
+    expected = sampler.complete(model, ids_of(2, 9, 300).tolist(), draws)
+    model.model.recompute_activations = True
+    model.train()
+    sampled = sampler.complete(model, ids_of(2, 9, 300).tolist(), draws)
+    assert torch.equal(sampled.ids, expected.ids) and torch.equal(sampled.log_probs, expected.log_probs)
+    assert model.training
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -399,6 +415,26 @@ def test_a_preset_with_a_base_trains_it_further_only_where_tokens_are_given_besi
     assert load_pipeline(str(preset)).stage_names == further.stage_names
     assert load_pipeline("smoke", {"base.source": "x", "stages": ["instruct"]}).stage_names == (
         "adopt", "collect", "clean", "tokenize", "instruct")
+
+
+def test_a_pretrained_base_has_rates_that_do_not_destroy_it_and_what_is_said_goes_before_them():
+    def rates(preset, **changes):
+        config = load_pipeline(preset, {name.replace("__", "."): value for name, value in changes.items()})
+        return {name: (getattr(config, name).optimizer, getattr(config, name).learning_rate)
+                for name in ("pretrain", "instruct", "reward", "rlhf")}
+
+    whole = {"pretrain": ("adamw", 2e-5), "instruct": ("adamw", 2e-5), "reward": ("adamw", 1e-5),
+             "rlhf": ("adamw", 5e-6)}
+    assert rates("laptop", base__source="/models/mine") == whole
+    adapted = rates("laptop", base__source="/models/mine", instruct__lora={}, reward__lora={"rank": 4}, rlhf__lora={})
+    assert adapted == {**whole, "instruct": ("adamw", 2e-4), "reward": ("adamw", 1e-4), "rlhf": ("adamw", 5e-5)}
+    assert adapted == rates("finetune")
+    assert rates("finetune", instruct__lora=None)["instruct"] == ("adamw", 2e-5)
+    said = rates("laptop", base__source="org/name", instruct__optimizer="muon", rlhf__learning_rate=1e-3)
+    assert said == {**whole, "instruct": ("muon", 2e-5), "rlhf": ("adamw", 1e-3)}
+    own = rates("laptop", base__source="models:/genai-pretrain@champion", pretrain__tokens=4096)
+    assert own == rates("laptop") and own["instruct"] == ("muon", 3e-3)
+    assert rates("laptop", base__source="models:/genai-adopt/3") == whole
 
 
 def test_the_estimate_of_a_training_is_of_the_base_that_it_starts_from(tmp_path, prose):

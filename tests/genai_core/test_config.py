@@ -41,6 +41,33 @@ def test_the_estimate_of_rlhf_counts_the_replayed_rows():
     assert with_them.flops > 1.5 * without.flops and with_them.memory_bytes > without.memory_bytes
 
 
+def test_the_memory_of_alignment_counts_the_models_that_lie_beside_the_policy():
+    def memory(**changes):
+        return estimate("rlhf", load_pipeline("laptop", {f"rlhf.{name}": value for name, value in changes.items()})
+                        ).memory_bytes
+
+    weights = 4 * estimate("instruct", load_pipeline("laptop")).parameters
+    verified = {"tasks": ["trivia"], "rewards": {"right": {"kind": "exact_answer"}}}
+    assert memory() - memory(**verified) == weights, "the reward model"
+    adapted = estimate("rlhf", load_pipeline("laptop", {"rlhf.lora": {"rank": 4}}))
+    of_training = 3 * weights - 16 * adapted.trainable_parameters
+    assert memory() - adapted.memory_bytes == weights + of_training, "the reference"
+
+
+def test_a_reward_model_makes_no_logits():
+    small, large = (estimate("reward", load_pipeline("laptop", {"tokenize.vocab_size": size})) for size in (1024, 8192))
+    assert large.memory_bytes - small.memory_bytes == 16 * (large.parameters - small.parameters)
+
+
+def test_ppo_samples_once_for_all_steps_on_a_batch():
+    def flops(**changes):
+        return estimate("rlhf", load_pipeline("laptop", {"rlhf.replay_rows": 0, **{
+            f"rlhf.{name}": value for name, value in changes.items()}})).flops
+
+    four = {"method": "ppo", "ppo.epochs": 4}
+    assert flops(**four) == pytest.approx(flops() * (1 + 1 / 4) / 2)
+
+
 @pytest.mark.parametrize(("overrides", "message"), [
     ({"depth": 0}, "depth: 0 is not a whole number from 1 to 64"),
     ({"depth": "deep"}, "depth: 'deep' is not"),

@@ -53,7 +53,7 @@ def gold(tmp_path_factory):
              for group, label in ((GOOD, "positive"), (BAD, "negative")) for word, other in pairwise(group)]
     directory = write_tables(tmp_path_factory.mktemp("labels"), documents=[document(text, label=label)
                                                                            for text, label in texts])
-    scorer, learned_from = gold_scorer(directory, GOLD, config(), TASKS, ())
+    scorer, learned_from = gold_scorer(directory, GOLD, [config()], TASKS, ())
     assert learned_from == f"{len(texts)} labelled records of sentiment"
     return GoldReward(scorer, likelihood)
 
@@ -105,10 +105,13 @@ def test_nothing_that_rlhf_used_teaches_the_gold_reward(tmp_path):
     setting = config(tasks=("continuation",))
     prompts = prompts_of(TASKS, setting.tasks, tmp_path, "train", setting.seed)[:setting.prompts]
     openings = {example.subject for _, example in prompts}
-    kept, labels = gold_labels(tmp_path, GOLD, setting, TASKS, ())
+    kept, labels = gold_labels(tmp_path, GOLD, [setting], TASKS, ())
     prompted = {text for text in TEXTS if " ".join(text.split()[:3]) in openings}
     assert len(openings) == 10 and set(kept) == set(TEXTS[2:]) - prompted and len(kept) == len(labels)
     assert labels == [TEXTS.index(text) % 2 == 1 for text in kept]
+    other = config(tasks=("continuation",), seed=5)
+    of_other, of_both = (set(gold_labels(tmp_path, GOLD, some, TASKS, ())[0]) for some in ([other], [setting, other]))
+    assert of_both == set(kept) & of_other < set(kept), "nothing that any of several trainings has as a prompt"
 
 
 def test_the_gold_reward_learns_nothing_that_the_reward_model_was_given(tmp_path):
@@ -116,17 +119,18 @@ def test_the_gold_reward_learns_nothing_that_the_reward_model_was_given(tmp_path
         document(f"a {word} film, number {number}", label=label, source="mine/films")
         for number in range(40) for word, label in (("good", "positive"), ("bad", "negative"))])
     setting = GOLD.model_copy(update={"fraction": 0.5})
-    kept, _ = gold_labels(tmp_path, setting, config(), TASKS, ("mine/films",))
+    kept, _ = gold_labels(tmp_path, setting, [config()], TASKS, ("mine/films",))
     given = {each.subject for each in judgements(tmp_path, "train", ("mine/films",), setting).rated}
     assert kept and given and not given & set(kept) and len(given) + len(kept) == 80
-    assert len(gold_labels(tmp_path, setting, config(), TASKS, ())[0]) == 80, "of sources that are not named it has all"
+    of_all = gold_labels(tmp_path, setting, [config()], TASKS, ())[0]
+    assert len(of_all) == 80, "of sources that are not named it has all"
 
 
 def test_a_label_that_no_record_has_is_an_error(tmp_path):
     write_tables(tmp_path, documents=[document(text, label="negative") for text in TEXTS])
     with pytest.raises(InputError, match=r"evaluate\.gold: the training records of sentiment do not have both the "
                                          "label 'positive' and another one"):
-        gold_labels(tmp_path, GOLD, config(), TASKS, ())
+        gold_labels(tmp_path, GOLD, [config()], TASKS, ())
 
 
 @pytest.mark.parametrize("kind", ["ratings", "preferences"])
@@ -139,7 +143,7 @@ def test_without_a_task_the_share_of_the_judgements_that_is_left_to_it_teaches_i
         tables["preferences"].append(preference(asked, good, bad))
         tables["ratings"] += [rating(turns(asked, good), 5.0), rating(turns(asked, bad), 1.0)]
     write_tables(tmp_path, **{kind: tables[kind]})
-    scorer, learned_from = gold_scorer(tmp_path, Gold(), config(), {}, ())
+    scorer, learned_from = gold_scorer(tmp_path, Gold(), [config()], {}, ())
     monkeypatch.setattr(TfidfVectorizer, "fit_transform", None)      # nothing is learned anew where it is asked
     good, bad = scorer([praise, blame])
     assert good > bad
@@ -150,4 +154,4 @@ def test_without_a_task_the_share_of_the_judgements_that_is_left_to_it_teaches_i
 def test_without_any_judgement_left_there_is_no_gold_reward(tmp_path):
     write_tables(tmp_path)
     with pytest.raises(InputError, match=r"evaluate\.gold\.fraction: no rating or preference is left"):
-        gold_scorer(tmp_path, Gold(), config(), {}, ())
+        gold_scorer(tmp_path, Gold(), [config()], {}, ())

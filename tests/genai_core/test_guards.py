@@ -91,7 +91,7 @@ def test_training_stops_when_it_cannot_go_on(tmp_path, recorder, policy, bad):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_a_step_that_is_skipped_changes_neither_weights_nor_momentum(optimizer, first):
     torch.manual_seed(0)
-    model = torch.nn.ModuleDict({"layers": torch.nn.Linear(8, 8), "head": torch.nn.Linear(8, 2)})
+    model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(8, 8)]), "head": torch.nn.Linear(8, 2)})
     config = TrainConfig(learning_rate=0.1, batch_size=1, optimizer=optimizer, weight_decay=0.1)
     optimizers = build_optimizers(model, config, torch.device("cpu"))
 

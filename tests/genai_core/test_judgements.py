@@ -55,6 +55,22 @@ def test_pairs_are_those_of_a_group_that_differ_by_enough_and_all_choices(cleane
     assert judgement_figures(scores, labelled, labelled, 3.0)["mine/accuracy"] == 1
 
 
+def test_preferences_of_a_source_are_called_the_same_in_every_split(tmp_path):
+    splits = ("train", "validation", "test")
+    write_tables(tmp_path, preferences=[preference(f"q of {split}", "a", "b", split=split) for split in splits],
+                 ratings=[rating("a text", 1.0), rating("another", 2.0)])      # of the training split alone
+    for split in splits:
+        assert {each.source for each in judgements(tmp_path, split).preferred} == {"mine/preferences"}, split
+
+
+def test_ratings_that_differ_by_less_than_one_are_measured_where_the_gap_says_so():
+    judged = [Judged(f"text {number}", number / 10, "mine", "mine") for number in range(10)]
+    scores = np.array([each.rating for each in judged])
+    assert judged_accuracy(scores, judged, 0.2) == 1 and math.isnan(judged_accuracy(scores, judged, 1.0))
+    known = Judgements(judged, [])
+    assert not {"mine/accuracy", "mine/calibration_error"} - judgement_figures(scores, known, known, 0.2).keys()
+
+
 def test_both_answers_of_a_preference_and_all_judgements_of_a_question_are_on_the_same_side(tmp_path):
     write_tables(tmp_path, preferences=[preference(f"q {number}", "a", "b") for number in range(40)],
                  ratings=[rating(turns(f"Q {number}!", answer), 1.0) for number in range(40) for answer in "ab"])

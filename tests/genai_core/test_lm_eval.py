@@ -184,7 +184,10 @@ def test_what_the_tasks_read_is_part_of_the_key_and_what_cannot_be_asked_is_said
              .replace("task: films", "task: code"), "no !function"),
             ("away", films.replace("films.jsonl", "../outside.jsonl").replace("task: films", "task: away"),
              "names ../outside.jsonl, which is no file of its folder"),
-            ("hub", "task: hub\ndataset_path: owner/name\n", "needs dataset_kwargs"),
+            ("hub", films.replace("path: json", "path: owner/name").replace("task: films", "task: hub"),
+             "since what is read is part of the key; it has 'owner/name'"),
+            ("bare", "task: bare\ndataset_path: csv\n", "needs dataset_kwargs"),
+            ("list", "task: list\ndataset_path: csv\ndataset_kwargs: [data_files]\n", "needs dataset_kwargs"),
             ("other", films, "is no task called other")):
         (named / "tasks" / f"{name}.yaml").write_text(text)
         with pytest.raises(InputError, match=re.escape(said)):

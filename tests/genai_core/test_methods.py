@@ -128,6 +128,17 @@ def test_a_config_that_cannot_work_is_refused(changes, message):
         RlhfConfig(**{**FIELDS, **changes})
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"rlhf.batch_size": 16, "rlhf.group_size": 4}, r"rlhf\.batch_size 16: 2 ranks .* with 4 .* its 4 prompts"),
+    ({"rlhf.method": "dpo", "rlhf.batch_size": 64, "rlhf.replay_rows": 4}, r"rlhf\.replay_rows 4: .* 4 examples"),
+    ({"instruct.batch_size": 5}, r"instruct\.batch_size 5: 2 ranks .* with 1 micro-batches")])
+def test_ranks_that_would_share_out_no_whole_prompts_or_rows_are_refused_before_anything_runs(changes, message):
+    several = {"runtime.processes": 2, "rlhf.accumulation_steps": 4}
+    load_pipeline("laptop", several)
+    with pytest.raises(InputError, match=message):
+        load_pipeline("laptop", {**several, **changes})
+
+
 def test_given_preferences_have_a_source_that_the_reward_s_name():
     given = {"rlhf.method": "dpo", "rlhf.dpo.pairs": "given"}
     own = {"kind": "files", "paths": ["p.jsonl"], "licence": "own", "content": "preferences"}

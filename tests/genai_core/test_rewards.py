@@ -330,6 +330,19 @@ def test_figures_in_which_a_reward_failed_are_taken_before_training_goes_on(toke
     assert json.dumps(resumed.curves, sort_keys=True) == json.dumps(whole.curves, sort_keys=True)
 
 
+@pytest.mark.parametrize(("step", "saved"), [(3, []), (4, [4]), (5, [5])])
+def test_what_a_batch_of_ppo_has_left_is_in_no_checkpoint_and_so_none_is_made_amid_it(step, saved, tokens, tokenizer,
+                                                                                   prose, tmp_path):
+    def failing(steps: int) -> dict[str, float]:
+        raise RewardFailed("more than 60 seconds for 8 answers")
+
+    model, objective, config = trainings.ppo(tiny(), tokens, tokenizer, prose, steps=5)
+    objective.evaluate, objective.evaluation_steps = failing, frozenset({step})
+    with pytest.raises(RewardFailed):
+        train(model, objective, config, Context(tmp_path, device="cpu", compile="off", checkpoint_seconds=3600))
+    assert [step for step, _ in checkpoints._saved(tmp_path)] == saved
+
+
 def test_the_last_measurement_is_a_part_of_training_and_its_failure_leaves_a_checkpoint(
         tokenizer_dir, tmp_path, monkeypatch):
     """Of a stage that replays nothing, and so does not look at what instruct was trained on."""

@@ -13,14 +13,17 @@ from genai_core.config.training import PretrainConfig, TrainConfig
 from genai_core.context import Context
 from genai_core.data.tokens.batches import Windows
 from genai_core.data.tokens.token_files import TokenFile
-from genai_core.errors import BudgetSpent
+from genai_core.errors import BudgetSpent, InputError
 from genai_core.hardware import prepare
+from genai_core.models.adapters import linear_layers
+from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceModel
 from genai_core.stages import pretrain
 from genai_core.training import checkpoints
 from genai_core.training.guards import Guard
 from genai_core.training.loop import train
 from genai_core.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalize
 from tests.conftest import Interrupted, Recorder, die_after
+from tests.genai_core.bases import config_of
 from tests.genai_core.trainings import instruct, next_token, rlhf
 
 CONFIG = {"layers": 2, "hidden_size": 32, "heads": 2, "key_value_heads": 1, "head_size": 16, "feed_forward_size": 64,
@@ -202,6 +205,15 @@ def test_micro_batches_change_nothing_but_rounding(make, pieces, tiny_model, tok
         assert cut == pytest.approx(whole, rel=2e-4, abs=1e-5)
 
 
+def test_a_batch_that_the_micro_batches_do_not_divide_is_refused_in_a_line(tiny_model, tokens, tokenizer, prose,
+                                                                         tmp_path, recorder):
+    model, objective, config = next_token(tiny_model, tokens, tokenizer, prose, accumulation_steps=4)
+    whole = objective.batch
+    objective.batch = lambda step: {name: tensor[:2] for name, tensor in whole(step).items()}
+    with pytest.raises(InputError, match=r"accumulation_steps: 4 micro-batches do not divide 2 examples \(\w+\)"):
+        train(model, objective, config, Context(tmp_path, recorder, device="cpu", compile="off"))
+
+
 def test_it_learns(tokens, tmp_path, recorder):
     result = run_pretraining(tokens, tmp_path / "out", recorder, tmp_path / "checkpoints", tokens=32 * 4 * 120)
     losses = [values["loss"] for _, values in recorder.points if "loss" in values]
@@ -242,10 +254,39 @@ def test_muon_equals_that_of_pytorch():
 def test_muon_iterates_in_the_precision_that_the_hardware_multiplies(monkeypatch, multiplied_by_hardware, dtype):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplied_by_hardware)
-    model = torch.nn.ModuleDict({"layers": torch.nn.Linear(8, 8), "head": torch.nn.Linear(8, 2)})
+    model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(8, 8)]), "head": torch.nn.Linear(8, 2)})
     config = TrainConfig(learning_rate=0.1, batch_size=1, optimizer="muon")
     (muon,) = [part for part in build_optimizers(model, config, torch.device("cpu")) if isinstance(part, Muon)]
     assert muon.dtype is dtype
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "llama"])
+def test_muon_takes_the_matrices_of_the_blocks_whatever_a_layout_calls_them(layout):
+    model = HuggingFaceModel(HuggingFaceConfig(config_of(layout, 300)))
+    config = TrainConfig(learning_rate=1e-3, batch_size=1, optimizer="muon")
+    others, muon = build_optimizers(model, config, torch.device("cpu"))
+    taken = [parameter for group in muon.param_groups for parameter in group["params"]]
+    expected = {id(part.weight) for part in linear_layers(model).values()}
+    assert {id(parameter) for parameter in taken} == expected and len(taken) == len(expected) > 0
+    assert all(group["transposed"] == (layout == "gpt2") for group in muon.param_groups)
+    assert len(others.param_groups[0]["params"]) + len(taken) == len(list(model.parameters()))
+
+
+def test_a_matrix_that_is_kept_transposed_makes_the_same_step():
+    torch.manual_seed(0)
+    plain = torch.nn.Parameter(torch.randn(12, 4))
+    turned = torch.nn.Parameter(plain.detach().T.clone())
+    gradient = torch.randn(12, 4)
+    plain.grad, turned.grad = gradient, gradient.T.clone()
+    for parameter, transposed in ((plain, False), (turned, True)):
+        Muon([{"params": [parameter], "transposed": transposed}], lr=0.1, dtype=torch.float32).step()
+    torch.testing.assert_close(turned.T, plain)
+
+
+def test_muon_without_a_matrix_is_refused():
+    with pytest.raises(InputError, match="muon trains the matrices of a model's blocks, and this one has none"):
+        build_optimizers(torch.nn.Linear(3, 3), TrainConfig(learning_rate=1e-3, batch_size=1, optimizer="muon"),
+                         torch.device("cpu"))
 
 
 def test_preparing_for_a_gpu_leaves_the_matrix_precision_readable():

@@ -140,6 +140,13 @@ def plan(preset: Preset = "laptop", family: Family = "", text: Text = None, chat
         colour = {"hit": "green", "fetch": "magenta", "miss": "yellow"}.get(line.state, "dim")
         table.add_row(line.stage, f"[{colour}]{line.state}", _short(line.why, line.again), *_costs(line))
     console.print(table)
+    if isinstance(config, PipelineConfig) and config.base.given:
+        from genai_core.training.optimizers import rates
+
+        said = ", ".join(f"{name} {rates(getattr(config, name))}" for name in ("pretrain", "instruct", "reward", "rlhf")
+                         if name in config.stage_names)
+        if said:
+            console.print(f"learning rates: {said}", highlight=False)
     to_do = [line for line in lines if line.state in ("miss", "unknown")]
     known = [line.seconds for line in to_do if line.seconds is not None]
     unknown = [line.stage for line in to_do if line.seconds is None]

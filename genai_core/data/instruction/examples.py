@@ -103,7 +103,12 @@ def plain_question(task: Task, example: Example) -> str:
         return f"Question: {example.subject}\nAnswer:"
     if task.content in ("labelled", "pairs"):
         return f"{example.subject}\n{'Label' if task.content == 'labelled' else 'Answer'}:"
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in example.asked]
+    return plain_conversation(example.asked)
+
+
+def plain_conversation(asked: Chat) -> str:
+    """A conversation for a model that has seen none, which answers with what comes next."""
+    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in asked]
     return "\n".join([*turns, "Assistant:"])
 
 

@@ -85,9 +85,12 @@ def judgements(cleaned: Path, split: str, sources: tuple[str, ...] = (), gold: G
         return is_of(row, sources) and (is_kept == kept or split != "train")
 
     share = gold.fraction if gold and not gold.task else 0.0
-    rated = [Judged(row["text"] or row["messages"], row["rating"], row["source"], row["source"])
-             for row in iterate_table(cleaned, "ratings", split=split) if wanted(row, share)]
-    both = {each.source for each in rated}      # whose preferences are a source of their own: 0 and 1 are no ratings
+    rated = []
+    both = set()      # whose preferences are a source of their own in every split: 0 and 1 are no ratings
+    for row in iterate_table(cleaned, "ratings"):
+        both.add(row["source"])
+        if row["split"] == split and wanted(row, share):
+            rated.append(Judged(row["text"] or row["messages"], row["rating"], row["source"], row["source"]))
     preferred = [Judged([*row["prompt"], *row[side]], rating, row["id"],
                         f"{row['source']}/preferences" if row["source"] in both else row["source"], is_choice=True)
                  for row in iterate_table(cleaned, "preferences", split=split) if wanted(row, share)

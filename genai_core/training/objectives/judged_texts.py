@@ -64,5 +64,5 @@ class JudgedTexts(Objective):
             return {}
         scores = score_subjects(self.model, self.tokenizer, [each.subject for each in self.validation],
                                 self.config.context_length).double().numpy()
-        accuracy = judged_accuracy(scores, self.validation, 1.0)
+        accuracy = judged_accuracy(scores, self.validation, self.config.min_rating_gap)
         return {} if np.isnan(accuracy) else {"validation_accuracy": accuracy}

@@ -50,6 +50,11 @@ class OwnSampler(Sampler):
 
     def complete(self, policy: LanguageModel, prompts: list[list[int]], draws: Tensor | None = None) -> Completions:
         ranks = Ranks.current()      # each token of a policy in parts gathers every block
-        return generate(policy, prompts, self.config.completion_tokens, self.end_ids, pad_id=self.pad_id,
-                        sampling=Sampling(self.config.temperature), draws=draws,
-                        go_on=(lambda alive: ranks.on_any(alive)[0]) if is_sharded(policy) else bool)
+        was_training = policy.training
+        policy.eval()      # layers of `transformers` that make activations again read no cache while they train
+        try:
+            return generate(policy, prompts, self.config.completion_tokens, self.end_ids, pad_id=self.pad_id,
+                            sampling=Sampling(self.config.temperature), draws=draws,
+                            go_on=(lambda alive: ranks.on_any(alive)[0]) if is_sharded(policy) else bool)
+        finally:
+            policy.train(was_training)
