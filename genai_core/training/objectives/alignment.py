@@ -84,9 +84,9 @@ class Alignment(Objective):
         """Figures on the held-out prompts by the number of steps after which they were taken."""
         some = [fit_prompt(tokenizer, prompt.asked, policy.context_length)[0] for prompt in prompts[:LENGTHS_OF]]
         length = sum(map(len, some)) // len(some) + config.completion_tokens
-        tokens = config.steps * config.batch_size * length
-        # twice: sampling and scoring take about as much as training
-        self.flops = 2 * tokens * policy.training_flops_per_token(length)
+        tokens = config.batch_size * length
+        # sampling and scoring a batch take about as much as training on it
+        self.flops = (config.batches + config.steps) * tokens * policy.training_flops_per_token(length)
         if replay is not None:
             length = replay.ids.shape[1]
             tokens = config.steps * config.replay_rows * length
