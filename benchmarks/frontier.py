@@ -39,10 +39,10 @@ from genai_core.inference.reward import open_reward_model
 from genai_core.pictures import figure_and_axes, save_picture
 from genai_core.rewards.reward import open_rewards
 from genai_core.stages.rlhf import objective_of
+from genai_core.training.alignment.rollouts import penalised, sample_rollout
 from genai_core.training.curves import finite
 from genai_core.training.loop import train
 from genai_core.training.objectives.objective import evenly_spaced
-from genai_core.training.objectives.rollouts import penalised, sample_rollout
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("grpo", "ppo", "dpo", "best_of_n")

@@ -35,8 +35,8 @@ from genai_core.hardware import choose_precision, prepare
 from genai_core.inference.reward import open_reward_model, save_reward_model
 from genai_core.models.reward import RewardModel
 from genai_core.rewards.reward import open_rewards
+from genai_core.training.alignment.grpo import Grpo
 from genai_core.training.loop import train
-from genai_core.training.objectives.grpo import Grpo
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -22,14 +22,14 @@ from genai_core.inference.reward import open_reward_model
 from genai_core.models.adapters import add_adapters, merge, without_adapters
 from genai_core.models.contexts import require_context
 from genai_core.rewards.reward import check_prompts, open_rewards
+from genai_core.training.alignment.best_of_n import BestOfN
+from genai_core.training.alignment.dpo import Dpo
+from genai_core.training.alignment.grpo import Grpo
+from genai_core.training.alignment.method import Alignment
+from genai_core.training.alignment.ppo import Ppo
+from genai_core.training.alignment.samplers import OwnSampler, Sampler
+from genai_core.training.alignment.vllm_sampler import VllmSampler
 from genai_core.training.loop import train
-from genai_core.training.objectives.alignment import Alignment
-from genai_core.training.objectives.best_of_n import BestOfN
-from genai_core.training.objectives.dpo import Dpo
-from genai_core.training.objectives.grpo import Grpo
-from genai_core.training.objectives.ppo import Ppo
-from genai_core.training.objectives.samplers import OwnSampler, Sampler
-from genai_core.training.objectives.vllm_sampler import VllmSampler
 
 METHODS: dict[str, type[Alignment]] = {"grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "best_of_n": BestOfN}
 

@@ -23,10 +23,10 @@ from genai_core.models.adapters import has_adapters, share_of_training, trained_
 from genai_core.models.huggingface import HuggingFaceDecoder
 from genai_core.models.transformer import Decoder
 from genai_core.training import checkpoints, compilation
+from genai_core.training.alignment.monitors import Verdict
 from genai_core.training.curves import Curves, finite
 from genai_core.training.guards import Guard, keep_batch
 from genai_core.training.interruption import Interruption
-from genai_core.training.monitors import Verdict
 from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.optimizers import build_optimizers, learning_rate_factor, rates, take_step
 from genai_core.training.ranks import Ranks, SharedLoss

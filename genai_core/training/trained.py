@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from genai_core.context import Result
+from genai_core.training.alignment.monitors import Verdict
 from genai_core.training.curves import Curves, last_values, save_curves
-from genai_core.training.monitors import Verdict
 
 
 @dataclass(frozen=True)

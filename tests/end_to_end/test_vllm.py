@@ -27,8 +27,8 @@ from genai_core.models.adapters import add_adapters
 from genai_core.serving.engines.choice import start_engine
 from genai_core.serving.engines.process import VLLM
 from genai_core.stages import adopt
-from genai_core.training.objectives.rollouts import in_sequence, token_log_probs
-from genai_core.training.objectives.vllm_sampler import VllmSampler
+from genai_core.training.alignment.rollouts import in_sequence, token_log_probs
+from genai_core.training.alignment.vllm_sampler import VllmSampler
 from tests.genai_core.bases import LLAMA_TEMPLATE, published
 from tests.genai_core.serving.servers import CONTEXT, HELLO, model_directory, running, served_model, wait_until
 
@@ -286,7 +286,7 @@ def test_a_training_that_is_killed_leaves_neither_vllm_nor_weights_in_memory(mod
         from genai_core.context import LogReporter
         from genai_core.data.tokens.tokenizer import load_tokenizer
         from genai_core.export.model_directory import load_model
-        from genai_core.training.objectives.vllm_sampler import VllmSampler
+        from genai_core.training.alignment.vllm_sampler import VllmSampler
         directory = Path(sys.argv[1])
         config = RlhfConfig(steps=2, batch_size=8, learning_rate=1e-3, completion_tokens=4)
         sampler = VllmSampler(load_tokenizer(directory), config, directory, Path(sys.argv[2]), torch.device("cpu"),

@@ -31,8 +31,8 @@ from genai_core.models.masks import left_padded_mask, packed_mask, position_ids_
 from genai_core.models.reward import RewardModel
 from genai_core.models.transformer import Transformer
 from genai_core.stages import adopt
+from genai_core.training.alignment.samplers import OwnSampler
 from genai_core.training.estimate import estimate
-from genai_core.training.objectives.samplers import OwnSampler
 from tests.genai_core.bases import LAYOUTS, LLAMA_TEMPLATE, published, random_network
 from tests.genai_core.tables import preference, write_tables
 

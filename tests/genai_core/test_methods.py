@@ -11,9 +11,9 @@ from genai_core.context import Context
 from genai_core.data.chat import encode_chat
 from genai_core.data.instruction.preferences import encoded_preferences
 from genai_core.errors import InputError
+from genai_core.training.alignment.method import EACH
+from genai_core.training.alignment.ppo import generalised_advantages, token_rewards
 from genai_core.training.loop import train
-from genai_core.training.objectives.alignment import EACH
-from genai_core.training.objectives.ppo import generalised_advantages, token_rewards
 from tests.genai_core.tables import preference, write_tables
 from tests.genai_core.trainings import rewarded_by, rlhf
 

@@ -9,8 +9,8 @@ import torch
 from genai_core.config.training import MonitorConfig
 from genai_core.context import Context
 from genai_core.errors import TrainingDiverged
+from genai_core.training.alignment.monitors import verdict
 from genai_core.training.loop import train
-from genai_core.training.monitors import verdict
 from tests.conftest import Interrupted, die_after
 from tests.genai_core.trainings import rewarded_by, rlhf
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceModel
-from genai_core.training.objectives.rollouts import in_sequence, token_log_probs
+from genai_core.training.alignment.rollouts import in_sequence, token_log_probs
 from tests.genai_core.bases import random_network
 
 SIZE = 700

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from genai_core.training.alignment.monitors import Verdict
 from genai_core.training.curves import Curves
-from genai_core.training.monitors import Verdict
 
 Batch = dict[str, Tensor]
 

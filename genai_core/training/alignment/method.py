@@ -21,10 +21,8 @@ from genai_core.hardware import autocast, choose_precision
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import packed_mask
 from genai_core.rewards.reward import Rewards
-from genai_core.training.curves import Curves
-from genai_core.training.monitors import MONITORED, Verdict, verdict
-from genai_core.training.objectives.objective import Batch, Objective
-from genai_core.training.objectives.rollouts import (
+from genai_core.training.alignment.monitors import MONITORED, Verdict, verdict
+from genai_core.training.alignment.rollouts import (
     Gold,
     Rollout,
     Sequences,
@@ -34,7 +32,9 @@ from genai_core.training.objectives.rollouts import (
     token_log_probs,
     uniform,
 )
-from genai_core.training.objectives.samplers import OwnSampler, Sampler
+from genai_core.training.alignment.samplers import OwnSampler, Sampler
+from genai_core.training.curves import Curves
+from genai_core.training.objectives.objective import Batch, Objective
 from genai_core.training.ranks import Ranks
 
 LENGTHS_OF = 256

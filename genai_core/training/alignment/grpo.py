@@ -9,9 +9,9 @@ Shapes: B completions, G of them to each prompt; T tokens, prompt and completion
 import torch
 from torch import Tensor
 
-from genai_core.training.objectives.alignment import Alignment
+from genai_core.training.alignment.method import Alignment
+from genai_core.training.alignment.rollouts import token_log_probs
 from genai_core.training.objectives.objective import Batch
-from genai_core.training.objectives.rollouts import token_log_probs
 
 
 class Grpo(Alignment):

@@ -7,9 +7,9 @@ and learns it as if a person had written it.
 import torch
 from torch import Tensor
 
-from genai_core.training.objectives.alignment import Alignment
+from genai_core.training.alignment.method import Alignment
+from genai_core.training.alignment.rollouts import token_log_probs
 from genai_core.training.objectives.objective import Batch
-from genai_core.training.objectives.rollouts import token_log_probs
 
 
 class BestOfN(Alignment):

@@ -19,7 +19,7 @@ from genai_core.data.tokens.batches import pad
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, position_ids_of
 from genai_core.rewards.reward import Rewards
-from genai_core.training.objectives.samplers import OwnSampler, Sampler
+from genai_core.training.alignment.samplers import OwnSampler, Sampler
 
 Gold = Callable[[list[str]], float]
 """Answers to the held-out prompts, in their order, to their mean gold reward."""

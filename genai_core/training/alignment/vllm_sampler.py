@@ -37,7 +37,7 @@ from genai_core.inference.vllm.server import VllmServer
 from genai_core.models.adapters import adapters_of, is_transposed, without_adapters
 from genai_core.models.huggingface import HuggingFaceModel
 from genai_core.models.language_model import LanguageModel
-from genai_core.training.objectives.samplers import Sampler
+from genai_core.training.alignment.samplers import Sampler
 from genai_core.training.ranks import Ranks
 
 NAME = "policy"

@@ -1,0 +1,1 @@
+"""Methods that raise a reward, or what people preferred, and what they have in common."""
