@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from genai_core.export.compressed_tensors import save_compressed
 from genai_core.export.gguf import FILE, read_gguf
 from genai_core.export.gguf_layouts import read_layout, require_llama_cpp, write_any_gguf
 from genai_core.export.gguf_tokenizer import byte_level_name
+from genai_core.export.llama_quantize import require_k_quant, write_k_quant
 from genai_core.export.model_directory import load_config, load_model, save_model
 from genai_core.export.onnx import write_onnx
 from genai_core.export.portable.write import write_parameters
@@ -54,17 +56,22 @@ OLLAMA_TEMPLATE = '''TEMPLATE """{{- range .Messages }}<|im_start|>{{ .Role }}
 '''
 
 
-def export(directory: Path, out: Path, form: str, card: str) -> None:
-    """Write the model of a directory to the folder `out`, which must not exist or be empty, whole or not at all.
+def export(directory: Path, out: Path, form: str, card: str, k_quant: str = "") -> None:
+    """Write the model of a directory to the folder `out`, which must not exist or be empty, whole or not at all; of the
+    form gguf in a K-quant where one is named.
 
     Raises InputError for an unknown form, and for one that a model of this kind has not.
     """
     if form not in FORMS:
         raise InputError(f"there is no format {form!r}; choose one of {', '.join(FORMS)}")
+    if k_quant and form != "gguf":
+        raise InputError(f"{k_quant} is a format of weights in GGUF files; the form {form} has none of these")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already; name a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     write, use = FORMS[form]
+    if k_quant:
+        write = partial(_k_quant, k_quant)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         scratch = Path(holder) / out.name
         scratch.mkdir()
@@ -110,7 +117,22 @@ def _gguf(directory: Path, out: Path) -> None:
         shutil.copyfile(directory / FILE, out / FILE)
     else:
         write_any_gguf(model, directory, out / FILE, "F16")
-    (out / "Modelfile").write_text(_modelfile(load_tokenizer(directory), model.context_length), encoding="utf-8")
+    _write_modelfile(directory, model.context_length, out)
+
+
+def _k_quant(k_quant: str, directory: Path, out: Path) -> None:
+    require_k_quant(k_quant)
+    if kind_of(directory) == "quantized_language_model":
+        raise InputError(f"{directory}: its weights are rounded already; a {k_quant} is made of the model that it was "
+                         "made from (models:/genai-rlhf@champion)")
+    model = _language_model(directory, "gguf")
+    require_llama_cpp(model.config, directory)
+    write_k_quant(model, directory, out / FILE, k_quant)
+    _write_modelfile(directory, model.context_length, out)
+
+
+def _write_modelfile(directory: Path, context_length: int, out: Path) -> None:
+    (out / "Modelfile").write_text(_modelfile(load_tokenizer(directory), context_length), encoding="utf-8")
 
 
 def _modelfile(tokenizer: Tokenizer, context_length: int) -> str:

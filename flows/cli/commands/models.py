@@ -121,7 +121,10 @@ def export(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or a mo
            form: Annotated[str, typer.Option("--format", help="huggingface: what transformers and most trainers read. "
                                              "gguf: for llama.cpp and Ollama. portable: a parameter file, run.py and "
                                              "run.c. compressed-tensors: eight bits for vLLM and transformers. onnx: "
-                                             "encoders.")] = "gguf") -> None:
+                                             "encoders.")] = "gguf",
+           k_quant: Annotated[str, typer.Option("--type", metavar="K_QUANT", help="Of gguf: Q4_K_M or another K-quant, "
+                                                "by llama.cpp's own llama-quantize, of a full-precision model.")] = ""
+           ) -> None:
     """Write a model for other programs, with a card: data, licences, figures, parents, cost, how to make it again.
 
     A release has its eight-bit format; a full-precision one of the same release is models:/genai-rlhf@champion, the
@@ -133,7 +136,8 @@ def export(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or a mo
     from tasks.views.handover_card import card_of_directory, handover_card
 
     inner = served(directory)
-    write(inner, to, form, handover_card(model) if model.startswith("models:/") else card_of_directory(inner))
+    write(inner, to, form, handover_card(model) if model.startswith("models:/") else card_of_directory(inner),
+          k_quant)
     size = sum(path.stat().st_size for path in to.iterdir())
     console.print(f"{to}: {', '.join(sorted(path.name for path in to.iterdir()))}, {size / 1e6:.1f} MB; README.md says "
                   "how it is used", highlight=False, soft_wrap=True)
