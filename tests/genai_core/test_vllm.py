@@ -25,9 +25,9 @@ from genai_core.models.adapters import adapters_of, add_adapters, merge
 from genai_core.serving.engines import choice
 from genai_core.serving.engines.choice import start_engine, vllm_pays
 from genai_core.serving.engines.dialect import CHAT, DEFAULTS, Dialect, VllmDialect
+from genai_core.training.alignment import vllm_sampler
 from genai_core.training.alignment.rollouts import uniform
 from genai_core.training.alignment.vllm_sampler import HEAD, VllmSampler, answer_of, holds, seeds_of, weights_of, write
-from genai_core.training.objectives import vllm_sampler
 from genai_core.training.ranks import Ranks
 
 CPU = torch.device("cpu")
