@@ -109,7 +109,8 @@ class Alignment(Objective):
         repeated = [prompt for prompt in chosen[self.ranks.part(count)] for _ in range(of_each)]
         draws = uniform(self.config, step)[self.ranks.part(self.config.batch_size)]
         rollout = sample_rollout(self.policy, self.tokenizer, repeated, self.config, draws, self.sampler)
-        scores = self.rewards.score(repeated, rollout.answers)
+        with autocast(self.device, self.precision):
+            scores = self.rewards.score(repeated, rollout.answers)
         truncated = (~rollout.finished).float()
         rewards = penalised(scores.total.to(self.device), rollout, self.config)
         each = {f"{EACH}{name}": values.to(self.device) for name, values in scores.parts.items()}

@@ -121,7 +121,7 @@ def log_probs_and_entropy(model: LanguageModel, states: Tensor, sequences: Seque
     entropies = torch.zeros_like(taken)
     if entropy:
         with torch.no_grad():
-            entropies = -(log_probs.exp() * log_probs).sum(-1)
+            entropies = -log_probs.exp().mul_(log_probs).sum(-1)
     nothing = taken.new_zeros(counted.shape)
     return nothing.masked_scatter(counted, taken), nothing.masked_scatter(counted, entropies)
 
