@@ -76,7 +76,8 @@ def load_config(directory: Path) -> ModelConfig:
 def load_model(directory: Path, device: torch.device) -> Transformer | HuggingFaceModel:
     """The language model of a directory, in float32. Raises InputError, naming the file, when it is damaged, and for
     weights in a form that only other programs read."""
-    if read_json(directory / "config.json").get("quantization_config"):
+    packed = read_json(directory / "config.json").get("quantization_config") or {}
+    if packed.get("quant_method") == "compressed-tensors":
         raise InputError(f"{directory}: weights in the form compressed-tensors, which transformers and, on a GPU, vLLM "
                          "read; export the model as huggingface or gguf")
     config = load_config(directory)

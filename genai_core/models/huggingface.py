@@ -107,7 +107,9 @@ class HuggingFaceConfig:
         return set(getattr(self.native, "layer_types", None) or ()) == KNOWN_LAYERS
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(self.native.to_dict())
+        values = dict(self.native.to_dict())
+        values.pop("quantization_config", None)      # of the file that the weights were widened from
+        return values
 
 
 class LayerCache(KeyValueCache):

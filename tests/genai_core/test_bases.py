@@ -186,6 +186,7 @@ def test_a_gguf_file_holds_the_model_and_transformers_reads_it(layout, tmp_path,
     there.mkdir()
     adopt.run(BaseModelConfig(source=str(tmp_path / "model.gguf")), out_dir=there, context=Context(tmp_path))
     torch.testing.assert_close(load_model(there, CPU)(ids), model(ids), atol=2e-4, rtol=1e-4)
+    assert "quantization_config" not in json.loads((there / "config.json").read_text())      # it is widened
 
 
 SPOKEN = [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "A list"},
