@@ -93,7 +93,7 @@ def test_ranks_share_the_models_to_evaluate_and_find_what_one_finds(home, finish
 def test_what_is_wrong_with_the_ranks_is_said_in_one_line(home):
     answer = home.genai(*PRETRAIN, "--set", "runtime.processes=3", fails=True)
     said = answer.stdout + answer.stderr
-    assert "runtime.processes: 3 ranks do not divide 16 examples of a micro-batch evenly" in said
+    assert "3 ranks (runtime.processes) with 1 micro-batches each (accumulation_steps) do not divide" in said
     assert not ranks_of(home)
 
 
