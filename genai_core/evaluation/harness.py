@@ -30,6 +30,7 @@ from genai_core.evaluation.outside import harness_package, read_task, tasks_fold
 from genai_core.evaluation.tasks import SLOTS, Sample, Subject, alike
 from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import BATCH
+from genai_core.inference.precision import inference_precision
 
 PREFIX = "lm_eval"
 Scored = list[tuple[float, bool]]
@@ -114,14 +115,15 @@ def scored(subject: Subject, pairs: list[tuple[list[int], list[int]]]) -> Scored
     for start in range(0, len(order), BATCH):
         chosen = order[start:start + BATCH]
         ids, _ = (tensor.to(device) for tensor in pad([rows[place] for place in chosen], 0, "right"))
-        hidden = subject.model.hidden(ids)
-        for number, place in enumerate(chosen):
-            end = len(rows[place]) - 1
-            begin = max(0, end - len(pairs[place][1]))
-            log_probs = F.log_softmax(subject.model.logits(hidden[number, begin:end]).float(), dim=-1)
-            targets = ids[number, begin + 1:end + 1]
-            value = log_probs.gather(-1, targets[:, None]).double().sum().item()
-            found[place] = value, bool((log_probs.argmax(-1) == targets).all())
+        with inference_precision(subject.model):
+            hidden = subject.model.hidden(ids)
+            for number, place in enumerate(chosen):
+                end = len(rows[place]) - 1
+                begin = max(0, end - len(pairs[place][1]))
+                log_probs = F.log_softmax(subject.model.logits(hidden[number, begin:end]).float(), dim=-1)
+                targets = ids[number, begin + 1:end + 1]
+                value = log_probs.gather(-1, targets[:, None]).double().sum().item()
+                found[place] = value, bool((log_probs.argmax(-1) == targets).all())
     return [found[place] for place in range(len(pairs))]
 
 
@@ -132,8 +134,9 @@ def _answer(subject: Subject, context: str, options: dict[str, Any]) -> str:
     tokens = min(int(options.get("max_gen_toks", 128)), subject.model.context_length // 2)
     room = subject.model.context_length - tokens
     ids = end_of(_encoded(subject, context), room, document_start(subject.tokenizer))
-    made = generate(subject.model, [ids], tokens, end_ids(subject.tokenizer), slots=SLOTS,
-                    pad_id=token_id(subject.tokenizer, END_OF_TEXT))
+    with inference_precision(subject.model):
+        made = generate(subject.model, [ids], tokens, end_ids(subject.tokenizer), slots=SLOTS,
+                        pad_id=token_id(subject.tokenizer, END_OF_TEXT))
     text = subject.tokenizer.decode(made.unpadded()[0])
     stops = options.get("until") or []
     for stop in [stops] if isinstance(stops, str) else stops:

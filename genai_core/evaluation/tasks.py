@@ -26,6 +26,7 @@ from genai_core.data.shards.splits import fingerprint
 from genai_core.evaluation.intervals import Outcomes
 from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import answer_log_probs
+from genai_core.inference.precision import inference_precision
 from genai_core.inference.sampling import Sampling
 from genai_core.models.language_model import LanguageModel
 from genai_core.rewards.answers import equal_number
@@ -99,8 +100,9 @@ class Subject:
         """Completions of at most `tokens` tokens, up to the end of the turn or, of plain prompts, of the line."""
         if not prompts:
             return []
-        completions = generate(self.model, prompts, tokens, end_ids(self.tokenizer), sampling=sampling, slots=SLOTS,
-                               pad_id=token_id(self.tokenizer, END_OF_TEXT))
+        with inference_precision(self.model):
+            completions = generate(self.model, prompts, tokens, end_ids(self.tokenizer), sampling=sampling,
+                                   slots=SLOTS, pad_id=token_id(self.tokenizer, END_OF_TEXT))
         texts = self.tokenizer.decode_batch(completions.unpadded())
         return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
 

@@ -1,16 +1,23 @@
 """How likely a model finds given answers to given prompts."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.data.chat import end_of
 from genai_core.data.tokens.batches import pad
+from genai_core.inference.precision import inference_precision
+from genai_core.inference.sequences import in_sequence, log_probs_and_entropy, token_log_probs
 from genai_core.models.language_model import LanguageModel
 
 BATCH = 32
+LOGITS_AT_ONCE = 2**28
+"""Most logits of answers that are there at a time, unless a single answer has more."""
+
+Row = tuple[tuple[int, ...], list[int]]
+"""A prompt and an answer, as much of them as the model can read."""
 
 
 @torch.no_grad()
@@ -20,20 +27,56 @@ def answer_log_probs(model: LanguageModel, prompts: list[list[int]], answers: li
 
     Where the two do not fit into the context, the prompt loses its beginning, but for the `start` of a document; an
     answer that alone is longer loses its own. A prompt needs a token, since the first one of a text has no probability.
+    A prompt of several answers is read once, where the architecture lets it.
     """
-    device = next(model.parameters()).device
-    rows = [end_of(prompt + answer, model.context_length, start)
+    rows = [_fitting(prompt, answer, model.context_length, start)
             for prompt, answer in zip(prompts, answers, strict=True)]
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))      # little padding
     sums = torch.zeros(len(rows), dtype=torch.float64)
-    for first in range(0, len(order), BATCH):
-        chosen = order[first:first + BATCH]
-        ids, attention_mask = (tensor.to(device) for tensor in pad([rows[index] for index in chosen], 0, "right"))
-        counts = torch.tensor([min(len(answers[index]), len(rows[index]) - 1) for index in chosen], device=device)
-        from_end = attention_mask[:, 1:].flip(1).cumsum(1).flip(1)      # 1 at the last token, 2 at the one before
-        answered = attention_mask[:, 1:] & (from_end <= counts[:, None])
-        states = model.hidden(ids)[:, :-1][answered]      # a vocabulary wide: not for every token of the prompts
-        log_probs = F.log_softmax(model.logits(states).float(), dim=-1).gather(-1, ids[:, 1:][answered][:, None])[:, 0]
-        by_row = torch.zeros(answered.shape, dtype=log_probs.dtype, device=device).masked_scatter(answered, log_probs)
-        sums[chosen] = by_row.sum(1).cpu().double()
+    for chosen in _batches(rows, model.config.vocab_size):
+        sums[chosen] = _log_probs(model, [rows[index] for index in chosen])
     return sums
+
+
+def _fitting(prompt: list[int], answer: list[int], room: int, start: Sequence[int]) -> Row:
+    ids = end_of(prompt + answer, room, start)
+    begin = len(ids) - min(len(answer), len(ids) - 1)
+    return tuple(ids[:begin]), ids[begin:]
+
+
+def _batches(rows: list[Row], vocabulary: int) -> Iterator[list[int]]:
+    """Numbers of rows that are read together: those of the same prompt are neighbours, and there is little padding."""
+    of_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, (prompt, _) in enumerate(rows):
+        of_prompt[prompt].append(number)
+    lengths = {prompt: len(prompt) + max(len(rows[number][1]) for number in numbers)
+               for prompt, numbers in of_prompt.items()}
+    batch: list[int] = []
+    logits = 0
+    for prompt in sorted(of_prompt, key=lambda prompt: lengths[prompt]):
+        for number in of_prompt[prompt]:
+            more = len(rows[number][1]) * vocabulary
+            if batch and (len(batch) == BATCH or logits + more > LOGITS_AT_ONCE):
+                yield batch
+                batch, logits = [], 0
+            batch.append(number)
+            logits += more
+    if batch:
+        yield batch
+
+
+def _log_probs(model: LanguageModel, rows: list[Row]) -> Tensor:
+    """Summed log-probability of the answer of each row."""
+    device = next(model.parameters()).device
+    prompts, answers = [list(prompt) for prompt, _ in rows], [answer for _, answer in rows]
+    with inference_precision(model):
+        if len({prompt for prompt, _ in rows}) < len(rows) and model.prompt_cache() is not None:
+            ids, mask = (tensor.to(device) for tensor in pad(answers, 0, "right"))
+            log_probs, _ = token_log_probs(model, in_sequence(prompts, ids, mask, 0), 1.0, entropy=False)
+        else:
+            ids, mask = (tensor.to(device) for tensor in pad([[*prompt, *answer] for prompt, answer in rows], 0,
+                                                             "right"))
+            places = torch.arange(ids.shape[1], device=device)
+            answered = mask & (places >= torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None])
+            sequences = {"ids": ids, "completion_mask": answered}
+            log_probs, _ = log_probs_and_entropy(model, model.hidden(ids), sequences, 1.0, entropy=False)
+    return log_probs.sum(1).cpu().double()

@@ -22,12 +22,12 @@ from genai_core.data.chat import encode_prompt
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
 from genai_core.export.model_directory import load_model
+from genai_core.inference.sequences import in_sequence, token_log_probs
 from genai_core.inference.vllm.command import VllmMissing, find_vllm
 from genai_core.models.adapters import add_adapters
 from genai_core.serving.engines.choice import start_engine
 from genai_core.serving.engines.process import VLLM
 from genai_core.stages import adopt
-from genai_core.training.alignment.rollouts import in_sequence, token_log_probs
 from genai_core.training.alignment.vllm_sampler import VllmSampler
 from tests.genai_core.bases import LLAMA_TEMPLATE, published
 from tests.genai_core.serving.servers import CONTEXT, HELLO, model_directory, running, served_model, wait_until

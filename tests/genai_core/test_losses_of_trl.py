@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genai_core.export.model_directory import save_model
-from genai_core.training.alignment.rollouts import token_log_probs
+from genai_core.inference.sequences import token_log_probs
 from tests.genai_core.trainings import rlhf
 
 trl = pytest.importorskip("trl")

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from genai_core.inference import likelihood
+from genai_core.inference.likelihood import answer_log_probs
+from genai_core.inference.sequences import in_sequence, token_log_probs
 from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceModel
-from genai_core.training.alignment.rollouts import in_sequence, token_log_probs
 from tests.genai_core.bases import random_network
 
 SIZE = 700
@@ -58,3 +60,31 @@ def test_the_same_tokens_behind_padding_are_another_prompt(tiny_model):
     alone = in_sequence([[9, 4]], completions[:1], torch.ones(1, 2, dtype=torch.bool), 0)
     found = token_log_probs(tiny_model, together, 1.0)[0][1, -2:]
     assert torch.allclose(found, token_log_probs(tiny_model, alone, 1.0)[0][0, -2:], atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["ours", "llama", "gemma3_text", "gpt2"])
+def test_a_question_is_read_once_for_all_of_its_answers_and_each_is_as_likely_as_alone(layout, tiny_model, monkeypatch):
+    model = tiny_model if layout == "ours" else wrapped(layout)
+    generator = torch.Generator().manual_seed(1)
+    questions = [torch.randint(1, SIZE, (length,), generator=generator).tolist() for length in (12, 3, 7, 60)]
+    answers = [[5, 6, 7], [8], [9, 4, 3, 2]]
+    alone = [float(answer_log_probs(model, [question], [answer])) for question in questions for answer in answers]
+    read = []
+    hidden = type(model).hidden
+    monkeypatch.setattr(type(model), "hidden", lambda self, ids, *rest: read.append(ids.numel()) or
+                        hidden(self, ids, *rest))
+    together = answer_log_probs(model, [question for question in questions for _ in answers], answers * len(questions))
+    assert together.tolist() == pytest.approx(alone, abs=1e-3)
+    assert sum(read) < 60 * len(questions) * len(answers)
+
+
+def test_answers_with_many_logits_are_read_in_several_batches(tiny_model, monkeypatch):
+    questions, answers = [[1, 2, 3]] * 10, [[number] * 6 for number in range(10, 20)]
+    together = answer_log_probs(tiny_model, questions, answers)
+    most = []
+    monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 13 * tiny_model.config.vocab_size)
+    logits = type(tiny_model).logits
+    monkeypatch.setattr(type(tiny_model), "logits", lambda self, states: most.append(len(states)) or
+                        logits(self, states))
+    assert answer_log_probs(tiny_model, questions, answers).tolist() == pytest.approx(together.tolist(), abs=1e-4)
+    assert most == [12] * 5

@@ -16,12 +16,13 @@ from genai_core.data.instruction.packing import pack
 from genai_core.data.tokens.batches import IGNORED
 from genai_core.evaluation.preferences import calibration_error, pair_accuracy
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model, save_reward_model
+from genai_core.inference.sequences import token_log_probs
 from genai_core.models.masks import causal_mask, packed_mask
 from genai_core.models.reward import RewardModel, encode_subjects, score_subjects
 from genai_core.rewards.reward import ModelReward, Rewards
 from genai_core.training.alignment.grpo import Grpo
 from genai_core.training.alignment.method import weighted_divergence
-from genai_core.training.alignment.rollouts import evaluate_policy, sample_rollout, token_log_probs, uniform
+from genai_core.training.alignment.rollouts import evaluate_policy, sample_rollout, uniform
 from genai_core.training.objectives.bradley_terry import BradleyTerry
 from genai_core.training.objectives.rating_regression import RatingRegression
 

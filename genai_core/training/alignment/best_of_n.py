@@ -7,8 +7,8 @@ and learns it as if a person had written it.
 import torch
 from torch import Tensor
 
+from genai_core.inference.sequences import token_log_probs
 from genai_core.training.alignment.method import Alignment
-from genai_core.training.alignment.rollouts import token_log_probs
 from genai_core.training.objectives.objective import Batch
 
 

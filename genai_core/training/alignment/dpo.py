@@ -16,9 +16,9 @@ from torch import Tensor
 from genai_core.data.chat import END_OF_TEXT, token_id
 from genai_core.data.instruction.preferences import Answer, Preference
 from genai_core.data.tokens.batches import epoch_rows, pad
+from genai_core.inference.sequences import Sequences, in_sequence, token_log_probs
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.alignment.method import Alignment
-from genai_core.training.alignment.rollouts import Sequences, in_sequence, token_log_probs
 from genai_core.training.objectives.objective import Batch
 
 Parts = tuple[list[Preference], Tensor, Tensor, Batch]

@@ -9,8 +9,8 @@ Shapes: B completions, G of them to each prompt; T tokens, prompt and completion
 import torch
 from torch import Tensor
 
+from genai_core.inference.sequences import token_log_probs
 from genai_core.training.alignment.method import Alignment
-from genai_core.training.alignment.rollouts import token_log_probs
 from genai_core.training.objectives.objective import Batch
 
 

@@ -18,6 +18,7 @@ from genai_core.data.instruction.packing import PackedRows
 from genai_core.data.tokens.batches import IGNORED, epoch_rows
 from genai_core.errors import TrainingDiverged
 from genai_core.hardware import autocast, choose_precision
+from genai_core.inference.sequences import Sequences, token_log_probs
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import packed_mask
 from genai_core.rewards.reward import Rewards
@@ -25,11 +26,9 @@ from genai_core.training.alignment.monitors import MONITORED, Verdict, verdict
 from genai_core.training.alignment.rollouts import (
     Gold,
     Rollout,
-    Sequences,
     evaluate_policy,
     penalised,
     sample_rollout,
-    token_log_probs,
     uniform,
 )
 from genai_core.training.alignment.samplers import OwnSampler, Sampler

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.hardware import autocast
+from genai_core.inference.sequences import Sequences, log_probs_and_entropy
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.alignment.grpo import clipped_surrogate
 from genai_core.training.alignment.method import Alignment
-from genai_core.training.alignment.rollouts import Sequences, log_probs_and_entropy
 from genai_core.training.objectives.objective import Batch
 
 
