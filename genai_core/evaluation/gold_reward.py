@@ -26,8 +26,8 @@ from genai_core.data.instruction.judgements import Judgements, judgements
 from genai_core.data.shards.splits import fingerprint
 from genai_core.data.shards.tables import iterate_table
 from genai_core.errors import InputError
+from genai_core.evaluation.baselines.training_data import MOST_EXAMPLES, even_sample
 from genai_core.evaluation.preferences import Scorer, texts_of, tfidf_preferences, tfidf_ridge
-from genai_core.evaluation.training_data import MOST_EXAMPLES, even_sample
 from genai_core.inference.likelihood import answer_log_probs
 from genai_core.models.language_model import LanguageModel
 

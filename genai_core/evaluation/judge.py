@@ -17,9 +17,9 @@ from genai_core.context import Reporter
 from genai_core.data.chat import Chat
 from genai_core.data.instruction.examples import Example, prompts_of, user_asks
 from genai_core.errors import InputError
-from genai_core.evaluation.columns import parent_of
 from genai_core.evaluation.language_model import Evaluated
 from genai_core.evaluation.outside import judge_directory
+from genai_core.evaluation.release.columns import parent_of
 from genai_core.evaluation.tasks import Subject, alike, continuations
 from genai_core.inference.likelihood import answer_log_probs
 from genai_core.inference.text import open_text_model

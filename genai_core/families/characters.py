@@ -7,7 +7,7 @@ import torch
 
 from genai_core.data.tokens.token_files import TokenFile, read_tokens
 from genai_core.data.tokens.tokenizer import load_tokenizer
-from genai_core.evaluation.baselines import ByteNgrams
+from genai_core.evaluation.baselines.simple import ByteNgrams
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
 from genai_core.models.language_model import LanguageModel
 

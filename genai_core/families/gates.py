@@ -4,7 +4,7 @@ from pathlib import Path
 
 from genai_core.config.release import PromoteConfig
 from genai_core.context import Context, Result
-from genai_core.evaluation.gates import figures_by_stage, judge
+from genai_core.evaluation.release.gates import figures_by_stage, judge
 
 
 def run(config: PromoteConfig, *, evaluate: Path, out_dir: Path, context: Context) -> Result:

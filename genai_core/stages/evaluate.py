@@ -12,7 +12,7 @@ from genai_core.config.training import RewardConfig, RlhfConfig
 from genai_core.context import Context, Reporter, Result
 from genai_core.data.instruction.examples import plain_question, prompts_of
 from genai_core.data.instruction.judgements import judgements
-from genai_core.evaluation.baseline_column import evaluate_baselines
+from genai_core.evaluation.baselines.column import evaluate_baselines
 from genai_core.evaluation.gold_reward import GoldReward, base_likelihood, gold_scorer
 from genai_core.evaluation.harness import add_harness_figures
 from genai_core.evaluation.judge import add_win_rates

@@ -13,9 +13,9 @@ from genai_core.config.release import GATED_STAGES, MODELS, EvaluateConfig, Prom
 from genai_core.config.tasks import Task
 from genai_core.context import Context, Reporter, Result
 from genai_core.data.tokens.tokenizer import load_tokenizer
-from genai_core.evaluation.gates import check_gates, figures_by_stage, judge
 from genai_core.evaluation.language_model import Evaluated, add_bits_per_byte, evaluate_language_model
 from genai_core.evaluation.questions import HeldOutText, choose_questions, encoded_again, held_out_text
+from genai_core.evaluation.release.gates import check_gates, figures_by_stage, judge
 from genai_core.hardware import choose_device
 from genai_core.inference.text import open_text_model
 

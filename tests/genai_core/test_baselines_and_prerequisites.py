@@ -10,12 +10,12 @@ from genai_core.context import Context
 from genai_core.data.instruction.examples import examples_of, questions_of
 from genai_core.data.shards.tables import read_table
 from genai_core.errors import InputError
-from genai_core.evaluation.baseline_column import _multiple_choice_baselines
-from genai_core.evaluation.baselines import _counts
+from genai_core.evaluation.baselines.column import _multiple_choice_baselines
+from genai_core.evaluation.baselines.simple import _counts
+from genai_core.evaluation.baselines.training_data import even_sample, training_examples, training_text
 from genai_core.evaluation.prerequisites import check_gold_share, check_good_label, gaps_of_tasks
 from genai_core.evaluation.questions import choose_questions, known_labels, texts_of
 from genai_core.evaluation.tasks import AskedTask
-from genai_core.evaluation.training_data import even_sample, training_examples, training_text
 from genai_core.stages import clean
 from tests.genai_core.tables import document, pair, problem, rating, write_tables
 

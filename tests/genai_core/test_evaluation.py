@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from genai_core.config.release import EvaluateConfig
 from genai_core.data.tokens.token_files import TokenFile
-from genai_core.evaluation.baselines import ByteNgrams
+from genai_core.evaluation.baselines.simple import ByteNgrams
 from genai_core.evaluation.bits_per_byte import STRETCH, held_out_loss, token_byte_lengths, word_perplexity
 from genai_core.evaluation.language_model import evaluate_language_model
 from genai_core.evaluation.questions import HeldOutText

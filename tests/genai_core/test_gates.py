@@ -6,8 +6,8 @@ import pytest
 from genai_core.config.pipeline import load_pipeline
 from genai_core.config.release import Gate, Pair, PromoteConfig
 from genai_core.errors import InputError
-from genai_core.evaluation.columns import parent_of
-from genai_core.evaluation.gates import check_gates, check_pairs, judge
+from genai_core.evaluation.release.columns import parent_of
+from genai_core.evaluation.release.gates import check_gates, check_pairs, judge
 
 
 def gate(**values):

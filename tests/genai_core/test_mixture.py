@@ -13,7 +13,7 @@ from genai_core.data.instruction.examples import examples_of
 from genai_core.data.instruction.mixture import build_mixture
 from genai_core.data.shards.tables import read_table
 from genai_core.errors import InputError
-from genai_core.evaluation import baseline_column
+from genai_core.evaluation.baselines import column as baseline_column
 from genai_core.evaluation.questions import choose_questions
 from genai_core.stages import clean, collect
 from tests.genai_core.tables import chat, write_tables
@@ -86,7 +86,7 @@ def test_the_baseline_of_a_labelled_task_learns_from_the_records_of_the_mixture_
         learned.append((train_texts, train_labels, texts))
         return float(len(learned))
 
-    monkeypatch.setattr(baseline_column.baselines, "tfidf_accuracy", remember)
+    monkeypatch.setattr(baseline_column, "tfidf_accuracy", remember)
     figures = baseline_column._accuracy_baselines(asked, cleaned, mixed, 0, recorder)
     assert (figures["sentiment_accuracy"], figures["sentiment_tfidf_full_accuracy"]) == (1.0, 2.0)
     texts, labels, held_out_texts = learned[0]

@@ -49,7 +49,7 @@ def test_comments_docstrings_and_spacing_change_nothing(copy, before, after):
     ("data/instruction/packing.py", "segments=np.zeros(shape, np.int32)", "segments=np.zeros(shape, np.int64)",
      {"instruct", "rlhf", "quantize"}),
     ("quantization/blocks.py", "torch.linspace(0.7, 1.1, 17)", "torch.linspace(0.7, 1.0, 17)", {"quantize"}),
-    ("evaluation/gates.py", "value <= bound if", "value < bound if", {"promote"}),
+    ("evaluation/release/gates.py", "value <= bound if", "value < bound if", {"promote"}),
 ])
 def test_a_formula_changes_the_stages_that_reach_it(copy, file, before, after, stages):
     assert changed_stages(copy, file, before, after) == stages

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from genai_core.context import Context, Result
-from genai_core.evaluation.baselines import majority_accuracy, tfidf_accuracy
+from genai_core.evaluation.baselines.simple import majority_accuracy, tfidf_accuracy
 from genai_core.families.classification.config import ClassificationEvaluationConfig
 from genai_core.families.classification.generation import load_classifier
 from genai_core.families.classification.objective import accuracy, predict

@@ -7,7 +7,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from genai_core.context import Context, Result
-from genai_core.evaluation.baselines import majority_accuracy, tfidf_accuracy
+from genai_core.evaluation.baselines.simple import majority_accuracy, tfidf_accuracy
 from genai_core.families.encoder_decoder.config import PairEvaluationConfig
 from genai_core.families.encoder_decoder.generation import PairModel, open_pair_model
 from genai_core.families.encoder_decoder.pairs import PREFIXES, Pair, read_pairs

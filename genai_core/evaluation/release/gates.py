@@ -10,8 +10,8 @@ from typing import Any
 from genai_core.config.release import IN_SERVICE, PARENT, Gate, Pair, PromoteConfig
 from genai_core.context import Reporter, Result, read_metrics
 from genai_core.errors import InputError
-from genai_core.evaluation.columns import parent_of
-from genai_core.evaluation.pairs import Figures, differences
+from genai_core.evaluation.release.columns import parent_of
+from genai_core.evaluation.release.pairs import Figures, differences
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from genai_core.context import Reporter
 from genai_core.data.instruction.examples import Example, iterate_examples
 from genai_core.data.instruction.mixture import labelled_examples
 from genai_core.data.shards.splits import fingerprint
-from genai_core.evaluation import baselines
+from genai_core.evaluation.baselines.simple import ByteNgrams, majority_accuracy, tfidf_accuracy, xz_bits_per_byte
+from genai_core.evaluation.baselines.training_data import MOST_BYTES, SEPARATOR, training_examples, training_text
 from genai_core.evaluation.bits_per_byte import STRETCH
 from genai_core.evaluation.intervals import figure_interval
 from genai_core.evaluation.language_model import Evaluated, add_mean_bits_per_byte
 from genai_core.evaluation.questions import held_out_text, texts_of
 from genai_core.evaluation.tasks import JUDGES, AskedTask, chosen_among
-from genai_core.evaluation.training_data import MOST_BYTES, SEPARATOR, training_examples, training_text
 
 NGRAM_ORDER = 6
 LEAD_WORDS = 3
@@ -82,7 +82,7 @@ def _likeliest_choices(examples: list[Example], known: list[Example]) -> list[in
     """Of each example the choice with the fewest bits per byte under n-grams of the training answers."""
     choices = {f"{number}/{place}": choice.encode() for number, example in enumerate(examples)
                for place, choice in enumerate(example.choices)}
-    bits = baselines.ByteNgrams(NGRAM_ORDER).bits_per_byte(_answers(known), choices)
+    bits = ByteNgrams(NGRAM_ORDER).bits_per_byte(_answers(known), choices)
     return [int(np.argmin([bits[f"{number}/{place}"] for place in range(len(example.choices))]))
             for number, example in enumerate(examples)]
 
@@ -96,7 +96,7 @@ def _answers(known: list[Example]) -> bytes:
 def _answer_bits_per_byte(asked: AskedTask, known: list[Example]) -> float:
     """Of the answers under byte n-grams of the training answers."""
     held_out = {str(number): example.answer.encode() for number, example in enumerate(asked.examples)}
-    bits = baselines.ByteNgrams(NGRAM_ORDER).bits(_answers(known), held_out)
+    bits = ByteNgrams(NGRAM_ORDER).bits(_answers(known), held_out)
     return float(sum(each.sum() for each in bits.values()) / max(1, sum(map(len, bits.values()))))
 
 
@@ -113,13 +113,13 @@ def _add_bits_per_byte(result: Evaluated, config: EvaluateConfig, cleaned: Path,
     for name, file in text.files.items():
         sizes = text.byte_lengths[file.ids[:config.bits_per_byte_tokens + 1].astype("int64")]
         held_out[name], counted[name] = _joined(texts_of(cleaned, name), int(sizes.sum()))
-    for name, bits in baselines.ByteNgrams(NGRAM_ORDER).bits(train, held_out).items():
+    for name, bits in ByteNgrams(NGRAM_ORDER).bits(train, held_out).items():
         number = (counted[name].cumsum() - counted[name]) // STRETCH
         by_stretch = [np.bincount(number, weights).round(3).tolist() for weights in (bits, counted[name])]
         result.outcomes[f"bits_per_byte/{name}"] = by_stretch
         value = result.figures[f"bits_per_byte/{name}"] = float(bits.sum() / counted[name].sum())
         result.intervals[f"bits_per_byte/{name}"] = figure_interval(by_stretch, value)
-        result.figures[f"xz_bits_per_byte/{name}"] = baselines.xz_bits_per_byte(held_out[name])
+        result.figures[f"xz_bits_per_byte/{name}"] = xz_bits_per_byte(held_out[name])
     add_mean_bits_per_byte(result)
 
 
@@ -145,7 +145,7 @@ def _accuracy_baselines(asked: AskedTask, cleaned: Path, mixture: Mixture, seed:
     choice where there are more than MOST_EXAMPLES) and reads all of it.
     """
     labels = [example.answer for example in asked.examples]
-    figures = {f"{asked.name}_majority_accuracy": baselines.majority_accuracy(labels)}
+    figures = {f"{asked.name}_majority_accuracy": majority_accuracy(labels)}
     whole = asked.task.model_copy(update={"first_words": None, "last_words": None})
     every = training_examples(asked.name, whole, cleaned, reporter)
     for figure, known, of in (
@@ -154,7 +154,7 @@ def _accuracy_baselines(asked: AskedTask, cleaned: Path, mixture: Mixture, seed:
         if len({example.answer for example in known}) < 2:
             reporter.note(f"{asked.name}: no baseline {figure}: fewer than two labels to learn from")
             continue
-        figures[f"{asked.name}_{figure}"] = baselines.tfidf_accuracy(
+        figures[f"{asked.name}_{figure}"] = tfidf_accuracy(
             [example.subject for example in known], [example.answer for example in known],
             [example.subject for example in of], [example.answer for example in of])
     return figures
