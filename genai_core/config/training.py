@@ -68,6 +68,9 @@ class LoraConfig(Config):
     """What is added is multiplied by alpha / rank."""
     targets: tuple[str, ...] = (ALL_LINEAR,)
     """Names of the linear layers that get an adapter, such as `q_proj`; `all-linear` for all but the output head."""
+    bits: Literal[4] | None = None
+    """4 to hold the weights of those layers in four bits while adapters are trained (Dettmers et al. 2023); empty to
+    hold them as they are."""
 
     @field_validator("targets", mode="before")
     @classmethod

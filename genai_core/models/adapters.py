@@ -2,7 +2,8 @@
 two small matrices beside each linear layer.
 
 `add_adapters` puts them on in place, `merge` adds what they learned to the weights and takes them off.
-`without_adapters` is the model that they were put on, on the same weights: a reference that takes no memory.
+`without_adapters` is the model that they were put on, on the same weights: a reference that takes no memory. With
+`bits: 4` the weights below them are held in four bits (`four_bit.py`), and are the base from then on.
 """
 
 import copy
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from genai_core.config.training import ALL_LINEAR, LoraConfig
 from genai_core.errors import InputError
+from genai_core.models.four_bit import FourBitLinear, packed_bytes
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -52,21 +54,35 @@ class AdaptedLinear(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
+    @property
+    def frozen(self) -> Tensor:
+        """The parameter that holds the weights of the layer itself."""
+        return self.base_layer.packed if isinstance(self.base_layer, FourBitLinear) else self.weight
+
     def forward(self, x: Tensor) -> Tensor:
         learned: Tensor = F.linear(self.scale * F.linear(x, self.lora_A), self.lora_B)      # fewer numbers to scale
         return self.base_layer(x) + learned
 
     @torch.no_grad()
-    def merged(self) -> nn.Module:
-        """The layer with W + (α / r) B A for W, changed in place."""
+    def difference(self) -> Tensor:
+        """(α / r) B A, as the layer keeps its weights."""
         difference = self.scale * (self.lora_B @ self.lora_A)
-        self.weight.add_(difference.T if is_transposed(self.base_layer) else difference)
-        return self.base_layer
+        return difference.T if is_transposed(self.base_layer) else difference
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The layer with W + (α / r) B A for W, changed in place; of four bits in float32."""
+        layer = self.base_layer
+        if isinstance(layer, FourBitLinear):
+            layer = layer.dequantized()
+        assert isinstance(layer.weight, Tensor)
+        layer.weight.add_(self.difference())
+        return layer
 
 
 def is_transposed(layer: nn.Module) -> bool:
     """Whether a layer keeps its weights as (K, N), as the `Conv1D` of GPT-2 does in `transformers`."""
-    return type(layer).__name__ == "Conv1D"
+    return layer.transposed if isinstance(layer, FourBitLinear) else type(layer).__name__ == "Conv1D"
 
 
 def sizes(layer: nn.Module) -> tuple[int, int]:
@@ -109,7 +125,10 @@ def _is_called(name: str, target: str) -> bool:
 
 def add_adapters(model: nn.Module, lora: LoraConfig, seed: int, whole: tuple[str, ...] = ()) -> None:
     """Put adapters on a model, in place: they alone are trained from then on, and the parts that are called as `whole`
-    says. Raises InputError for a target that the model does not have."""
+    says. Raises InputError for a target that the model does not have.
+
+    With `lora.bits` the layers that get one lose their weights for the nearest ones of four bits, one after the other.
+    """
     generator = torch.Generator().manual_seed(seed)
     layers = targeted(model, lora, whole)
     model.requires_grad_(False)
@@ -117,7 +136,16 @@ def add_adapters(model: nn.Module, lora: LoraConfig, seed: int, whole: tuple[str
         if last(name) in whole:
             part.requires_grad_(True)
     for name, layer in layers.items():
-        _replace(model, name, AdaptedLinear(layer, lora.rank, lora.alpha, generator))
+        adapter = AdaptedLinear(layer, lora.rank, lora.alpha, generator)
+        if lora.bits:
+            adapter.base_layer = FourBitLinear(layer, is_transposed(layer))
+        _replace(model, name, adapter)
+
+
+def whole_on(lora: LoraConfig | None, device: torch.device) -> torch.device:
+    """Where a model that is trained on `device` is read and merged. One whose weights are four bits in between is whole
+    in the machine's memory only: the device may have no room for it, and the bits are the same for every device."""
+    return torch.device("cpu") if lora and lora.bits else device
 
 
 def adapters_of(model: nn.Module) -> Iterator[tuple[str, AdaptedLinear]]:
@@ -149,6 +177,13 @@ def without_adapters(model: Model) -> Model:
 def adapter_parameters(model: nn.Module, lora: LoraConfig) -> int:
     """Number of parameters that the adapters of a model would have."""
     return sum(lora.rank * sum(sizes(layer)) for layer in targeted(model, lora).values())
+
+
+def bytes_spared(model: nn.Module, lora: LoraConfig) -> int:
+    """Memory that training takes less, in bytes, for the weights below the adapters that a model would have in four
+    bits and not in float32; for its product the largest layer is there in float32, with what is looked up."""
+    weights = [inputs * outputs for inputs, outputs in map(sizes, targeted(model, lora).values())]
+    return sum(4 * each - packed_bytes(each) for each in weights) - 6 * max(weights) if lora.bits else 0
 
 
 def trained_parameters(model: nn.Module) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from genai_core.errors import InputError
 from genai_core.models.cache import KeyValueCache, PromptCache
 from genai_core.models.flops import flops_per_token
+from genai_core.models.four_bit import number_of_weights
 from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import causal_mask
 
@@ -260,8 +261,7 @@ class HuggingFaceModel(LanguageModel):
 
     def training_flops_per_token(self, length: int) -> float:
         shape = self.config
-        return flops_per_token(sum(parameter.numel() for parameter in self.parameters()), shape.num_hidden_layers,
-                               shape.attention_width, length)
+        return flops_per_token(number_of_weights(self), shape.num_hidden_layers, shape.attention_width, length)
 
     def grow(self, entries: int) -> "HuggingFaceModel":
         """The model with so many entries in its vocabulary, new ones drawn as for a model that is not trained."""

@@ -10,6 +10,7 @@ from genai_core.data.chat import TURN_END, document_start, encode_chat, end_of, 
 from genai_core.data.instruction.judgements import Subject
 from genai_core.data.tokens.batches import pad
 from genai_core.models.flops import flops_per_token
+from genai_core.models.four_bit import number_of_weights
 from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceDecoder, HuggingFaceModel
 from genai_core.models.transformer import Decoder, Transformer, TransformerConfig, training_flops_per_token
 
@@ -39,8 +40,8 @@ class RewardModel(nn.Module):
         """Floating-point operations of the forward and backward pass for one token of a text of `length` tokens."""
         if isinstance(self.config, TransformerConfig):
             return training_flops_per_token(self.config, length)
-        return flops_per_token(sum(parameter.numel() for parameter in self.parameters()), self.config.num_hidden_layers,
-                               self.config.attention_width, length)
+        return flops_per_token(number_of_weights(self), self.config.num_hidden_layers, self.config.attention_width,
+                               length)
 
     def forward(self, ids: Tensor, last: Tensor) -> Tensor:
         """Rewards (B,) of texts (B, T) padded on the right; `last` (B,) is the index of each text's last token."""

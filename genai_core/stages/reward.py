@@ -15,7 +15,7 @@ from genai_core.export.adapter import FOLDER, save_adapter
 from genai_core.export.model_directory import load_config, load_model
 from genai_core.hardware import choose_device
 from genai_core.inference.reward import save_reward_model
-from genai_core.models.adapters import add_adapters, merge
+from genai_core.models.adapters import add_adapters, merge, whole_on
 from genai_core.models.contexts import require_context
 from genai_core.models.reward import SCORE, RewardModel, score_subjects
 from genai_core.training.loop import train
@@ -41,18 +41,19 @@ def run(config: RewardConfig, *, instruct: Path, cleaned: Path, gold: Gold, out_
         _require_pairs(known, config, context.reporter)
     device = choose_device(context.device)
     torch.manual_seed(config.seed)
-    model = RewardModel.from_language_model(load_model(instruct, device))
+    model = RewardModel.from_language_model(load_model(instruct, whole_on(config.lora, device)))
     if config.lora:
         add_adapters(model, config.lora, config.seed, whole=(SCORE,))
+        model.to(device)
     tokenizer = load_tokenizer(instruct)
     learn = RatingRegression if config.objective == "regression" else BradleyTerry
     objective = learn(model, tokenizer, pairs, held_out.all, config, device)
     trained = train(model, objective, config, context)
+    scores = score_subjects(model, tokenizer, [each.subject for each in held_out.all], config.context_length)
     if config.lora:
         save_adapter(model, out_dir / FOLDER, whole=(SCORE,), task="SEQ_CLS")
-        merge(model)
+        merge(model.to(whole_on(config.lora, device)))
     save_reward_model(model, instruct, config.context_length, out_dir)
-    scores = score_subjects(model, tokenizer, [each.subject for each in held_out.all], config.context_length)
     figures = judgement_figures(scores.double().numpy(), held_out, known, config.min_rating_gap)
     for source in held_out.sources:
         of_source = [figures.get(f"{source}/{name}", float("nan")) for name in ("accuracy", "baseline_accuracy")]

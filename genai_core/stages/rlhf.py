@@ -19,7 +19,7 @@ from genai_core.export.adapter import FOLDER, save_adapter
 from genai_core.export.model_directory import load_model, save_model
 from genai_core.hardware import choose_device
 from genai_core.inference.reward import open_reward_model
-from genai_core.models.adapters import add_adapters, merge, without_adapters
+from genai_core.models.adapters import add_adapters, merge, whole_on, without_adapters
 from genai_core.models.contexts import require_context
 from genai_core.rewards.reward import check_prompts, open_rewards
 from genai_core.training.alignment.best_of_n import BestOfN
@@ -57,7 +57,7 @@ def run(config: RlhfConfig, *, instruct: Path, cleaned: Path, tokens: Path, ques
         after = objective.figures_after(int(trained.metrics["steps"]))
     if config.lora:
         save_adapter(objective.policy, out_dir / FOLDER)
-        merge(objective.policy)      # the reference is no more what it was
+        merge(objective.policy.to(whole_on(config.lora, objective.device)))      # the reference is no more what it was
     save_model(objective.policy, instruct, out_dir)
     gain = after["held_out_reward"] - before["held_out_reward"]
     deviations = gain / max(before["held_out_reward_deviation"], 1e-9)
@@ -72,10 +72,11 @@ def objective_of(config: RlhfConfig, *, instruct: Path, reward: Path | None, cle
                  questions: Mixture, mixture: Mixture, fine_tuning: InstructConfig, gold: Gold, judged: tuple[str, ...],
                  device: torch.device, reporter: Reporter, log_dir: Path = Path()) -> Alignment:
     """The method that the config names, with a policy that is still the instruct model. Raises InputError as `run`."""
-    policy = load_model(instruct, device)
+    policy = load_model(instruct, whole_on(config.lora, device))
     require_context("rlhf", config, policy.context_length)
     if config.lora:
         add_adapters(policy, config.lora, config.seed)
+        policy.to(device)
     reference = without_adapters(policy) if config.lora else load_model(instruct, device).requires_grad_(False)
     tokenizer = load_tokenizer(instruct)
     held_out = _prompts(config, questions.lessons, cleaned, "validation", least=2)[:config.evaluation_prompts]

@@ -9,7 +9,8 @@ import torch
 from genai_core.config.pipeline import PipelineConfig
 from genai_core.config.tasks import Lesson
 from genai_core.config.training import ALL_LINEAR, LINEAR_LAYERS
-from genai_core.models.adapters import adapter_parameters, share_of_training
+from genai_core.hardware import choose_device
+from genai_core.models.adapters import adapter_parameters, bytes_spared, share_of_training
 from genai_core.models.contexts import require_context
 from genai_core.models.transformer import (
     LONGEST_PLAIN,
@@ -77,12 +78,13 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         copies = (config.rlhf.lora is None) + config.rlhf.needs_reward_model      # the reference, and the reward model
     else:
         return None
-    memory, trainable = 4 * copies * parameters, parameters
+    memory, trainable, spared, whole = 4 * copies * parameters, parameters, 0, 4 * (1 + copies) * parameters
     if lora := getattr(getattr(config, stage), "lora", None):
         if base and not {*lora.targets} <= {ALL_LINEAR, *LINEAR_LAYERS}:      # other names
             lora = lora.model_copy(update={"targets": (ALL_LINEAR,)})
         with torch.device("meta"):
-            trainable = adapter_parameters(Transformer(shape), lora)
+            model = Transformer(shape)
+            trainable, spared = adapter_parameters(model, lora), bytes_spared(model, lora)
         parameters += trainable
     # weights, and of those that are trained gradients and two optimizer slots, in float32
     in_micro_batch = rows // getattr(config, stage).accumulation_steps * length
@@ -93,6 +95,10 @@ def estimate(stage: str, config: PipelineConfig, counts: Mapping[str, float] = M
         rows_of_micro_batch = replayed // config.rlhf.accumulation_steps
         memory += rows_of_micro_batch * (_bytes_per_token(shape, length) + 20 * shape.vocab_size)
         flops += 4 / 3 * config.rlhf.steps * replayed * training_flops_per_token(shape, config.instruct.context_length)
+    memory -= spared
+    wanted = config.runtime.device
+    if spared and wanted in ("auto", "cpu") and choose_device(wanted).type == "cpu":      # it is read and merged there
+        memory = max(memory, whole)
     return Estimate(parameters, trainable, tokens, flops, memory)
 
 

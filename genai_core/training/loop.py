@@ -20,6 +20,7 @@ from genai_core.context import Context, Reporter
 from genai_core.errors import BudgetSpent, InputError, RewardFailed, TrainingDiverged
 from genai_core.hardware import autocast, choose_device, choose_precision, describe, prepare
 from genai_core.models.adapters import has_adapters, share_of_training, trained_parameters
+from genai_core.models.four_bit import number_of_weights
 from genai_core.models.huggingface import HuggingFaceDecoder
 from genai_core.models.transformer import Decoder
 from genai_core.training import checkpoints, compilation
@@ -356,8 +357,8 @@ class _Training:
     def _flops(self) -> float:
         if not has_adapters(self.model):
             return self.objective.flops
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return self.objective.flops * share_of_training(trained_parameters(self.model), parameters)
+        share = share_of_training(trained_parameters(self.model), number_of_weights(self.model))
+        return self.objective.flops * share
 
     def _last_loss(self) -> float:
         """That of the last step whose result is kept."""

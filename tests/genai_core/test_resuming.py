@@ -16,6 +16,7 @@ from tests.conftest import Interrupted, die_after
 from tests.genai_core.trainings import (
     best_of_n,
     dpo,
+    four_bit_adapters,
     instruct,
     instruct_adapters,
     kto,
@@ -23,13 +24,16 @@ from tests.genai_core.trainings import (
     ppo,
     reward,
     reward_adapters,
+    reward_four_bit_adapters,
     rlhf,
     rlhf_adapters,
+    rlhf_four_bit_adapters,
 )
 
 
-@pytest.mark.parametrize("make", [next_token, instruct, instruct_adapters, reward, reward_adapters, rlhf,
-                                  rlhf_adapters, ppo, dpo, kto, best_of_n])
+@pytest.mark.parametrize("make", [next_token, instruct, instruct_adapters, four_bit_adapters, reward,
+                                  reward_adapters, reward_four_bit_adapters, rlhf, rlhf_adapters,
+                                  rlhf_four_bit_adapters, ppo, dpo, kto, best_of_n])
 def test_resumed_equals_uninterrupted_to_the_bit(make, tiny_model, tokens, tokenizer, prose, tmp_path, recorder,
                                                  monkeypatch):
     def run(folder, stop_after=None):

@@ -92,6 +92,7 @@ def rlhf(model, tokens, tokenizer, prose, **changes):
 
 
 LORA = LoraConfig(rank=4, alpha=8)
+FOUR_BITS = LoraConfig(rank=4, alpha=8, bits=4)
 
 
 def instruct_adapters(model, tokens, tokenizer, prose, **changes):
@@ -111,6 +112,27 @@ def rlhf_adapters(model, tokens, tokenizer, prose, **changes):
     """As `rlhf`, of adapters alone; the reference is what they are on."""
     add_adapters(model, LORA, seed=0)
     policy, objective, config = rlhf(model, tokens, tokenizer, prose, **changes)
+    objective.reference = without_adapters(policy)
+    return policy, objective, config
+
+
+def four_bit_adapters(model, tokens, tokenizer, prose, **changes):
+    """As `instruct_adapters`, on weights of four bits."""
+    add_adapters(model, FOUR_BITS, seed=0)
+    return instruct(model, tokens, tokenizer, prose, **changes)
+
+
+def reward_four_bit_adapters(model, tokens, tokenizer, prose, **changes):
+    """As `reward_adapters`, on weights of four bits."""
+    scorer, objective, config = reward(model, tokens, tokenizer, prose, **changes)
+    add_adapters(scorer, FOUR_BITS, seed=0, whole=(SCORE,))
+    return scorer, objective, config
+
+
+def rlhf_four_bit_adapters(model, tokens, tokenizer, prose, **changes):
+    """As `rlhf_adapters`, on weights of four bits, which the reference has too."""
+    policy, objective, config = rlhf(model, tokens, tokenizer, prose, **changes)
+    add_adapters(policy, FOUR_BITS, seed=0)
     objective.reference = without_adapters(policy)
     return policy, objective, config
 
@@ -194,5 +216,6 @@ def diffusion(model, tokens, tokenizer, prose, **changes):
         return made, Denoising(made, Path(folder), config, CPU), config
 
 
-BY_NAME = {make.__name__: make for make in (next_token, instruct, instruct_adapters, reward, rlhf, rlhf_adapters, ppo,
-                                            dpo, kto, best_of_n, masked_tokens, encoder_decoder, diffusion)}
+BY_NAME = {make.__name__: make for make in (next_token, instruct, instruct_adapters, four_bit_adapters, reward, rlhf,
+                                            rlhf_adapters, ppo, dpo, kto, best_of_n, masked_tokens, encoder_decoder,
+                                            diffusion)}

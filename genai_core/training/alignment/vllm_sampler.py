@@ -34,7 +34,8 @@ from genai_core.errors import InputError
 from genai_core.inference.generate import Completions
 from genai_core.inference.vllm.command import find_vllm, require_readable, server_arguments
 from genai_core.inference.vllm.server import VllmServer
-from genai_core.models.adapters import adapters_of, is_transposed, without_adapters
+from genai_core.models.adapters import adapters_of, without_adapters
+from genai_core.models.four_bit import FourBitLinear
 from genai_core.models.huggingface import HuggingFaceModel
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.alignment.samplers import Sampler
@@ -144,10 +145,11 @@ def seeds_of(draws: Tensor) -> list[int]:
 
 
 def weights_of(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a model by the names of its `model.safetensors`, adapters merged into what is yielded, and a tied
-    head by a name of its own."""
-    adapters = {id(adapter.weight): adapter for _, adapter in adapters_of(model)}
+    """The weights of a model by the names of its `model.safetensors`, adapters merged into what is yielded and four
+    bits made float32, and a tied head by a name of its own."""
+    adapters = {id(adapter.frozen): adapter for _, adapter in adapters_of(model)}
     plain = without_adapters(model) if adapters else model
+    packed = {id(part.packed): part for part in plain.modules() if isinstance(part, FourBitLinear)}
     if isinstance(plain, HuggingFaceModel):
         named = list(plain.network.named_parameters(remove_duplicate=False))
     else:
@@ -156,9 +158,10 @@ def weights_of(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
             named.append((HEAD, plain.head_weight))
     for name, parameter in named:
         weight = parameter.detach()
+        if layer := packed.get(id(parameter)):
+            name, weight = f"{name.removesuffix('packed')}weight", layer.weight
         if adapter := adapters.get(id(parameter)):
-            difference = (adapter.scale * (adapter.lora_B @ adapter.lora_A)).detach()
-            weight = weight + (difference.T if is_transposed(adapter.base_layer) else difference)
+            weight = weight + adapter.difference()
         yield name, weight.float().cpu().contiguous()
 
 
