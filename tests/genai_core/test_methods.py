@@ -42,12 +42,33 @@ def test_every_method_raises_the_reward_on_prompts_that_it_is_not_trained_on(met
     assert objective.held_out_figures(objective.policy)["held_out_reward"] > 1.5 * before > 0
 
 
-@pytest.mark.parametrize(("method", "more"), [
-    ("grpo", {"kl", "kl_weight"}), ("ppo", {"kl", "kl_weight"}), ("dpo", set()), ("best_of_n", {"best_reward"})])
-def test_the_curves_tell_of_the_kl_where_it_is_penalised(method, more, tiny_model, tokenizer, prose):
-    _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method=method)
+@pytest.mark.parametrize(("method", "beta", "more"), [
+    ("grpo", 0.1, {"kl", "kl_weight"}), ("ppo", 0.1, {"kl", "kl_weight"}), ("dpo", 0.1, set()), ("grpo", 0, set()),
+    ("ppo", 0, set()), ("best_of_n", 0.1, {"best_reward"})])
+def test_the_curves_tell_of_the_kl_where_it_is_penalised(method, beta, more, tiny_model, tokenizer, prose):
+    _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method=method, kl_coefficient=beta)
     figures = objective.figures(objective.batch(0))
     assert {name for name in figures if not name.startswith(EACH)} == {"reward", "truncated", "length"} | more
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_without_a_penalty_the_reference_reads_held_out_answers_alone_and_the_loss_is_that_of_a_weight_of_zero(
+        method, tiny_model, tokenizer, prose):
+    losses = []
+    for beta in (0.0, 1e-12):
+        torch.manual_seed(0)
+        _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method=method, kl_coefficient=beta, replay_rows=0)
+        read = []
+        hidden = objective.reference.hidden
+        objective.reference.hidden = lambda *given, of=hidden, read=read: read.append(1) or of(*given)
+        with torch.no_grad():
+            for parameter in objective.policy.parameters():      # away from the reference
+                parameter.mul_(1.01)
+        losses.append(objective.loss(objective.batch(0))[0].item())
+        assert bool(read) == bool(beta)
+        assert objective.held_out_figures(objective.policy)["held_out_kl"] != 0 and read
+        tiny_model.load_state_dict(objective.reference.state_dict())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_the_best_of_n_is_the_completion_with_the_highest_reward(tiny_model, tokenizer, prose):
