@@ -3,6 +3,7 @@ two small matrices beside each linear layer.
 
 `add_adapters` puts them on in place, `merge` adds what they learned to the weights and takes them off.
 `without_adapters` is the model that they were put on, on the same weights: a reference that takes no memory.
+`merged_copy` is the model that `merge` would make, beside the one that is trained.
 """
 
 import copy
@@ -57,10 +58,15 @@ class AdaptedLinear(nn.Module):
         return self.base_layer(x) + learned
 
     @torch.no_grad()
+    def difference(self) -> Tensor:
+        """(α / r) B A, what `merged` adds to the layer's weights, in their shape."""
+        difference = self.scale * (self.lora_B @ self.lora_A)
+        return difference.T if is_transposed(self.base_layer) else difference
+
+    @torch.no_grad()
     def merged(self) -> nn.Module:
         """The layer with W + (α / r) B A for W, changed in place."""
-        difference = self.scale * (self.lora_B @ self.lora_A)
-        self.weight.add_(difference.T if is_transposed(self.base_layer) else difference)
+        self.weight.add_(self.difference())
         return self.base_layer
 
 
@@ -144,6 +150,16 @@ def without_adapters(model: Model) -> Model:
     for name, adapter in list(adapters_of(plain)):
         _replace(plain, name, adapter.base_layer)
     return plain
+
+
+def merged_copy(model: Model) -> Model:
+    """A model with what the adapters of `model` learned added to its weights: those of adapted layers are copies, as
+    they are now and not trained, and all others are shared."""
+    copied = without_adapters(model)
+    for name, adapter in adapters_of(model):
+        merged = adapter.weight.detach() + adapter.difference()
+        copied.get_submodule(name).weight = nn.Parameter(merged, requires_grad=False)
+    return copied
 
 
 def adapter_parameters(model: nn.Module, lora: LoraConfig) -> int:

@@ -34,7 +34,7 @@ from genai_core.errors import InputError
 from genai_core.inference.generate import Completions
 from genai_core.inference.vllm.command import find_vllm, require_readable, server_arguments
 from genai_core.inference.vllm.server import VllmServer
-from genai_core.models.adapters import adapters_of, is_transposed, without_adapters
+from genai_core.models.adapters import adapters_of, without_adapters
 from genai_core.models.huggingface import HuggingFaceModel
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.alignment.samplers import Sampler
@@ -157,8 +157,7 @@ def weights_of(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in named:
         weight = parameter.detach()
         if adapter := adapters.get(id(parameter)):
-            difference = (adapter.scale * (adapter.lora_B @ adapter.lora_A)).detach()
-            weight = weight + (difference.T if is_transposed(adapter.base_layer) else difference)
+            weight = weight + adapter.difference()
         yield name, weight.float().cpu().contiguous()
 
 
