@@ -264,7 +264,8 @@ class RlhfConfig(FineTuneConfig):
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature, at which the log-probabilities of training are taken too."""
     kl_coefficient: float = Field(default=0.05, ge=0)
-    """Weight β of the KL penalty to the instruct model, of grpo and ppo; dpo has its own, best_of_n none."""
+    """Weight β of the KL penalty to the instruct model, of grpo and ppo; dpo has its own, best_of_n none. With 0 the KL
+    is measured on held-out prompts alone."""
     kl_target: float = Field(default=6.0, gt=0)
     """KL from which the weight grows with the fourth power of KL / target, at most a hundredfold; nats a completion."""
     truncation_penalty: float = Field(default=1.0, ge=0)

@@ -186,11 +186,16 @@ class NativeStep:
 
 def native_step(model: nn.Module, cache: Any) -> NativeStep | None:
     """The step in C of a model over a cache; None where PyTorch has to do it."""
-    if os.environ.get(SETTING, "1") == "0" or not is_plain(model):
+    if not has_native_step(model):
         return None
     library = compiled_library()
-    assert isinstance(model, Transformer)
-    return None if library is None else NativeStep(library, model, cache)
+    assert isinstance(model, Transformer) and library is not None
+    return NativeStep(library, model, cache)
+
+
+def has_native_step(model: nn.Module) -> bool:
+    """Whether a model is decoded by the step in C."""
+    return os.environ.get(SETTING, "1") != "0" and is_plain(model) and compiled_library() is not None
 
 
 def is_plain(model: nn.Module) -> bool:

@@ -29,8 +29,10 @@ class OpenedRewardModel(Opened):
         self.length = length
         """Longest text or conversation, in tokens; of a longer one the end is scored."""
 
-    def score(self, subjects: Sequence[Subject]) -> Tensor:
-        return score_subjects(self.model, self.tokenizer, subjects, self.length)
+    def score(self, subjects: Sequence[Subject], prompts: Sequence[object] | None = None) -> Tensor:
+        """Rewards (B,) of texts and conversations, on the CPU; `prompts` (B,) are what they answer, where that is known
+        (`score_subjects`)."""
+        return score_subjects(self.model, self.tokenizer, subjects, self.length, prompts=prompts)
 
 
 def save_reward_model(model: RewardModel, tokenizer_dir: Path, length: int, out_dir: Path) -> None:

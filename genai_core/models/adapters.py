@@ -2,8 +2,9 @@
 two small matrices beside each linear layer.
 
 `add_adapters` puts them on in place, `merge` adds what they learned to the weights and takes them off.
-`without_adapters` is the model that they were put on, on the same weights: a reference that takes no memory. With
-`bits: 4` the weights below them are held in four bits (`four_bit.py`), and are the base from then on.
+`without_adapters` is the model that they were put on, on the same weights: a reference that takes no memory.
+`merged_copy` is the model that `merge` would make, beside the one that is trained. With `bits: 4` the weights below
+adapters are held in four bits (`four_bit.py`), and are the base from then on.
 """
 
 import copy
@@ -172,6 +173,16 @@ def without_adapters(model: Model) -> Model:
     for name, adapter in list(adapters_of(plain)):
         _replace(plain, name, adapter.base_layer)
     return plain
+
+
+def merged_copy(model: Model) -> Model:
+    """A model with what the adapters of `model` learned added to its weights: those of adapted layers are copies, as
+    they are now and not trained, and all others are shared."""
+    copied = without_adapters(model)
+    for name, adapter in adapters_of(model):
+        merged = adapter.weight.detach() + adapter.difference()
+        copied.get_submodule(name).weight = nn.Parameter(merged, requires_grad=False)
+    return copied
 
 
 def adapter_parameters(model: nn.Module, lora: LoraConfig) -> int:

@@ -43,7 +43,7 @@ class ModelReward:
 
     def score(self, prompts: Sequence[Example], answers: Sequence[str]) -> Tensor:
         return self.reward_model.score([prompt.answered(answer)
-                                        for prompt, answer in zip(prompts, answers, strict=True)])
+                                        for prompt, answer in zip(prompts, answers, strict=True)], prompts)
 
     def close(self) -> None:
         pass

@@ -14,6 +14,7 @@ from genai_core.context import Context
 from genai_core.errors import InputError
 from genai_core.export.adapter import FOLDER, WEIGHTS_FILE, save_adapter
 from genai_core.export.model_directory import load_model, save_model
+from genai_core.inference.native import compiled_library, is_plain
 from genai_core.inference.reward import open_reward_model, save_reward_model
 from genai_core.models.adapters import (
     adapter_parameters,
@@ -22,15 +23,19 @@ from genai_core.models.adapters import (
     last,
     linear_layers,
     merge,
+    merged_copy,
     trained_parameters,
     without_adapters,
 )
+from genai_core.models.huggingface import HuggingFaceConfig, HuggingFaceModel
 from genai_core.models.reward import SCORE, RewardModel
 from genai_core.stages import instruct, reward, rlhf
+from genai_core.training.alignment.samplers import OwnSampler, merged_for_decoding
 from genai_core.training.checkpoints import state_of
 from genai_core.training.loop import train
 from genai_core.training.optimizers import build_optimizers
 from tests.genai_core import trainings
+from tests.genai_core.bases import random_network
 from tests.genai_core.tables import rating, row, write_tables
 
 CPU = torch.device("cpu")
@@ -116,6 +121,48 @@ def test_the_merged_model_is_the_adapted_one(tiny_model):
     assert (adapted - before).abs().max() > 0.1
     assert (tiny_model(IDS) - adapted).abs().max() < 1e-5
     assert all(parameter.requires_grad for parameter in tiny_model.parameters())
+
+
+def test_a_merged_copy_is_the_merged_model_and_leaves_the_other_as_it_was(tiny_model):
+    model = with_random_adapters(tiny_model, LoraConfig(targets=["q_proj", "down_proj"]))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copied = merged_copy(model)
+    assert not list(adapters_of(copied)) and len(list(adapters_of(model))) == 4
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    own = {id(parameter) for parameter in model.parameters()}
+    assert sum(id(parameter) not in own for parameter in copied.parameters()) == 4, "all others are shared"
+    assert (copied(IDS) - model(IDS)).abs().max() < 1e-5
+    merge(model)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in copied.state_dict().items())
+
+
+def test_what_a_policy_with_adapters_samples_with_them_merged_is_what_it_says_itself(tiny_model, tokenizer, prose,
+                                                                                    monkeypatch):
+    if compiled_library() is None:
+        pytest.skip("no C compiler")
+    monkeypatch.delenv("GENAI_NATIVE", raising=False)
+    _, objective, config = trainings.rlhf_adapters(tiny_model, None, tokenizer, prose, temperature=0.8)
+    for _, adapter in adapters_of(objective.policy):
+        torch.nn.init.normal_(adapter.lora_B, std=0.1)
+    prompts = [[5, 9, 4]] * 4 + [[7, 3]] * 2
+    draws = torch.rand(6, config.completion_tokens)
+    own = OwnSampler(tokenizer, config).complete(objective.policy, prompts, draws)
+    monkeypatch.setenv("GENAI_NATIVE", "0")
+    assert merged_for_decoding(objective.policy) is objective.policy, "no copy where nothing is won by it"
+    expected = OwnSampler(tokenizer, config).complete(objective.policy, prompts, draws)
+    assert torch.equal(own.ids, expected.ids) and torch.allclose(own.log_probs, expected.log_probs, atol=1e-5)
+    monkeypatch.delenv("GENAI_NATIVE")
+    assert is_plain(merged_for_decoding(objective.policy)) and not is_plain(objective.policy)
+    rollout = objective.sample(0, config.group_size)[0]      # which raises where the two do not agree
+    trained = objective.log_probs(objective.policy, rollout.sequences)
+    assert (trained - rollout.log_probs)[rollout.target_mask].abs().max() < 1e-4
+
+
+def test_a_layout_of_transformers_is_sampled_with_its_adapters_beside_it():
+    pytest.importorskip("transformers")
+    network = random_network("llama", 300)
+    policy = with_random_adapters(HuggingFaceModel(HuggingFaceConfig(network.config.to_dict()), network))
+    assert merged_for_decoding(policy) is policy
 
 
 def test_the_reference_is_the_base_on_the_same_weights(tiny_model):

@@ -42,12 +42,33 @@ def test_every_method_raises_the_reward_on_prompts_that_it_is_not_trained_on(met
     assert objective.held_out_figures(objective.policy)["held_out_reward"] > 1.5 * before > 0
 
 
-@pytest.mark.parametrize(("method", "more"), [
-    ("grpo", {"kl", "kl_weight"}), ("ppo", {"kl", "kl_weight"}), ("dpo", set()), ("best_of_n", {"best_reward"})])
-def test_the_curves_tell_of_the_kl_where_it_is_penalised(method, more, tiny_model, tokenizer, prose):
-    _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method=method)
+@pytest.mark.parametrize(("method", "beta", "more"), [
+    ("grpo", 0.1, {"kl", "kl_weight"}), ("ppo", 0.1, {"kl", "kl_weight"}), ("dpo", 0.1, set()), ("grpo", 0, set()),
+    ("ppo", 0, set()), ("best_of_n", 0.1, {"best_reward"})])
+def test_the_curves_tell_of_the_kl_where_it_is_penalised(method, beta, more, tiny_model, tokenizer, prose):
+    _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method=method, kl_coefficient=beta)
     figures = objective.figures(objective.batch(0))
     assert {name for name in figures if not name.startswith(EACH)} == {"reward", "truncated", "length"} | more
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_without_a_penalty_the_reference_reads_held_out_answers_alone_and_the_loss_is_that_of_a_weight_of_zero(
+        method, tiny_model, tokenizer, prose):
+    losses = []
+    for beta in (0.0, 1e-12):
+        torch.manual_seed(0)
+        _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method=method, kl_coefficient=beta, replay_rows=0)
+        read = []
+        hidden = objective.reference.hidden
+        objective.reference.hidden = lambda *given, of=hidden, read=read: read.append(1) or of(*given)
+        with torch.no_grad():
+            for parameter in objective.policy.parameters():      # away from the reference
+                parameter.mul_(1.01)
+        losses.append(objective.loss(objective.batch(0))[0].item())
+        assert bool(read) == bool(beta)
+        assert objective.held_out_figures(objective.policy)["held_out_kl"] != 0 and read
+        tiny_model.load_state_dict(objective.reference.state_dict())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_the_best_of_n_is_the_completion_with_the_highest_reward(tiny_model, tokenizer, prose):
@@ -73,6 +94,51 @@ def test_on_policy_pairs_are_the_best_and_the_worst_and_ties_teach_nothing(tiny_
     batch = objective.batch(0)
     assert batch["counted"].tolist() == [0.0, 0.0] and objective.targets(batch) == 1
     assert objective.loss(batch)[0].item() == 0
+
+
+def reads_of(model):
+    """A list that grows by the number of rows whenever a model reads some."""
+    read, hidden = [], model.hidden
+    model.hidden = lambda ids, *given: read.append(len(ids)) or hidden(ids, *given)
+    return read
+
+
+@pytest.mark.parametrize("variant", ["sigmoid", "kto"])
+def test_the_reference_reads_given_preferences_once_for_all_epochs_and_the_losses_stay(variant, tiny_model, tokenizer,
+                                                                                      prose):
+    changes = {"method": "dpo", "dpo": {"pairs": "given", "variant": variant}, "replay_rows": 0}
+    _, once, _ = rlhf(tiny_model, None, tokenizer, prose, **changes, steps=6)      # 24 pairs of 7
+    _, each_time, _ = rlhf(tiny_model, None, tokenizer, prose, **changes, steps=1)
+    once.batch(0)
+    read = reads_of(once.reference)
+    _, resumed, _ = rlhf(tiny_model, None, tokenizer, prose, **changes, steps=6)
+    for step in (5, 3, 1):
+        ours, expected, again = (objective.batch(step) for objective in (once, each_time, resumed))
+        assert torch.allclose(ours["reference_log_probs"], expected["reference_log_probs"], atol=1e-4)
+        assert torch.equal(ours["reference_log_probs"], again["reference_log_probs"])
+        with torch.no_grad():
+            for parameter in once.policy.parameters():      # which is that of all three
+                parameter.mul_(1.01)
+            assert once.loss(ours)[0].item() == pytest.approx(once.loss(expected)[0].item(), abs=1e-4)
+    assert bool(read) == (variant == "kto"), "only answers to other prompts are new"
+
+
+def test_sampled_pairs_of_kto_have_what_the_reference_gave_all_completions(tiny_model, tokenizer, prose):
+    _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method="dpo", dpo={"variant": "kto"}, replay_rows=0)
+    objective.sample(0, 4)
+    read = reads_of(objective.reference)
+    with torch.no_grad():
+        for parameter in objective.policy.parameters():
+            parameter.mul_(1.01)
+    batch = objective.batch(0)
+    assert read == [2, 8], "two prompts and their completions, once"
+    sequences = {name: batch[name].flatten(0, 1) for name in ("ids", "completion_mask", "position_ids", "mask")}
+    expected = objective._pair_log_probs(objective.reference, sequences)
+    assert torch.allclose(batch["reference_log_probs"], expected, atol=1e-4)
+    rollout = objective.sample(0, 4)[0]
+    of_all = [objective._sequence_log_probs(model, rollout.sequences)
+              for model in (objective.policy, objective.reference)]
+    assert batch["kl"][0].item() == pytest.approx(max(0, (of_all[0] - of_all[1]).mean().item()), abs=1e-3)
 
 
 def test_a_batch_of_ppo_serves_for_all_its_epochs_and_no_longer(tiny_model, tokenizer, prose):

@@ -269,7 +269,8 @@ def test_the_default_is_the_score_of_the_reward_model_and_nothing_else(tokenizer
     with open_rewards(rlhf_config().rewards, opened) as rewards:
         found = rewards.score(prompts, answers)
     expected = opened.score([prompt.answered(answer) for prompt, answer in zip(prompts, answers, strict=True)])
-    assert torch.equal(found.total, expected) and torch.equal(found.each["reward_model"], expected)
+    assert torch.allclose(found.total, expected, rtol=1e-5)      # the question is read once for both answers
+    assert torch.equal(found.total, found.each["reward_model"])
 
 
 class FailsAfter:

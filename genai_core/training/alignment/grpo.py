@@ -19,12 +19,9 @@ class Grpo(Alignment):
 
     def batch(self, step: int) -> Batch:
         rollout, rewards, outcome = self.sample(step, self.config.group_size)
-        sampled, reference = rollout.log_probs, self.log_probs(self.reference, rollout.sequences)
-        kl = ((sampled - reference) * rollout.target_mask).sum(1)      # of each completion, in nats
-        weight = self.kl_weight(self.sums(kl.sum()) / self.config.batch_size)
-        return {**rollout.sequences, "sampled_log_probs": sampled, "reference_log_probs": reference,
+        return {**rollout.sequences, "sampled_log_probs": rollout.log_probs,
                 "advantages": group_advantages(rewards, self.config.group_size),
-                "kl": kl, "kl_weight": weight.expand(len(kl)), **outcome,
+                **self.penalty(rollout, rollout.log_probs), **outcome,
                 **self.replay_rows(step, self.sums(rollout.target_mask.sum()))}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -34,14 +31,16 @@ class Grpo(Alignment):
         #     its gradient d ∇ log π is that of KL(π ‖ π_ref); as a loss, k3 has that of KL(π_ref ‖ π)
         # The loop divides by the number of sampled tokens         Yu et al. 2025 (DAPO), eq. 8
         mask = batch["completion_mask"][:, 1:].float()
-        beta = batch["kl_weight"][:, None]                                   # β, (B, 1)
         log_probs, entropy = token_log_probs(self.policy, batch, self.config.temperature)        # log π, (B, T − 1)
         # the one update of a batch starts at ratio 1, to the last digit only in the precision of the loss
         sampled = batch["sampled_log_probs"] if self.precision is torch.float32 else log_probs.detach()
         surrogate = clipped_surrogate(log_probs, sampled, batch["advantages"][:, None], self.config.clip_ratio)
-        log_ratio = log_probs - batch["reference_log_probs"]                 # d
-        loss = ((beta * log_ratio ** 2 / 2 - surrogate) * mask).sum()
-        others = {"kl_per_token": (log_ratio.detach() * mask).sum(), "entropy": (entropy * mask).sum()}
+        loss, others = -(surrogate * mask).sum(), {"entropy": (entropy * mask).sum()}
+        if "kl_weight" in batch:
+            beta = batch["kl_weight"][:, None]                               # β, (B, 1)
+            log_ratio = log_probs - batch["reference_log_probs"]             # d
+            loss = loss + (beta * log_ratio ** 2 / 2 * mask).sum()
+            others["kl_per_token"] = (log_ratio.detach() * mask).sum()
         return self.with_replay(loss, others, batch)
 
 

@@ -156,6 +156,17 @@ class Alignment(Objective):
         """A scalar, added up over all ranks."""
         return self.ranks.all_reduce({"value": value})["value"]
 
+    def penalty(self, rollout: Rollout, sampled: Tensor) -> Batch:
+        """What a KL penalty is made of, for completions with log-probabilities `sampled` (B, T − 1): those that the
+        reference gives them (B, T − 1), the KL of each in nats, and the weight of the penalty, both (B,). Nothing where
+        there is no penalty: the reference then reads no completion that is trained on."""
+        if not self.config.kl_coefficient:
+            return {}
+        reference = self.log_probs(self.reference, rollout.sequences)
+        kl = ((sampled - reference) * rollout.target_mask).sum(1)
+        weight = self.kl_weight(self.sums(kl.sum()) / self.config.batch_size)
+        return {"reference_log_probs": reference, "kl": kl, "kl_weight": weight.expand(len(kl))}
+
     def kl_weight(self, kl: Tensor) -> Tensor:
         """The weight of the penalty for a batch whose mean KL is `kl` nats a completion.
 

@@ -62,17 +62,16 @@ class Ppo(Alignment):
         settings = self.config.ppo
         rollout, scores, outcome = self.sample(number, 1)
         mask = rollout.target_mask
-        sampled, reference = self.sampled_log_probs(rollout), self.log_probs(self.reference, rollout.sequences)
+        sampled = self.sampled_log_probs(rollout)
         with autocast(self.device, self.precision):
             values = self.with_value(rollout.sequences, self.config.temperature)[2] * mask
-        per_token = (sampled - reference) * mask
-        kl = per_token.sum(1)
-        weight = self.kl_weight(self.sums(kl.sum()) / self.config.batch_size)
-        rewards = token_rewards(scores, per_token, mask, weight)
+        log_ratios, beta = torch.zeros_like(sampled), torch.zeros((), device=self.device)
+        if penalty := self.penalty(rollout, sampled):
+            log_ratios, beta = sampled - penalty.pop("reference_log_probs"), penalty["kl_weight"][0]
+        rewards = token_rewards(scores, log_ratios, mask, beta)
         advantages = generalised_advantages(rewards, values, mask, settings.discount, settings.gae_lambda)
         return {**rollout.sequences, "sampled_log_probs": sampled, "values": values, "returns": advantages + values,
-                "advantages": self._whitened(advantages, mask), "kl": kl, "kl_weight": weight.expand(len(kl)),
-                **outcome}
+                "advantages": self._whitened(advantages, mask), **penalty, **outcome}
 
     def _whitened(self, advantages: Tensor, mask: Tensor) -> Tensor:
         """Advantages with mean 0 and variance 1 over all tokens of the batch, of all ranks."""

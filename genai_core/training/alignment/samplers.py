@@ -9,7 +9,9 @@ from torch import Tensor
 from genai_core.config.training import RlhfConfig
 from genai_core.data.chat import END_OF_TEXT, end_ids, token_id
 from genai_core.inference.generate import Completions, generate
+from genai_core.inference.native import has_native_step
 from genai_core.inference.sampling import Sampling
+from genai_core.models.adapters import has_adapters, merged_copy, without_adapters
 from genai_core.models.language_model import LanguageModel
 from genai_core.training.ranks import Ranks
 from genai_core.training.sharding import is_sharded
@@ -53,8 +55,16 @@ class OwnSampler(Sampler):
         was_training = policy.training
         policy.eval()      # layers of `transformers` that make activations again read no cache while they train
         try:
-            return generate(policy, prompts, self.config.completion_tokens, self.end_ids, pad_id=self.pad_id,
-                            sampling=Sampling(self.config.temperature), draws=draws,
+            return generate(merged_for_decoding(policy), prompts, self.config.completion_tokens, self.end_ids,
+                            pad_id=self.pad_id, sampling=Sampling(self.config.temperature), draws=draws,
                             go_on=(lambda alive: ranks.on_any(alive)[0]) if is_sharded(policy) else bool)
         finally:
             policy.train(was_training)
+
+
+def merged_for_decoding(policy: LanguageModel) -> LanguageModel:
+    """The policy; where nothing but its adapters keeps it from the step in C, a copy with these merged, which takes the
+    memory of the adapted weights for as long as it is held."""
+    if has_adapters(policy) and has_native_step(without_adapters(policy)):
+        return merged_copy(policy)
+    return policy
