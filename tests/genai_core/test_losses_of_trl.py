@@ -8,6 +8,7 @@ import torch
 
 from genai_core.export.model_directory import save_model
 from genai_core.training.alignment.rollouts import token_log_probs
+from genai_core.training.alignment.taken import taken_log_probs
 from tests.genai_core.trainings import rlhf
 
 trl = pytest.importorskip("trl")
@@ -162,6 +163,22 @@ def test_ppo_has_the_loss_that_its_papers_write(tiny_model, tokenizer, prose):
             value_loss += 0.5 * max((new - target) ** 2, (clipped - target) ** 2)
     assert loss == pytest.approx((policy_loss + 0.3 * value_loss) / tokens, abs=1e-4)
     assert clipped_values, "no value is clipped"
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 30, 1000])
+def test_log_probabilities_of_taken_tokens_and_their_gradients_are_those_of_log_softmax(scale):
+    """Also of logits that leave a token next to no probability."""
+    torch.manual_seed(0)
+    logits = (scale * torch.randn(20, 50)).requires_grad_()
+    ids, weights = torch.randint(0, 50, (20,)), torch.randn(20)
+    expected = torch.log_softmax(logits, -1)
+    taken, entropies = taken_log_probs(logits, ids)
+    of_taken = expected.gather(-1, ids[:, None])[:, 0]
+    assert torch.allclose(taken, of_taken, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(entropies, torch.special.entr(expected.exp()).sum(-1), atol=1e-5 + 1e-6 * scale)
+    assert not entropies.requires_grad and not taken_log_probs(logits, ids, entropy=False)[1].any()
+    ours, theirs = (torch.autograd.grad((each * weights).sum(), logits)[0] for each in (taken, of_taken))
+    assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def reference_log_probs(objective, batch):

@@ -20,6 +20,7 @@ from genai_core.models.language_model import LanguageModel
 from genai_core.models.masks import left_padded_mask, position_ids_of
 from genai_core.rewards.reward import Rewards
 from genai_core.training.alignment.samplers import OwnSampler, Sampler
+from genai_core.training.alignment.taken import taken_log_probs
 
 Gold = Callable[[list[str]], float]
 """Answers to the held-out prompts, in their order, to their mean gold reward."""
@@ -117,12 +118,8 @@ def log_probs_and_entropy(model: LanguageModel, states: Tensor, sequences: Seque
     """The same of hidden states (B, T, C)."""
     counted = sequences["completion_mask"][:, 1:] != 0      # what is a vocabulary wide takes the time
     logits = model.logits(states[:, :-1][counted]).float()
-    log_probs = F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-    taken = log_probs.gather(-1, sequences["ids"][:, 1:][counted][:, None])[:, 0]
-    entropies = torch.zeros_like(taken)
-    if entropy:
-        with torch.no_grad():
-            entropies = -log_probs.exp().mul_(log_probs).sum(-1)
+    ids = sequences["ids"][:, 1:][counted]
+    taken, entropies = taken_log_probs(logits if temperature == 1 else logits / temperature, ids, entropy)
     nothing = taken.new_zeros(counted.shape)
     return nothing.masked_scatter(counted, taken), nothing.masked_scatter(counted, entropies)
 
