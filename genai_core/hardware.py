@@ -49,6 +49,8 @@ def prepare(device: torch.device, deterministic: str = "auto") -> None:
     """
     wanted = deterministic == "on" or (deterministic == "auto" and device.type == "cpu")
     torch.use_deterministic_algorithms(wanted, warn_only=device.type != "cpu")
+    # with deterministic kernels PyTorch fills all new memory, in case someone reads what was never written; nobody does
+    torch.utils.deterministic.fill_uninitialized_memory = False      # type: ignore[attr-defined]
     if device.type == "cuda":
         if wanted:      # cuBLAS reads it when it makes its first workspace
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

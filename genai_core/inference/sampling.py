@@ -48,15 +48,18 @@ def choose(logits: Tensor, sampling: Sampling, drawn: Tensor | None = None, seen
         return likeliest.indices, likeliest.values
     if drawn is None:
         raise ValueError("sampling needs numbers to draw by")
-    log_probs = torch.log_softmax(logits / sampling.temperature, dim=-1)
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    probabilities = torch.softmax(logits, dim=-1)
     if sampling.restricts:
-        log_probs = torch.log_softmax(log_probs.where(_allowed(log_probs.exp(), sampling), float("-inf")), dim=-1)
-    summed = log_probs.exp().cumsum(-1)
+        probabilities = probabilities.where(_allowed(probabilities, sampling), 0.0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    summed = probabilities.cumsum(-1)
     total = summed[:, -1:].contiguous()
     chosen = torch.searchsorted(summed, drawn[:, None] * total, right=True)
     # rounding must not lead to a token without probability: the last one that adds to the sum is the last resort
     chosen = torch.minimum(chosen, torch.searchsorted(summed, total))
-    return chosen[:, 0], log_probs.gather(-1, chosen)[:, 0]
+    return chosen[:, 0], probabilities.gather(-1, chosen)[:, 0].log()
 
 
 def _allowed(probabilities: Tensor, sampling: Sampling) -> Tensor:

@@ -56,7 +56,8 @@ def log_probs_and_entropy(model: LanguageModel, states: Tensor, sequences: Seque
                           entropy: bool = True) -> tuple[Tensor, Tensor]:
     """The same of hidden states (B, T, C)."""
     counted = sequences["completion_mask"][:, 1:] != 0      # what is a vocabulary wide takes the time
-    log_probs = F.log_softmax(model.logits(states[:, :-1][counted]).float() / temperature, dim=-1)
+    logits = model.logits(states[:, :-1][counted]).float()
+    log_probs = F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
     taken = log_probs.gather(-1, sequences["ids"][:, 1:][counted][:, None])[:, 0]
     entropies = torch.zeros_like(taken)
     if entropy:

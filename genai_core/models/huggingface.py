@@ -172,15 +172,16 @@ class HuggingFaceDecoder(nn.Module):
         elif self.recompute_activations and not wanted:
             self.network.gradient_checkpointing_disable()
 
-    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: LayerCache | PromptCache | None
-                ) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: LayerCache | PromptCache | None,
+                only: Tensor | None = None) -> Tensor:
+        """Hidden states (B, T, C), or those of token `only[b]` (B,) of row b alone (B, 1, C)."""
         count = ids.shape[1]
         if mask is None:
             mask = cache.mask(count) if isinstance(cache, LayerCache) else causal_mask(count, ids.device)
         states: Tensor = self.network(
             input_ids=ids, position_ids=position_ids.expand(len(ids), -1), attention_mask=self._masks(mask, cache),
             past_key_values=cache, use_cache=False).last_hidden_state
-        return states
+        return states if only is None else states[torch.arange(len(ids), device=ids.device), only][:, None]
 
     def _masks(self, mask: Tensor, cache: LayerCache | PromptCache | None) -> Any:
         """What the network takes for a mask (B or 1, 1, T, S): one for each kind of layer where there are two."""

@@ -52,7 +52,7 @@ class RewardModel(nn.Module):
     def forward(self, ids: Tensor, last: Tensor) -> Tensor:
         """Rewards (B,) of texts (B, T) padded on the right; `last` (B,) is the index of each text's last token."""
         position_ids = torch.arange(ids.shape[1], device=ids.device)[None]
-        return self._scores(self.model(ids, position_ids, None, None), last)
+        return self._scores(self.model(ids, position_ids, None, None, last))
 
     def continued(self, prompts: list[list[int]], rows: list[int], rests: list[list[int]]) -> Tensor:
         """Rewards (B,) of texts of which number b is the prompt `prompts[rows[b]]` and then `rests[b]`, which has at
@@ -62,16 +62,18 @@ class RewardModel(nn.Module):
         ids, attention_mask = (tensor.to(device) for tensor in pad(rests, 0, "right"))
         of, count = torch.tensor(rows, device=device), ids.shape[1]
         cache = PromptCache(device)
-        self.model(prompt_ids, position_ids_of(prompt_mask), left_padded_mask(prompt_mask), cache)
+        # of prompts the last block makes keys and values, and beyond them as little as can be asked for
+        self.model(prompt_ids, position_ids_of(prompt_mask), left_padded_mask(prompt_mask), cache,
+                   torch.zeros(len(prompts), dtype=torch.long, device=device))
         cache.grow(prompt_ids.shape[1])
         cache.repeat(of)
         position_ids = prompt_mask.sum(1)[of, None] + torch.arange(count, device=device)
         before = prompt_mask[of, None, None].expand(-1, -1, count, -1)
         mask = torch.cat([before, causal_mask(count, device).expand(len(of), -1, -1, -1)], -1)
-        return self._scores(self.model(ids, position_ids, mask, cache), attention_mask.sum(1) - 1)
+        return self._scores(self.model(ids, position_ids, mask, cache, attention_mask.sum(1) - 1))
 
-    def _scores(self, states: Tensor, last: Tensor) -> Tensor:
-        return self.score(states[torch.arange(len(states), device=states.device), last])[:, 0].float()
+    def _scores(self, states: Tensor) -> Tensor:
+        return self.score(states[:, 0])[:, 0].float()
 
 
 def encode_subjects(tokenizer: Tokenizer, subjects: Sequence[Subject], length: int) -> tuple[Tensor, Tensor]:

@@ -132,16 +132,30 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None,
-                cache: KeyValueCache | PromptCache | None) -> Tensor:
+                cache: KeyValueCache | PromptCache | None, only: Tensor | None = None) -> Tensor:
+        """What each token takes from those that it may attend to (B, T, C), or token `only[b]` (B,) of row b alone
+        (B, 1, C)."""
         batch, length, _ = x.shape
         heads = (batch, length, -1, self.head_dim)
-        query = rotate(self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2), *angles)      # (B, H, T, D)
         key = rotate(self.k_norm(self.k_proj(x).view(heads)).transpose(1, 2), *angles)        # (B, K, T, D)
         value = self.v_proj(x).view(heads).transpose(1, 2)                                    # (B, K, T, D)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
+        if only is not None:
+            if mask is None:
+                mask = causal_mask(length, x.device, key.shape[2] - length)
+            x, mask = of_tokens(x[:, None], only)[:, 0], of_tokens(mask, only)
+            angles = of_tokens(angles[0], only), of_tokens(angles[1], only)
+            heads = (batch, 1, -1, self.head_dim)
+        query = rotate(self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2), *angles)      # (B, H, T, D)
         attended = attend(query, key, value, mask)                                            # (B, H, T, D)
-        return self.o_proj(attended.transpose(1, 2).reshape(batch, length, -1))
+        return self.o_proj(attended.transpose(1, 2).reshape(batch, x.shape[1], -1))
+
+
+def of_tokens(tensor: Tensor, places: Tensor) -> Tensor:
+    """What a tensor (B or 1, 1, T, …) has of token `places[b]` (B,) of row b: (B, 1, 1, …)."""
+    rows = torch.arange(len(places), device=places.device)
+    return tensor.expand(len(places), -1, -1, -1)[rows, :, places][:, :, None]
 
 
 class FeedForward(nn.Module):
@@ -168,8 +182,9 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None,
-                cache: KeyValueCache | PromptCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), angles, mask, cache)
+                cache: KeyValueCache | PromptCache | None, only: Tensor | None = None) -> Tensor:
+        attended = self.self_attn(self.input_layernorm(x), angles, mask, cache, only)
+        x = (x if only is None else of_tokens(x[:, None], only)[:, 0]) + attended
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -194,14 +209,17 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | PromptCache | None
-                ) -> Tensor:
+    def forward(self, ids: Tensor, position_ids: Tensor, mask: Tensor | None,
+                cache: KeyValueCache | PromptCache | None, only: Tensor | None = None) -> Tensor:
+        """Hidden states (B, T, C), or those of token `only[b]` (B,) of row b alone (B, 1, C): of the last block no more
+        than these is made, but for the keys and values of all."""
         recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
         x = self.embed_tokens(ids)
         angles = rotary_angles(position_ids, self.config.head_dim, self.config.rope_theta)
         for block in self.layers:
-            x = checkpoint(block, x, angles, mask, cache, use_reentrant=False) if recompute else \
-                block(x, angles, mask, cache)
+            of = only if block is self.layers[-1] else None
+            x = checkpoint(block, x, angles, mask, cache, of, use_reentrant=False) if recompute else \
+                block(x, angles, mask, cache, of)
         return self.norm(x)
 
 

@@ -67,6 +67,7 @@ def test_deterministic_kernels_are_the_default_of_a_cpu_alone(monkeypatch, devic
     try:
         prepare(torch.device(device), wanted)
         assert torch.are_deterministic_algorithms_enabled() is on
+        assert not torch.utils.deterministic.fill_uninitialized_memory, "all new memory would be written twice"
     finally:
         torch.set_float32_matmul_precision("highest")
         torch.use_deterministic_algorithms(False)

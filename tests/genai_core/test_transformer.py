@@ -128,3 +128,21 @@ def test_logits_in_pieces_give_the_same_loss_and_gradients(weighted, precision, 
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5) == pytest.approx(naive, rel=near)
     for in_many, in_one in zip(results[0][1:], results[1][1:], strict=True):
         assert (in_many - in_one).norm() < near * in_one.norm()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_states_of_chosen_tokens_and_their_gradients_are_those_among_all(masked, recompute, tiny_model):
+    ids, only = torch.randint(0, 700, (3, 9)), torch.tensor([8, 0, 4])
+    mask = torch.ones(3, 1, 9, 9).tril().bool() if masked else None
+    if masked:
+        mask[1, :, 3:, 1] = False
+    decoder, positions, found = tiny_model.model, torch.arange(9)[None], []
+    decoder.recompute_activations = recompute
+    for states in (decoder(ids, positions, mask, None, only)[:, 0],
+                   decoder(ids, positions, mask, None)[torch.arange(3), only]):
+        decoder.zero_grad()
+        (states ** 3).sum().backward()
+        found.append([states.detach(), *(each.grad.clone() for each in decoder.parameters())])
+    assert all(torch.allclose(ours, whole, rtol=1e-4, atol=1e-4 * whole.abs().max())
+               for ours, whole in zip(*found, strict=True))
