@@ -122,5 +122,47 @@ def test_grpo_has_the_loss_of_trl(beta, tiny_model, tokenizer, prose, theirs, tm
     assert ((ratios - 1).abs() > 0.2).any(), "nothing is clipped"
 
 
+def test_ppo_has_the_loss_that_its_papers_write(tiny_model, tokenizer, prose):
+    """Token by token, as Ouyang et al. 2022, Schulman et al. 2016 and TRL's PPOTrainer of before have it."""
+    objective = ours(tiny_model, tokenizer, prose, method="ppo", kl_coefficient=0.1, kl_target=1e9,
+                     ppo={"epochs": 2, "gae_lambda": 0.9, "discount": 0.99, "value_coefficient": 0.3,
+                          "value_clip": 0.05})
+    torch.nn.init.normal_(objective.with_value.value.weight, std=0.3)
+    batch = objective.batch(0)
+    with torch.no_grad():      # as after the first of the two steps
+        objective.policy.load_state_dict(moved(objective.policy, seed=3).state_dict())
+    loss = (objective.loss(batch)[0] / objective.targets(batch)).item()
+
+    now, _, values = objective.with_value(batch, 1.0)
+    tokens, advantages, by_row = 0, [], []
+    for row in range(len(batch["ids"])):
+        places = batch["completion_mask"][row, 1:].nonzero()[:, 0].tolist()
+        rewards = [-0.1 * (batch["sampled_log_probs"][row, t] - reference).item()
+                   for t, reference in zip(places, reference_log_probs(objective, batch)[row, places], strict=True)]
+        rewards[-1] += batch["rewards"][row].item()
+        old = [batch["values"][row, t].item() for t in places]
+        own, following = [], 0.0
+        for t in reversed(range(len(places))):
+            delta = rewards[t] + 0.99 * (old[t + 1] if t + 1 < len(places) else 0.0) - old[t]
+            following = delta + 0.99 * 0.9 * following
+            own.insert(0, following)
+        tokens += len(places)
+        advantages += own
+        by_row.append((row, places, own, old))
+    mean, deviation = torch.tensor(advantages).mean().item(), torch.tensor(advantages).std().item()
+    policy_loss, value_loss, clipped_values = 0.0, 0.0, 0
+    for row, places, own, old in by_row:
+        for t, advantage, value in zip(places, own, old, strict=True):
+            ratio = (now[row, t] - batch["sampled_log_probs"][row, t]).exp().item()
+            white = (advantage - mean) / deviation
+            policy_loss += max(-white * ratio, -white * min(max(ratio, 0.8), 1.2))
+            target, new = advantage + value, values[row, t].item()
+            clipped = value + min(max(new - value, -0.05), 0.05)
+            clipped_values += clipped != new
+            value_loss += 0.5 * max((new - target) ** 2, (clipped - target) ** 2)
+    assert loss == pytest.approx((policy_loss + 0.3 * value_loss) / tokens, abs=1e-4)
+    assert clipped_values, "no value is clipped"
+
+
 def reference_log_probs(objective, batch):
     return objective.log_probs(objective.reference, batch)
