@@ -121,6 +121,12 @@ def prints(completions, **others):
     print("this is no answer")
     return [1.0] * len(completions)
 
+
+@pytest.mark.parametrize("opening", ["```\n", "```python\n", "```python \n", "``` python\n", "```python\r\n",
+                                     '```python title="a.py"\n', "```{.python}\n"])
+def test_code_is_taken_out_of_its_fence(opening):
+    assert code_of(f"So:\n{opening}x = 1\n```\nand ```y``` too") == "x = 1\n"
+
 def raises(**others):
     raise KeyError("no such\\ncolumn")
 
