@@ -54,6 +54,17 @@ def scores(right: str, *answers: str, **fields) -> list[float]:
     ("x > y", ("x>y", "X > y."), ("x < y", "x >= y", "x y")),
     ("a + b", ("a+b",), ("a - b", "ab")),
     ("C++", ("c++",), ("C", "C#")),
+    ("5-3", ("5 - 3", "5−3"), ("5/3", "5*3", "5 3", "5, -3")),
+    ("x*y", ("x * y", "**x*y**"), ("x/y", "x-y", "x y", "x**y")),
+    ("sin(x)/cos(x)", ("sin(x) / cos(x)",), ("sin(x)-cos(x)", "sin(x) cos(x)")),
+    ("2 * -3", ("2*-3",), ("2 -3", "2 * 3")),
+    ("y = -x", ("y=-x",), ("y = x", "-yx", "y != -x")),
+    ("50%", ("50 %", "50.0%"), ("50", "5%")),
+    ("a = b", ("a=b", "a == b"), ("ab", "a != b")),
+    ("28", ("= 28", "- 28", "* 28"), ("-28",)),
+    ("1e5", ("100000", "1E+5"), ("1", "1e-5")),
+    ("1e5000", ("1E5000",), ("1", "1e5001")),
+    ("the answer", ("the **answer**", "the - answer"), ("answer",)),
     ("AC/DC", ("acdc", "AC-DC"), ("AC",)),
     ("Apollo 11", ("apollo-11", "Apollo 11!"), ("Apollo 1", "Apollo 1 1"))])
 def test_signs_and_points_tell_exact_answers_apart_and_punctuation_does_not(right, same, others):
@@ -68,6 +79,7 @@ def test_an_exact_answer_has_the_words_of_a_right_one():
 @pytest.mark.parametrize(("text", "number"), [
     ("12 - 5 = 7", "7"), ("= -28", "-28"), ("−3", "-3"), ("5-7", "7"), ("1,234.50 euros", "1234.50"), ("1, 2", "2"),
     ("#### 72", "72"), ("7.", "7"), ("007", "7"), ("x7", None), (".5", "0.5"), ("it is -.5.", "-0.5"),
+    ("1,2345", "2345"), ("1e5", "100000"), ("-2.5E-3 m", "-0.0025"), ("1e5000", None), ("12e99999", None), ("5em", "5"),
     ("none", None), ("", None)])
 def test_the_last_number_of_a_text_is_found(text, number):
     found = last_number(text)
