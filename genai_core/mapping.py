@@ -12,6 +12,7 @@ forking a process that has threads deadlocks. `python -m genai_core.mapping` is 
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ Answer = TypeVar("Answer")
 SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",
                    "ARROW_IO_THREADS")
 """Variables that keep a library's own threads out of workers: there are as many workers as cores already."""
+
+_DIE_WITH_PARENT = 1      # PR_SET_PDEATHSIG
 
 
 class WorkerDied(InputError):
@@ -86,8 +89,8 @@ class Processes:
     def _submit(self, function: Callable[[Item], Answer], item: Item) -> "Future[Answer]":
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.workers)
-            for _ in range(self.workers):
-                self._started.append(_start_worker())
+            for _ in range(self.workers):      # by a thread that lives as long as they: they end with who started them
+                self._started.append(self._threads.submit(_start_worker).result())
                 self._idle.put(self._started[-1])
         return self._threads.submit(self._call, function, item)
 
@@ -124,15 +127,27 @@ def _start_worker() -> "subprocess.Popen[bytes]":
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this worker when the process that started it is no more, in the middle of a call if need be."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    """From now on end this worker when the process that started it is no more, in the middle of a call if need be.
+
+    On Linux the kernel does it: a thread gets no turn while `re`, or other code in C, holds the interpreter's lock. On
+    other systems only a thread watches, so that such a call goes on until it returns.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:      # asked at once: it may be gone already
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(parent: int) -> None:
     """Answer calls until there are no more."""
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    _end_with_parent(parent)
     calls = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)      # what a library prints must not be read as an answer

@@ -10,6 +10,7 @@ from genai_core.data.instruction.judgements import judgements
 from genai_core.errors import InputError
 from genai_core.evaluation.prerequisites import check_gold_share, check_good_label, gaps_of_tasks
 from genai_core.inference.vllm.command import find_vllm
+from genai_core.rewards.functions import check_functions
 from genai_core.rewards.unit_tests import require_code_allowed
 from tasks.pipeline import PipelineRun
 from tasks.store.artifacts import read_manifest
@@ -76,6 +77,7 @@ def check_data(run: PipelineRun) -> None:
         for name, reward in config.rlhf.rewards.items():
             if reward.kind == "unit_tests":
                 require_code_allowed(name)
+        check_functions(config.rlhf.rewards)
         for split, least in (("train", 1), ("validation", 2), ("test", 1)):      # of one there is no deviation
             found = sum(_records(counts, split, lesson) for lesson in config.questions.lessons.values())
             if found < least:

@@ -1,5 +1,6 @@
 """What RLHF raises: a reward model, answers that can be verified, functions of installed packages."""
 
+import json
 import re
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
@@ -47,8 +48,9 @@ class PatternReward(_Reward):
     def can_be_compiled(cls, pattern: str) -> str:
         try:
             re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+        except (re.error, OverflowError, RecursionError) as error:      # counts and nesting without measure
+            shown = pattern if len(pattern) <= 100 else f"{pattern[:100]} …"
+            raise ValueError(f"{shown!r} is no regular expression ({error})") from None
         return pattern
 
 
@@ -68,6 +70,45 @@ class JsonSchemaReward(_Reward):
             Draft202012Validator.check_schema(schema)
         except SchemaError as error:
             raise ValueError(f"no JSON Schema: {error.message}") from None
+        except (OverflowError, RecursionError) as error:      # in a pattern of it, or nested without measure
+            raise ValueError(f"no JSON Schema: {error}") from None
+        return schema
+
+    @field_validator("json_schema")
+    @classmethod
+    def refers_to_its_own_parts(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        """Raises ValueError for a reference that leads nowhere, to an address, or to itself and so without end."""
+        from jsonschema import Draft202012Validator
+        from jsonschema_specifications import REGISTRY
+        from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
+
+        root = DRAFT202012.create_resource(schema)
+        waiting = [(root, REGISTRY.resolver_with_root(root))]
+        seen = set()
+        while waiting:
+            part, resolver = waiting.pop()
+            if id(part.contents) in seen or not isinstance(part.contents, dict):
+                continue
+            seen.add(id(part.contents))
+            waiting += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
+            for keyword in {"$ref", "$dynamicRef"} & part.contents.keys():
+                reference = part.contents[keyword]
+                try:
+                    found = resolver.lookup(reference)
+                except (Unresolvable, ValueError):
+                    raise ValueError(f"{keyword}: {reference!r} is no part of the schema, and nothing is fetched from "
+                                     "an address") from None
+                if not isinstance(found.contents, dict | bool):
+                    raise ValueError(f"{keyword}: {reference!r} is no schema")
+                waiting.append((DRAFT202012.create_resource(found.contents), found.resolver))
+        validator = Draft202012Validator(schema, registry=Registry())
+        try:
+            for text in ("null", "true", "0", '""', "[]", "{}"):
+                validator.is_valid(json.loads(text))
+        except RecursionError:
+            raise ValueError("a part of the schema refers to itself without end") from None
         return schema
 
 

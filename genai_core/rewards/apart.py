@@ -4,7 +4,7 @@ from typing import Any
 
 from genai_core.errors import RewardFailed
 from genai_core.mapping import Processes, WorkerDied
-from genai_core.rewards.verifiable import Answered, values_of
+from genai_core.rewards.verifiable import Submissions, values_of
 
 LIMIT_SECONDS = 60.0
 """Time that the answers of one step may take; what takes longer is ended."""
@@ -18,12 +18,12 @@ class Apart:
         self.seconds = seconds
         self._process = Processes(1, seconds)
 
-    def __call__(self, answered: Answered) -> list[float]:
+    def __call__(self, submissions: Submissions) -> list[float]:
         """Raises RewardFailed where it raises, returns no numbers, takes too long or dies."""
         try:
-            (values, failure), = self._process(values_or_failure, [(self.reward, answered)])
+            (values, failure), = self._process(values_or_failure, [(self.reward, submissions)])
         except TimeoutError:
-            raise RewardFailed(f"more than {self.seconds:g} seconds for {len(answered.answers)} answers; make it "
+            raise RewardFailed(f"more than {self.seconds:g} seconds for {len(submissions.answers)} answers; make it "
                                "faster, or batch_size smaller") from None
         except WorkerDied as death:
             raise RewardFailed(f"its process ended with status {death.status}; it must neither exit nor take more "
@@ -36,7 +36,7 @@ class Apart:
         self._process.close()
 
 
-def values_or_failure(call: tuple[Any, Answered]) -> tuple[list[float], str]:
+def values_or_failure(call: tuple[Any, Submissions]) -> tuple[list[float], str]:
     """The values, or else why there are none, in words: not every exception can be handed to another process."""
     try:
         values = values_of(*call)

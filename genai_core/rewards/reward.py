@@ -18,7 +18,7 @@ from genai_core.inference.reward import OpenedRewardModel
 from genai_core.rewards.answers import last_number
 from genai_core.rewards.apart import Apart
 from genai_core.rewards.unit_tests import require_code_allowed
-from genai_core.rewards.verifiable import Answered, values_of
+from genai_core.rewards.verifiable import Submissions, values_of
 
 MAY_NEVER_END = ("pattern", "json_schema", "function")
 SHOWN = 100
@@ -57,9 +57,9 @@ class VerifiableReward:
         self.apart = Apart(declared) if declared.kind in MAY_NEVER_END else None
 
     def score(self, prompts: Sequence[Example], answers: Sequence[str]) -> Tensor:
-        answered = Answered([prompt.asked for prompt in prompts], list(answers),
-                            [prompt.answers for prompt in prompts])
-        return torch.tensor(self.apart(answered) if self.apart else values_of(self.declared, answered))
+        submissions = Submissions([prompt.asked for prompt in prompts], list(answers),
+                                  [prompt.answers for prompt in prompts])
+        return torch.tensor(self.apart(submissions) if self.apart else values_of(self.declared, submissions))
 
     def close(self) -> None:
         if self.apart:
@@ -96,9 +96,14 @@ class Rewards:
             reward.close()
 
     def score(self, prompts: Sequence[Example], answers: Sequence[str]) -> Scores:
-        """Scores of answers to prompts. Raises RewardFailed, which names the reward that gives none."""
+        """Scores of answers to prompts. Raises RewardFailed, which names the reward that gives none, and where finite
+        ones add up to a sum that is not."""
         each = {name: self._checked(name, reward, prompts, answers) for name, (_, reward) in self.rewards.items()}
         total = torch.stack([weight * each[name] for name, (weight, _) in self.rewards.items()]).sum(0)
+        if not total.isfinite().all():
+            largest = ", ".join(f"{scores.abs().max().item():g} of {name}" for name, scores in each.items())
+            raise RewardFailed("rlhf.rewards: the weighted sum is more than a number in float32 can hold, of values up "
+                               f"to {largest}; scale them down")
         return Scores(total, each)
 
     @staticmethod

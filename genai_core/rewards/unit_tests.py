@@ -12,7 +12,8 @@ from genai_core.sandbox import passes
 ALLOW = "GENAI_ALLOW_CODE"
 """Variable of the environment that lets code run here which a model wrote, and tests that came with data."""
 
-_FENCED = re.compile(r"```[\w+-]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCED = re.compile(r"```[^`\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+"""What stands after the fence on its line, a language or a file, is no code."""
 
 
 def require_code_allowed(name: str) -> None:
@@ -31,6 +32,6 @@ def code_of(answer: str) -> str:
 
 def pass_tests(answers: Sequence[str], tests: Sequence[Sequence[str]], seconds: float) -> list[float]:
     """For each answer 1 where it runs, and all of its tests after it, else 0."""
-    programs = ["\n\n".join([code_of(answer), *its_tests]) for answer, its_tests in zip(answers, tests, strict=True)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return [float(passed) for passed in pool.map(lambda program: passes(program, seconds), programs)]
+        return [float(passed) for passed in pool.map(lambda code, its_tests: passes(code, seconds, its_tests),
+                                                     map(code_of, answers), tests)]

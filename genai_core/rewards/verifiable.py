@@ -15,8 +15,8 @@ from genai_core.rewards.functions import call_function
 from genai_core.rewards.unit_tests import pass_tests
 
 
-class Answered(NamedTuple):
-    """Answers to prompts; the three have the same length."""
+class Submissions(NamedTuple):
+    """Answers to prompts, handed in to be scored; the three have the same length."""
 
     prompts: list[Chat]
     answers: list[str]
@@ -24,25 +24,25 @@ class Answered(NamedTuple):
     """Of each prompt the answers that count as right."""
 
 
-def values_of(reward: Any, answered: Answered) -> list[Any]:
+def values_of(reward: Any, submissions: Submissions) -> list[Any]:
     """What a reward says of each answer."""
-    return KINDS[reward.kind](reward, answered)
+    return KINDS[reward.kind](reward, submissions)
 
 
-def _exact_answer(reward: Any, answered: Answered) -> list[float]:
-    return [float(exact_answer(answer, right)) for _, answer, right in zip(*answered, strict=True)]
+def _exact_answer(reward: Any, submissions: Submissions) -> list[float]:
+    return [float(exact_answer(answer, right)) for _, answer, right in zip(*submissions, strict=True)]
 
 
-def _number(reward: Any, answered: Answered) -> list[float]:
-    return [float(equal_number(answer, right)) for _, answer, right in zip(*answered, strict=True)]
+def _number(reward: Any, submissions: Submissions) -> list[float]:
+    return [float(equal_number(answer, right)) for _, answer, right in zip(*submissions, strict=True)]
 
 
-def _pattern(reward: PatternReward, answered: Answered) -> list[float]:
+def _pattern(reward: PatternReward, submissions: Submissions) -> list[float]:
     pattern = re.compile(reward.pattern)
-    return [float(bool(pattern.search(answer))) for answer in answered.answers]
+    return [float(bool(pattern.search(answer))) for answer in submissions.answers]
 
 
-def _json_schema(reward: JsonSchemaReward, answered: Answered) -> list[float]:
+def _json_schema(reward: JsonSchemaReward, submissions: Submissions) -> list[float]:
     from jsonschema import Draft202012Validator
     from referencing import Registry
 
@@ -51,26 +51,26 @@ def _json_schema(reward: JsonSchemaReward, answered: Answered) -> list[float]:
 
     def accepted(answer: str) -> bool:
         try:
-            document = json.loads(answer, parse_constant=_no_json)
-        except (ValueError, RecursionError):
+            return validator.is_valid(json.loads(answer, parse_constant=_no_json))
+        except (ValueError, ArithmeticError, RecursionError):      # also too deep, or too large a number, to check
             return False
-        return validator.is_valid(document)
 
-    return [float(accepted(answer)) for answer in answered.answers]
+    return [float(accepted(answer)) for answer in submissions.answers]
 
 
 def _no_json(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _unit_tests(reward: UnitTestsReward, answered: Answered) -> list[float]:
-    return pass_tests(answered.answers, answered.right, reward.seconds)
+def _unit_tests(reward: UnitTestsReward, submissions: Submissions) -> list[float]:
+    return pass_tests(submissions.answers, submissions.right, reward.seconds)
 
 
-def _function(reward: FunctionReward, answered: Answered) -> list[Any]:
-    return call_function(reward.function, answered.prompts, answered.answers, [list(each) for each in answered.right])
+def _function(reward: FunctionReward, submissions: Submissions) -> list[Any]:
+    return call_function(reward.function, submissions.prompts, submissions.answers,
+                         [list(each) for each in submissions.right])
 
 
-KINDS: dict[str, Callable[[Any, Answered], list[Any]]] = {
+KINDS: dict[str, Callable[[Any, Submissions], list[Any]]] = {
     "exact_answer": _exact_answer, "number": _number, "pattern": _pattern, "json_schema": _json_schema,
     "unit_tests": _unit_tests, "function": _function}

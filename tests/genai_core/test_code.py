@@ -1,6 +1,7 @@
 """Code completion: what models wrote is run without harm, and judged as people's code is."""
 
 import ast
+import resource
 import sys
 
 import pytest
@@ -48,6 +49,16 @@ def test_people_solve_every_problem_and_an_empty_function_solves_none():
     "import os; os.kill(os.getppid(), 9)",
     "import socket; socket.create_connection(('127.0.0.1', 1), 1)",
     "import ctypes; ctypes.CDLL(None)",
+    "import os; os.mkfifo({folder!r} + '/fifo')",
+    "import os; os.mknod({folder!r} + '/node')",
+    "import sys; del sys.modules['posix']; import posix; posix.mkfifo({folder!r} + '/fifo')",
+    "import _posixshmem; _posixshmem.shm_unlink('/none')",
+    "from multiprocessing.shared_memory import SharedMemory; SharedMemory(create=True, size=1)",
+    "import _posixsubprocess; _posixsubprocess.fork_exec.__self__",
+    "import os; os.pidfd_open(os.getppid())",
+    "import readline; readline.write_history_file({folder!r} + '/history')",
+    "import __main__; __main__.ALLOWED = {{'os.remove'}}; import os; os.remove({path!r})",
+    "import os; os.O_CREAT = os.O_WRONLY = os.O_TRUNC = 0; open({folder!r} + '/new', 'w')",
     "import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
     "b = bytearray(2 << 30)",
     "while True: pass",
@@ -63,6 +74,61 @@ def test_what_a_model_wrote_can_do_no_harm_and_does_not_pass(attack, tmp_path):
     path.write_text("kept")
     assert not passes(attack.format(path=str(path), folder=str(folder)), seconds=2 if "while" in attack else 20)
     assert path.read_text() == "kept" and list(folder.iterdir()) == [path]
+
+
+SEARCHES = """
+import gc, os, sys
+def texts(value, depth=3):
+    if isinstance(value, bytes):
+        yield value
+    elif depth and isinstance(value, dict):
+        yield from (text for each in list(value.values()) for text in texts(each, depth - 1))
+    elif depth and isinstance(value, (list, tuple, set, frozenset)):
+        yield from (text for each in list(value) for text in texts(each, depth - 1))
+found, frame = [text.encode() for text in sys.argv], sys._getframe()
+while frame:
+    for names in (frame.f_globals, frame.f_locals, frame.f_code.co_consts):
+        found += texts(names)
+    frame = frame.f_back
+try:
+    found += texts(gc.get_objects())
+except PermissionError:
+    pass
+for text in found:
+    if len(text) == 32:
+        for descriptor in range(3, 10):
+            try:
+                os.write(descriptor, text)
+            except OSError:
+                pass
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("program", [
+    SEARCHES, SEARCHES.replace("os._exit(0)", "").replace("sys._getframe()", "sys._getframe().f_back"),
+    "import os, sys; os.write(3, sys.argv[1].encode()); os._exit(0)",
+    "import os, sys; g = sys._getframe(1).f_globals; os.write(g['answer'], g['nonce']); os._exit(0)",
+    "import __main__; __main__.steps()", 'kept = """', "if False:\n    pass\nelse:", "import sys; sys.exit(0)"])
+def test_a_program_that_runs_no_test_has_not_passed(program):
+    assert not passes(program, 20, ['assert 1 == 2, """none"""'])
+
+
+def test_tests_see_what_the_program_defined():
+    program = "from __future__ import annotations\nimport math\ndef area(r): return math.pi * r ** 2"
+    assert passes(program, 20, ["assert round(area(1), 2) == 3.14", "assert area(0) == 0"])
+    assert not passes(program, 20, ["assert area(0) == 0", "assert area(1) == 1"])
+
+
+@pytest.mark.parametrize("module", ["collections", "dataclasses", "enum", "subprocess", "typing"])
+def test_what_programs_import_can_be_imported(module):
+    assert passes(f"from {module} import *\nfrom os import *", 20)
+
+
+def test_of_what_a_program_writes_no_more_is_kept_than_tells_that_it_passed():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert not passes("import os\nwhile True: os.write(3, b'x' * 65536)", seconds=4)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "kilobytes"
 
 
 def test_a_program_that_computes_imports_and_prints_passes():

@@ -21,10 +21,10 @@ from genai_core.inference.reward import OpenedRewardModel
 from genai_core.models.reward import RewardModel
 from genai_core.rewards.answers import last_number
 from genai_core.rewards.apart import Apart
-from genai_core.rewards.functions import function_digests
+from genai_core.rewards.functions import check_functions, function_digests
 from genai_core.rewards.reward import Rewards, VerifiableReward, check_prompts, open_rewards
 from genai_core.rewards.unit_tests import ALLOW, code_of
-from genai_core.rewards.verifiable import Answered
+from genai_core.rewards.verifiable import Submissions
 from genai_core.stages import rlhf
 from genai_core.training import checkpoints
 from genai_core.training.loop import train
@@ -54,6 +54,17 @@ def scores(right: str, *answers: str, **fields) -> list[float]:
     ("x > y", ("x>y", "X > y."), ("x < y", "x >= y", "x y")),
     ("a + b", ("a+b",), ("a - b", "ab")),
     ("C++", ("c++",), ("C", "C#")),
+    ("5-3", ("5 - 3", "5−3"), ("5/3", "5*3", "5 3", "5, -3")),
+    ("x*y", ("x * y", "**x*y**"), ("x/y", "x-y", "x y", "x**y")),
+    ("sin(x)/cos(x)", ("sin(x) / cos(x)",), ("sin(x)-cos(x)", "sin(x) cos(x)")),
+    ("2 * -3", ("2*-3",), ("2 -3", "2 * 3")),
+    ("y = -x", ("y=-x",), ("y = x", "-yx", "y != -x")),
+    ("50%", ("50 %", "50.0%"), ("50", "5%")),
+    ("a = b", ("a=b", "a == b"), ("ab", "a != b")),
+    ("28", ("= 28", "- 28", "* 28"), ("-28",)),
+    ("1e5", ("100000", "1E+5"), ("1", "1e-5")),
+    ("1e5000", ("1E5000",), ("1", "1e5001")),
+    ("the answer", ("the **answer**", "the - answer"), ("answer",)),
     ("AC/DC", ("acdc", "AC-DC"), ("AC",)),
     ("Apollo 11", ("apollo-11", "Apollo 11!"), ("Apollo 1", "Apollo 1 1"))])
 def test_signs_and_points_tell_exact_answers_apart_and_punctuation_does_not(right, same, others):
@@ -68,6 +79,7 @@ def test_an_exact_answer_has_the_words_of_a_right_one():
 @pytest.mark.parametrize(("text", "number"), [
     ("12 - 5 = 7", "7"), ("= -28", "-28"), ("−3", "-3"), ("5-7", "7"), ("1,234.50 euros", "1234.50"), ("1, 2", "2"),
     ("#### 72", "72"), ("7.", "7"), ("007", "7"), ("x7", None), (".5", "0.5"), ("it is -.5.", "-0.5"),
+    ("1,2345", "2345"), ("1e5", "100000"), ("-2.5E-3 m", "-0.0025"), ("1e5000", None), ("12e99999", None), ("5em", "5"),
     ("none", None), ("", None)])
 def test_the_last_number_of_a_text_is_found(text, number):
     found = last_number(text)
@@ -88,9 +100,18 @@ def test_an_answer_is_json_of_the_schema_or_it_is_not():
     assert scores("", *answers, kind="json_schema", json_schema=schema) == [1, 0, 0, 0, 0, 0]
 
 
-def test_a_schema_fetches_nothing_from_an_address():
-    with pytest.raises(RewardFailed, match=r"rlhf\.rewards\.mine: it raised .*example\.invalid"):
-        scores("", "1", kind="json_schema", json_schema={"$ref": "https://example.invalid/schema"})
+@pytest.mark.parametrize(("schema", "answer"), [
+    ({"type": "array", "items": {"$ref": "#"}}, "[" * 250 + "]" * 250), ({"multipleOf": 0.01}, "1e999"),
+    ({"multipleOf": 0.01}, "1" * 400)])
+def test_an_answer_that_cannot_be_checked_is_not_accepted_and_ends_nothing(schema, answer):
+    assert scores("", answer, "[]", kind="json_schema", json_schema=schema) == [0, 1]
+
+
+@pytest.mark.parametrize("reference", [{"$ref": "#/$defs/age"}, {"$dynamicRef": "#age"}, {"$ref": "#/further/age"},
+                                       {"$ref": "https://json-schema.org/draft/2020-12/schema"}])
+def test_a_schema_may_refer_to_its_own_parts_and_to_the_schema_of_schemas(reference):
+    parts = {"$defs": {"age": {"$dynamicAnchor": "age", "type": "object"}}, "further": {"age": {"type": "object"}}}
+    assert scores("", "{}", "3", kind="json_schema", json_schema=parts | reference) == [1, 0]
 
 
 def test_code_is_right_where_it_passes_the_tests_of_its_problem(monkeypatch):
@@ -99,6 +120,12 @@ def test_code_is_right_where_it_passes_the_tests_of_its_problem(monkeypatch):
     tests = "assert add(1, 2) == 3"
     fenced = f"Here it is:\n```python\n{right}\n```\nIt adds."
     assert scores(tests, right, wrong, fenced, "raise SystemExit", kind="unit_tests") == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("opening", ["```\n", "```python\n", "```python \n", "``` python\n", "```python\r\n",
+                                     '```python title="a.py"\n', "```{.python}\n"])
+def test_code_is_taken_out_of_its_fence(opening):
+    assert code_of(f"So:\n{opening}x = 1\n```\nand ```y``` too") == "x = 1\n"
     assert code_of("no fence") == "no fence"
 
 
@@ -175,6 +202,16 @@ def test_rewards_are_added_up_by_their_weights_and_each_is_told(installed):
     assert total.tolist() == pytest.approx([0.3, -0.1])
 
 
+def test_rewards_whose_sum_is_no_number_are_told():
+    class Great(FailsAfter):
+        def score(self, prompts, answers):
+            return torch.tensor([1e38] * len(answers))
+
+    with Rewards({"great": (10.0, Great(1))}) as rewards, \
+            pytest.raises(RewardFailed, match=r"rlhf\.rewards: the weighted sum .* up to 1e\+38 of great; scale"):
+        rewards.score([question("?")], ["a"])
+
+
 @pytest.mark.parametrize(("function", "message"), [
     ("raises", "it raised KeyError: 'no such.ncolumn'"), ("few", "1 values for 2 answers"),
     ("words", r"it returned \['good', 'good'\], and not a number"), ("not_a_number", "nan for the answer 'b'"),
@@ -196,7 +233,7 @@ def test_a_failure_shows_the_beginning_of_a_long_answer_alone(installed):
 def test_what_takes_too_long_is_ended(installed, reward):
     apart = Apart(declared(**reward), seconds=2.0)
     with pytest.raises(RewardFailed, match="more than 2 seconds for 1 answers"):
-        apart(Answered([user_asks("?")], ["a" * 64], [("",)]))
+        apart(Submissions([user_asks("?")], ["a" * 64], [("",)]))
     apart.close()
     assert not children(), "a process is left behind"
 
@@ -215,6 +252,24 @@ def test_only_what_is_installed_can_be_named(installed, monkeypatch):
     monkeypatch.syspath_prepend(str(installed))
     with pytest.raises(ValidationError, match=r"'length' is offered by more than one package \(.*others"):
         FunctionReward(kind="function", function="length")
+
+
+def test_a_function_that_cannot_be_imported_or_called_is_told_before_anything_is_trained(installed):
+    def check(source: str) -> None:
+        (installed / "scorers.py").write_text(source)
+        check_functions({"right": declared(kind="number"), "mine": FunctionReward(kind="function", function="length")})
+
+    check("def length(completions, **others): raise AssertionError")
+    check("class Length:\n    def __call__(self, **others): pass\nlength = Length()")
+    for source, message in (
+            ("import no_such_module", "importing it raised ModuleNotFoundError: No module named 'no_such_module'"),
+            ("import os; os._exit(3)", "importing it ended its process with status 3"),
+            ("def size(**others): pass", "importing it raised AttributeError"), ("length = 3", "3 is not a callable"),
+            ("def length(completions): pass", r"it cannot be called with .* unexpected keyword argument 'prompts'"),
+            ("def length(completion_ids, **others): pass", r"it cannot be called with .* argument: 'completion_ids'"),
+            ("async def length(**others): pass", "it is async")):
+        with pytest.raises(InputError, match=rf"^rlhf\.rewards\.mine: the function 'length' cannot .*: .*{message}"):
+            check(source)
 
 
 def test_the_key_has_version_and_source_of_a_function_and_of_nothing_else(tmp_path, monkeypatch):
@@ -244,6 +299,18 @@ def rlhf_config(**fields) -> RlhfConfig:
     ({"rlhf.rewards.mine": {"kind": "pattern", "pattern": "("}}, r"rlhf\.rewards\.mine\.pattern: '\(' is no regular"),
     ({"rlhf.rewards.mine": {"kind": "json_schema", "json_schema": {"type": "nothing"}}},
      r"rlhf\.rewards\.mine\.json_schema: no JSON Schema: 'nothing' is not valid"),
+    *(({"rlhf.rewards.mine": {"kind": "json_schema", "json_schema": schema}},
+       rf"rlhf\.rewards\.mine\.json_schema: {message}") for schema, message in (
+          ({"$ref": "http://x.org/a"}, r"\$ref: 'http://x\.org/a' is no part of the schema"),
+          ({"properties": {"a": {"$ref": "#/nope"}}}, r"\$ref: '#/nope' is no part of the schema"),
+          ({"$ref": "file:///etc/passwd"}, r"\$ref: 'file:///etc/passwd' is no part"),
+          ({"$dynamicRef": "#nope"}, r"\$dynamicRef: '#nope' is no part"),
+          ({"allOf": [{}], "items": {"$ref": "#/allOf"}}, r"\$ref: '#/allOf' is no schema"),
+          ({"$ref": "#"}, "a part of the schema refers to itself without end"),
+          ({"pattern": "a{99999999999}"}, "no JSON Schema: the repetition number is too large"))),
+    *(({"rlhf.rewards.mine": {"kind": "pattern", "pattern": pattern}}, message) for pattern, message in (
+        ("a{99999999999}", r"mine\.pattern: .* is no regular expression \(the repetition number is too large"),
+        ("(" * 3000 + ")" * 3000, r"mine\.pattern: '\({100} …' is no regular expression \(maximum recursion"))),
     ({"rlhf.rewards.mine": {"kind": "numbr"}},
      r"rlhf\.rewards\.mine: kind 'numbr' is none of exact_answer, function, json_schema, number, pattern, rew"),
     ({"rlhf.rewards.number": {"weight": 2}}, r"rlhf\.rewards\.number: no reward is called so, and a new one needs"),

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -171,25 +172,38 @@ def test_a_worker_that_dies_is_told():
         list(mapper(die, [1]))
 
 
-WAITING = """
-import sys, time
+def test_workers_outlive_the_thread_that_first_called_them():
+    with Processes(1) as mapper:
+        first = threading.Thread(target=lambda: list(mapper(square, [1])))
+        first.start()
+        first.join()
+        assert list(mapper(square, [7])) == [49]
+
+
+BUSY = """
+import re, sys, time
+from functools import partial
 from genai_core.mapping import Processes
 with Processes(2) as mapper:
     print("started", flush=True)
-    list(mapper(time.sleep, [60, 60]))
+    list(mapper({call}))
 """
 
 
-def test_no_worker_outlives_the_process_that_started_it():
-    parent = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+@pytest.mark.parametrize("call", ["time.sleep, [60, 60]", "partial(re.search, '^(a+)+$'), ['a' * 40 + 'b'] * 2"])
+def test_no_worker_outlives_the_process_that_started_it_be_it_in_a_call_that_never_lets_a_thread_run(call):
+    parent = subprocess.Popen([sys.executable, "-c", BUSY.format(call=call)], stdout=subprocess.PIPE,
+                              cwd=Path(__file__).parents[2])
     assert parent.stdout.readline() == b"started\n"
     deadline = time.monotonic() + 30
     while len(workers := psutil.Process(parent.pid).children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(0.5)
+    time.sleep(1)
     parent.kill()
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()
     assert not alive
 
 

@@ -89,3 +89,12 @@ def test_vllm_that_cannot_sample_is_told_before_anything_is_trained(cleaned, mon
     monkeypatch.setenv("GENAI_VLLM", str(command))
     with pytest.raises(InputError, match=r"rlhf\.sampler: .* set runtime\.processes to 1 \(it is 2\)"):
         check_data(cleaned("positive", **{"rlhf.sampler": "vllm", "runtime.processes": 2}))
+
+
+def test_a_reward_function_that_cannot_be_used_is_told_before_anything_is_trained(cleaned, monkeypatch):
+    def refuse(rewards):
+        raise InputError(f"{', '.join(rewards)} cannot be used")
+
+    monkeypatch.setattr(data_checks, "check_functions", refuse)
+    with pytest.raises(InputError, match="reward_model cannot be used"):
+        check_data(cleaned("positive"))

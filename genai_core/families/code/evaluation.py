@@ -107,10 +107,10 @@ def _looked_up(train: list[str], questions: list[Question]) -> list[str]:
 
 def _pass_at_1(problems: list[dict[str, Any]], solutions: list[str], seconds: float) -> float:
     """Share of problems whose tests are passed by the one solution sampled for each (Chen et al. 2021)."""
-    programs = [f"{problem['prompt']}{solution}\n{problem['test']}\ncheck({problem['entry_point']})\n"
-                for problem, solution in zip(problems, solutions, strict=True)]
+    programs = [problem["prompt"] + solution for problem, solution in zip(problems, solutions, strict=True)]
+    tests = [(problem["test"], f"check({problem['entry_point']})") for problem in problems]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return sum(pool.map(lambda program: passes(program, seconds), programs)) / len(programs)
+        return sum(pool.map(lambda each, its_tests: passes(each, seconds, its_tests), programs, tests)) / len(programs)
 
 
 def _cut(text: str, tokenizer: Tokenizer, tokens: int) -> str:
