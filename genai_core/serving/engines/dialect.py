@@ -5,8 +5,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import httpx
-
+from genai_core.serving.engines.client import EngineClient
 from genai_core.serving.errors import Refused
 
 Body = dict[str, Any]
@@ -52,23 +51,22 @@ class Dialect:
         """What becomes of its answer to the client's `body`; None where that is passed on as it is."""
         return LegacyLogprobs(body["logprobs"]) if path != CHAT and body.get("logprobs") is not None else None
 
-    async def prompt_tokens(self, client: httpx.AsyncClient, path: str, body: Body) -> int:
+    async def prompt_tokens(self, client: EngineClient, path: str, body: Body) -> int:
         """How many tokens a request's prompt has; 0 where the engine does not say."""
         if path == CHAT:
-            answer = await client.post(f"{path}/input_tokens", json={"messages": body["messages"]})
-            return int(answer.json()["input_tokens"]) if answer.is_success else 0
+            counted = await client.ask(f"{path}/input_tokens", {"messages": body["messages"]})
+            return int(counted["input_tokens"]) if counted else 0
         if isinstance(body["prompt"], list):
             return len(body["prompt"])
-        answer = await client.post("/tokenize", json={"content": body["prompt"], "add_special": True,
-                                                      "parse_special": True})
-        return len(answer.json()["tokens"]) if answer.is_success else 0
+        cut = await client.ask("/tokenize", {"content": body["prompt"], "add_special": True, "parse_special": True})
+        return len(cut["tokens"]) if cut else 0
 
-    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+    async def sized(self, client: EngineClient, path: str, body: Body, context: int, size: int) -> Body:
         """The body with an answer that fits into the context, where the engine would write or refuse a longer one.
         `size` is a number of tokens that the prompt does not exceed."""
         return body if context % CONTEXT_STEP == 0 else await self._fitted(client, path, body, context, size)
 
-    async def _fitted(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+    async def _fitted(self, client: EngineClient, path: str, body: Body, context: int, size: int) -> Body:
         field = next((name for name in LENGTH_FIELDS if name in body), "max_tokens")
         limit = body.get(field, context)
         if size + limit <= context:
@@ -150,14 +148,14 @@ class VllmDialect(Dialect):
 
         return rewritten
 
-    async def prompt_tokens(self, client: httpx.AsyncClient, path: str, body: Body) -> int:
+    async def prompt_tokens(self, client: EngineClient, path: str, body: Body) -> int:
         if path != CHAT and isinstance(body["prompt"], list):
             return len(body["prompt"])
         given: dict[str, Any] = {"messages": body["messages"]} if path == CHAT else {"prompt": body["prompt"]}
-        answer = await client.post("/tokenize", json={"model": body["model"], **given})
-        return int(answer.json()["count"]) if answer.is_success else 0
+        counted = await client.ask("/tokenize", {"model": body["model"], **given})
+        return int(counted["count"]) if counted else 0
 
-    async def sized(self, client: httpx.AsyncClient, path: str, body: Body, context: int, size: int) -> Body:
+    async def sized(self, client: EngineClient, path: str, body: Body, context: int, size: int) -> Body:
         if path == CHAT and not any(name in body for name in LENGTH_FIELDS):
             return body
         # it refuses a limit for which there is no room, and a completion without one would have sixteen tokens

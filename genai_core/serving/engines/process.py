@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import psutil
 
 from genai_core.inference import child
 from genai_core.inference.vllm.log import reason_in
-from genai_core.inference.vllm.server import PROCESS, SOCKET
+from genai_core.inference.vllm.server import PROCESS
+from genai_core.serving.engines.client import EngineClient
 from genai_core.serving.engines.description import ModelDescription
 from genai_core.serving.engines.dialect import Dialect
 from genai_core.serving.errors import EngineFailed, EngineMissing, EngineStopped, too_many
@@ -26,6 +27,7 @@ LOADING = "error loading model: "
 """After which llama.cpp's log says what is wrong with a file."""
 START_SECONDS = {LLAMA_CPP: 300.0, OWN: 300.0, VLLM: 1800.0}
 """vLLM compiles on a GPU, and reads what may be large."""
+HEALTH_SECONDS = 5.0
 
 
 class EngineProcess:
@@ -43,7 +45,7 @@ class EngineProcess:
         """Requests that hold it: those under way and those that wait for a slot."""
         self._process: subprocess.Popen[bytes] | None = None
         self._answered = self._killed = False
-        self.client: httpx.AsyncClient
+        self.client: EngineClient
 
     def start(self) -> None:
         """Start the process and wait until it answers. Raises EngineFailed, in one line, when it does not, and
@@ -59,14 +61,7 @@ class EngineProcess:
             self._explain(self._process.wait(), answer, self._log.read_text(errors="replace"))
         self._answered = True
         self.context = answer.get("context", self.context)
-        # a connection each: llama.cpp closes one after some requests or seconds, now and then just as the next is sent
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        address = str(answer["address"])
-        socket = address.removeprefix(SOCKET) if address.startswith(SOCKET) else None
-        transport = httpx.AsyncHTTPTransport(verify=False, trust_env=False, limits=limits, uds=socket)
-        self.client = httpx.AsyncClient(base_url="http://engine" if socket else address, transport=transport,
-                                        headers={"Authorization": f"Bearer {self._key}"},
-                                        timeout=httpx.Timeout(None, connect=10), trust_env=False)
+        self.client = EngineClient(str(answer["address"]), self._key)
 
     def _explain(self, code: int, answer: dict[str, str], log: str) -> None:
         """Raise EngineFailed in one line."""
@@ -107,8 +102,8 @@ class EngineProcess:
     async def answers(self) -> bool:
         """Whether it answers now."""
         try:
-            return self.runs and (await self.client.get("/health", timeout=5)).is_success
-        except httpx.HTTPError:
+            return self.runs and await self.client.is_well(HEALTH_SECONDS)
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
     def take(self) -> None:
@@ -137,7 +132,7 @@ class EngineProcess:
                 await asyncio.sleep(0.05)
                 waited += 0.05
         finally:
-            await self.client.aclose()
+            await self.client.close()
             await asyncio.to_thread(self.kill)
 
     def kill(self) -> None:

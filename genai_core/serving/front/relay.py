@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-import httpx
+import aiohttp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -91,25 +92,25 @@ class Relayed(Response):
             async with self.engine.free_slots:
                 await self._check_length()
                 sized = await self.engine.sized(self.path, self.engine_body, self.size)
-                async with self.engine.client.stream("POST", self.path, json=sized) as answer:
-                    if answer.status_code != httpx.codes.OK:
-                        refused = self.engine.dialect.refusal(answer.status_code, await answer.aread())
+                async with self.engine.client.post(self.path, sized) as answer:
+                    if answer.status != HTTPStatus.OK:
+                        refused = self.engine.dialect.refusal(answer.status, await answer.read())
                         pieces.put_nowait(refused.response)
                         return
                     if not self.engine_body.get("stream"):
-                        content = await answer.aread()
+                        content = await answer.read()
                         self._tail = content
                         pieces.put_nowait(Response(self.rewrite(content) if self.rewrite else content,
                                                    media_type="application/json"))
                         return
-                    pieces.put_nowait(answer.status_code)
-                    async for piece in _events(answer) if self.rewrite else answer.aiter_raw():
+                    pieces.put_nowait(answer.status)
+                    async for piece in _events(answer) if self.rewrite else answer.content.iter_any():
                         self._tail = (self._tail + piece)[-TAIL:]
                         pieces.put_nowait(self.rewrite(piece) if self.rewrite else piece)
             pieces.put_nowait(None)
         except Refused as refused:
             pieces.put_nowait(refused.response)
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             failed = Refused(503, f"the engine broke off ({type(error).__name__}); ask again", "engine_failed",
                              retry_after=1)
             pieces.put_nowait(failed)
@@ -186,10 +187,10 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _events(answer: httpx.Response) -> Any:
+async def _events(answer: aiohttp.ClientResponse) -> Any:
     """Whole events of a stream."""
     held = b""
-    async for piece in answer.aiter_raw():
+    async for piece in answer.content.iter_any():
         *whole, held = (held + piece).split(b"\n\n")
         for event in whole:
             yield event + b"\n\n"
