@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import torch
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from genai_core.config.training import LoraConfig, RlhfConfig
 from genai_core.context import LogReporter
@@ -24,6 +25,7 @@ from genai_core.inference.vllm.log import reason_in
 from genai_core.models.adapters import adapters_of, add_adapters, merge
 from genai_core.serving.engines import choice
 from genai_core.serving.engines.choice import start_engine, vllm_pays
+from genai_core.serving.engines.client import EngineClient
 from genai_core.serving.engines.dialect import CHAT, DEFAULTS, Dialect, VllmDialect
 from genai_core.training.alignment import vllm_sampler
 from genai_core.training.alignment.rollouts import uniform
@@ -189,14 +191,19 @@ def test_what_vllm_refuses_has_our_form():
 def test_prompts_are_counted_and_a_completion_gets_what_the_context_leaves():
     asked = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append((request.url.path, json.loads(request.content)))
-        return httpx.Response(200, json={"count": 5})
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, await request.json()))
+        return web.json_response({"count": 5})
 
     async def ask(path: str, body: dict) -> tuple[int, dict]:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://vllm") as client:
-            dialect = VllmDialect()
-            return await dialect.prompt_tokens(client, path, body), await dialect.sized(client, path, body, 32, 20)
+        engine = web.Application()
+        engine.router.add_post("/tokenize", answer)
+        async with TestServer(engine) as server:
+            client, dialect = EngineClient(str(server.make_url("")), "key"), VllmDialect()
+            try:
+                return await dialect.prompt_tokens(client, path, body), await dialect.sized(client, path, body, 32, 20)
+            finally:
+                await client.close()
 
     count, sized = asyncio.run(ask(COMPLETE, {"model": "tiny", "prompt": "some text"}))
     assert count == 5 and sized["max_tokens"] == 27

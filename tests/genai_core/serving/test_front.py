@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import stat
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -208,29 +209,33 @@ def test_more_than_may_wait_are_told_when_to_come_again(model, tmp_path):
         assert server.post("/v1/completions", json={"prompt": "The", "max_tokens": 4}).status_code == 200
 
 
+@contextmanager
+def long_stream(server):
+    """A connection that has asked for a stream of more bytes than buffers hold, none of which is read yet."""
+    body = json.dumps({"prompt": "The", "max_tokens": 250, "stream": True, "logprobs": 20,
+                       "logit_bias": {"2": -100, "0": -100}}).encode()
+    with socket.socket() as guest:
+        guest.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        guest.connect(("127.0.0.1", int(server.address.rpartition(":")[2])))
+        guest.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s"
+                      % (len(body), body))
+        yield guest
+
+
 def test_who_goes_away_frees_the_slot(model, tmp_path):
     with running(tmp_path, served_model(model), slots=1, queue=4) as server:
-        asked = {"prompt": "The", "max_tokens": 250, "stream": True, "logprobs": 20}
         for _ in range(5):
-            with httpx.stream("POST", f"{server.address}/v1/completions", json=asked) as answer:
-                next(answer.iter_raw())
+            with long_stream(server) as guest:
+                assert guest.recv(100)
         wait_until(lambda: server.engine.taken == 0)
         assert server.client().completions.create(model="tiny", prompt="The", max_tokens=4).choices
         assert 'status="499"' in httpx.get(f"{server.address}/metrics").text
 
 
 def test_a_slow_reader_keeps_no_slot(model, tmp_path):
-    with running(tmp_path, served_model(model), slots=1, queue=4, seconds=60) as server:
-        port = int(server.address.rpartition(":")[2])
-        body = json.dumps({"prompt": "The", "max_tokens": 250, "stream": True, "logprobs": 20,
-                           "logit_bias": {"2": -100, "0": -100}}).encode()
-        with socket.socket() as slow:
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.connect(("127.0.0.1", port))
-            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s"
-                         % (len(body), body))
-            assert server.client().completions.create(model="tiny", prompt="The", max_tokens=4).choices
-            wait_until(lambda: server.engine.taken == 0)
+    with running(tmp_path, served_model(model), slots=1, queue=4, seconds=60) as server, long_stream(server):
+        assert server.client().completions.create(model="tiny", prompt="The", max_tokens=4).choices
+        wait_until(lambda: server.engine.taken == 0)
 
 
 def test_an_answer_that_takes_too_long_is_refused(model, tmp_path):
