@@ -14,13 +14,16 @@ from genai_core.data.chat import Chat
 from genai_core.data.sources.shapes.rows import recognise
 from genai_core.labelling.files import append_rows, read_rows, remove_last
 
-Verdict = Literal["first", "second", "tie", "both_bad"]
+Choice = Literal["first", "second", "tie", "both_bad"]
+"""What a labeller chooses of two answers."""
 PREFERENCES = "preferences.jsonl"
 UNDECIDED = "undecided.jsonl"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Candidate:
+    """One of the two answers to a prompt that are judged."""
+
     text: str
     model: str
     """Version that gave it, e.g. `genai-rlhf/3`, or the whole path of a directory."""
@@ -33,9 +36,9 @@ class Label:
     """A person's verdict on two answers, in the order in which they were shown."""
 
     prompt: Chat
-    first: Answer
-    second: Answer
-    verdict: Verdict
+    first: Candidate
+    second: Candidate
+    verdict: Choice
     labeller: str
     when: str
     """Time in UTC, ISO 8601."""
@@ -46,7 +49,7 @@ class Label:
         return prompt_key(self.prompt), tuple(sorted((self.first.model, self.second.model)))
 
     @property
-    def chosen(self) -> Answer | None:
+    def chosen(self) -> Candidate | None:
         """The better answer; None for a tie and where both are bad."""
         return {"first": self.first, "second": self.second}.get(self.verdict)
 
@@ -71,7 +74,8 @@ class LabelFiles:
         """Raises BadRow, and keeps nothing, where the prompt or an answer is none that `collect` could read: the next
         training would stop there."""
         row = _row(label)
-        pair = {"prompt": label.prompt, "chosen": said(label.first.text), "rejected": said(label.second.text)}
+        pair = {"prompt": label.prompt, "chosen": assistant_says(label.first.text),
+                "rejected": assistant_says(label.second.text)}
         recognise(pair, "preferences").read(pair)
         append_rows(self.preferences if label.chosen else self.undecided, [row])
 
@@ -99,7 +103,7 @@ def _row(label: Label) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": label.prompt, "when": label.when, "labeller": label.labeller,
                            "verdict": label.verdict}
     for name, answer in zip(names, answers, strict=True):
-        row[name] = said(answer.text)
+        row[name] = assistant_says(answer.text)
         row[f"{name}_model"] = answer.model
         row[f"{name}_seed"] = answer.seed
     return row
@@ -112,7 +116,7 @@ def _label(row: dict[str, Any]) -> Label | None:
         return None
     names = ("chosen", "rejected") if verdict in ("first", "second") else ("first", "second")
     try:
-        answers = [Answer("".join(message["content"] for message in row[name]), str(row[f"{name}_model"]),
+        answers = [Candidate("".join(message["content"] for message in row[name]), str(row[f"{name}_model"]),
                           row.get(f"{name}_seed")) for name in names]
         prompt = [{"role": message["role"], "content": message["content"]} for message in row["prompt"]]
     except (KeyError, TypeError):
@@ -121,6 +125,6 @@ def _label(row: dict[str, Any]) -> Label | None:
     return Label(prompt, first, second, verdict, row["labeller"], str(row.get("when", "")))
 
 
-def said(text: str) -> Chat:
+def assistant_says(text: str) -> Chat:
     """An answer as messages: a text that begins like a transcript would be read as one."""
     return [{"role": "assistant", "content": text}]

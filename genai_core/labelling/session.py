@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from genai_core.data.chat import Chat
-from genai_core.labelling.labels import Answer, Label, LabelFiles, Verdict, now, prompt_key
+from genai_core.labelling.labels import Candidate, Choice, Label, LabelFiles, now, prompt_key
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Question:
     """Two answers to a prompt, in the order in which they are shown."""
 
     prompt: Chat
-    first: Answer
-    second: Answer
+    first: Candidate
+    second: Candidate
 
 
 class Session:
@@ -74,7 +74,7 @@ class Session:
             self.pending.pop(0)
         return None
 
-    def judge(self, question: Question, verdict: Verdict) -> Label:
+    def judge(self, question: Question, verdict: Choice) -> Label:
         """Keep a verdict."""
         label = Label(question.prompt, question.first, question.second, verdict, self.labeller, now())
         self.files.add(label)
@@ -106,7 +106,7 @@ class Session:
         for number, each in enumerate(self.contestants):
             seed = self._drawn(prompt, f"answer {number}")
             text = "".join(self._while_open(each.answer(prompt, seed)))
-            answers.append(Answer(text.strip(), each.version, seed))
+            answers.append(Candidate(text.strip(), each.version, seed))
         swapped = self._drawn(prompt, f"order for {self.labeller}") % 2
         return Question(prompt, *(reversed(answers) if swapped else answers))
 

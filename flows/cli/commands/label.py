@@ -17,10 +17,10 @@ from genai_core.errors import InputError
 
 if TYPE_CHECKING:
     from genai_core.data.chat import Chat
-    from genai_core.labelling.labels import LabelFiles, Verdict
+    from genai_core.labelling.labels import Choice, LabelFiles
     from genai_core.labelling.session import Contestant, Question, Session
 
-KEYS: dict[str, "Verdict"] = {"1": "first", "2": "second", "3": "tie", "t": "tie", "4": "both_bad", "b": "both_bad"}
+KEYS: dict[str, "Choice"] = {"1": "first", "2": "second", "3": "tie", "t": "tie", "4": "both_bad", "b": "both_bad"}
 HELP = "1 the first is better · 2 the second · 3 tie · 4 both bad · u undo · q quit"
 
 
