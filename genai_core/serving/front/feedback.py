@@ -18,7 +18,7 @@ from genai_core.data.sources.bad_rows import BadRow
 from genai_core.data.sources.shapes.rows import recognise
 from genai_core.errors import InputError
 from genai_core.labelling.files import append_rows
-from genai_core.labelling.labels import PREFERENCES, Candidate, Choice, Label, LabelFiles, assistant_says, now
+from genai_core.labelling.labels import PREFERENCES, Candidate, Choice, Label, LabelFiles, Split, assistant_says, now
 from genai_core.serving.errors import Refused
 
 LARGEST_FILE = 2**30
@@ -80,15 +80,17 @@ class LabelGiven(BaseModel):
     second: _Sampled
     verdict: Choice
     labeller: Annotated[str, Field(min_length=1, max_length=200)]
+    split: Split | None = None
 
 
 class Undo(BaseModel):
-    """A labeller's newest label is to be taken back."""
+    """A labeller's newest label on answers of two models is to be taken back."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["undo"]
     labeller: Annotated[str, Field(min_length=1, max_length=200)]
+    models: tuple[Name, Name]
 
 
 FILES: dict[type[BaseModel], tuple[str, Content]] = {
@@ -109,7 +111,7 @@ def respond(folder: Path, body: bytes) -> dict[str, Any]:
         raise Refused(400, f"{where or 'the body'}: {first['msg']}", "invalid_value", where or None) from None
     if isinstance(given, Undo):
         with _writing("the labels"):
-            undone = LabelFiles(folder).undo(given.labeller)
+            undone = LabelFiles(folder).undo(given.labeller, tuple(sorted(given.models)))
         return {"kept": 0, "undone": asdict(undone) if undone else None}
     if given.prompt[-1].role != "user":
         raise Refused(400, "prompt: the last message is the user's", "invalid_value", "prompt")
@@ -137,7 +139,7 @@ def _keep_label(folder: Path, given: LabelGiven) -> int:
     first, second = (Candidate(answer.text, answer.model, answer.seed) for answer in (given.first, given.second))
     prompt = [message.model_dump() for message in given.prompt]
     with _writing("the labels"):
-        LabelFiles(folder).add(Label(prompt, first, second, given.verdict, given.labeller, now()))
+        LabelFiles(folder).add(Label(prompt, first, second, given.verdict, given.labeller, now(), given.split))
     return 1
 
 
