@@ -1,6 +1,7 @@
 """Fixtures: real English prose that every Python brings, a tokenizer trained on it, and a tiny model."""
 
 import os
+import shutil
 
 # Two workers, their subprocesses and OpenMP's threads that spin while they wait make each other two to four times
 # slower. One thread each, here and in what the tests start, so that digests are of one thread count too.
@@ -125,3 +126,16 @@ def die_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("needs Chromium: make system-packages")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

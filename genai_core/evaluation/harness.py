@@ -27,7 +27,8 @@ from genai_core.data.tokens.batches import pad
 from genai_core.errors import InputError
 from genai_core.evaluation.language_model import Evaluated
 from genai_core.evaluation.outside import harness_package, read_task, tasks_folder
-from genai_core.evaluation.tasks import SLOTS, Sample, Subject, alike
+from genai_core.evaluation.samples import Sample
+from genai_core.evaluation.tasks import SLOTS, Subject, alike
 from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import BATCH
 from genai_core.inference.precision import inference_precision
@@ -48,8 +49,9 @@ def add_harness_figures(result: Evaluated, config: EvaluateConfig, subject: Subj
                                     fewshot_random_seed=config.seed)
     for task, figures in found["results"].items():
         documents = sorted(found["samples"][task], key=lambda document: document["doc_id"])
-        samples: list[Sample] = [{"task": f"{PREFIX}/{task}", "asked": str(document["arguments"][0][0]),
-                                  "expected": str(document["target"]), "answered": _said(document)}
+        samples: list[Sample] = [{"task": f"{PREFIX}/{task}", "question": str(document["doc_id"]),
+                                  "asked": str(document["arguments"][0][0]), "expected": str(document["target"]),
+                                  "answered": _said(document)}
                                  for document in documents]
         for name, value in figures.items():
             metric, _, kind = name.partition(",")

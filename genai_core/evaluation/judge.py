@@ -20,6 +20,7 @@ from genai_core.errors import InputError
 from genai_core.evaluation.language_model import Evaluated
 from genai_core.evaluation.outside import judge_directory
 from genai_core.evaluation.release.columns import parent_of
+from genai_core.evaluation.samples import samples_of
 from genai_core.evaluation.tasks import Subject, alike, continuations
 from genai_core.inference.likelihood import answer_log_probs
 from genai_core.inference.text import open_text_model
@@ -96,9 +97,8 @@ def add_win_rates(table: dict[str, Evaluated], config: EvaluateConfig, models: d
     for name in list(models)[1:]:
         parent = parent_of(name, models)
         judged = judge_pairs(judge, asked, answers[name], answers[parent])
-        samples = [{"task": f"{task}, judged", "asked": example.asked[-1]["content"], "expected": other,
-                    "answered": answer}
-                   for (task, example), answer, other in zip(prompts, answers[name], answers[parent], strict=True)]
+        samples = samples_of([f"{task}, judged" for task, _ in prompts], [example for _, example in prompts],
+                             answers[parent], answers[name])
         table[name].add_outcomes("win_rate", sum(judged.scores) / len(judged.scores), alike(judged.scores), samples)
         table[name].figures["judge_consistency"] = judged.consistent
         low, high = table[name].intervals["win_rate"]

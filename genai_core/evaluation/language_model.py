@@ -15,7 +15,8 @@ from genai_core.context import Reporter
 from genai_core.evaluation.bits_per_byte import held_out_loss, word_perplexity
 from genai_core.evaluation.intervals import Outcomes, figure_interval, mean_interval, stretch_outcomes
 from genai_core.evaluation.questions import HeldOutText
-from genai_core.evaluation.tasks import Answered, AskedTask, Sample, Subject, TaskResult, ask
+from genai_core.evaluation.samples import Sample
+from genai_core.evaluation.tasks import Answered, AskedTask, Subject, TaskResult, ask
 from genai_core.hardware import choose_precision
 from genai_core.inference.text import OpenedTextModel, open_text_model
 
@@ -88,8 +89,9 @@ def add_mean_bits_per_byte(result: Evaluated) -> None:
     result.intervals["bits_per_byte"] = mean_interval([result.outcomes[name] for name in held_out], mean)
 
 
-ANSWERS = pa.schema([("model", pa.string()), ("task", pa.string()), ("figure", pa.string()), ("asked", pa.string()),
-                     ("expected", pa.string()), ("answered", pa.string()), ("value", pa.float64())])
+ANSWERS = pa.schema([("model", pa.string()), ("task", pa.string()), ("figure", pa.string()),
+                     ("question", pa.string()), ("asked", pa.string()), ("expected", pa.string()),
+                     ("answered", pa.string()), ("value", pa.float64())])
 
 
 def write_table(table: dict[str, Evaluated], out_dir: Path) -> None:

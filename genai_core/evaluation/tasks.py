@@ -24,6 +24,7 @@ from genai_core.data.chat import (
 from genai_core.data.instruction.examples import Example, plain_question
 from genai_core.data.shards.splits import fingerprint
 from genai_core.evaluation.intervals import Outcomes
+from genai_core.evaluation.samples import Sample, samples_of
 from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import answer_log_probs
 from genai_core.inference.precision import inference_precision
@@ -107,7 +108,6 @@ class Subject:
         return [text.strip() if self.chats else text.strip().split("\n")[0] for text in texts]
 
 
-Sample = dict[str, str]
 Answered = dict[str, str | float]
 """A sample with the name of a figure and the value that the answer has of it."""
 
@@ -236,8 +236,7 @@ def alike(values: list[float]) -> Outcomes:
 
 
 def _samples(name: str, examples: list[Example], answers: list[str]) -> list[Sample]:
-    return [{"task": name, "asked": example.asked[-1]["content"], "expected": " / ".join(example.answers),
-             "answered": answer} for example, answer in zip(examples, answers, strict=True)]
+    return samples_of([name] * len(examples), examples, [" / ".join(example.answers) for example in examples], answers)
 
 
 def continuations(subject: Subject, tasks: dict[str, Task], prompts: list[tuple[str, Example]], tokens: int,

@@ -9,7 +9,7 @@ from typing import Any
 from genai_core.evaluation.intervals import figure_interval
 from genai_core.labelling.labels import Label
 
-CHOICES = ("the first", "the second", "tie", "both bad")
+VERDICTS = ("the first", "the second", "tie", "both bad")
 """Verdicts on two answers in an order that does not depend on how they were shown."""
 
 
@@ -57,16 +57,17 @@ def wins(labels: Iterable[Label]) -> list[Wins]:
     for label in labels:
         models = sorted((label.first.model, label.second.model))
         if models[0] != models[1]:
-            by_models.setdefault((models[0], models[1]), {}).setdefault(label.question[0], []).append(_said(label))
+            by_models.setdefault((models[0], models[1]), {}).setdefault(label.question[0], []).append(_verdict(label))
     found = []
-    for (first, second), said in sorted(by_models.items()):
-        count = Counter(each for verdicts in said.values() for each in verdicts)
-        values = [sum(map(_score, verdicts)) for verdicts in said.values()]      # of one prompt, by all labellers
-        weights = [float(len(verdicts)) for verdicts in said.values()]
+    for (first, second), by_prompt in sorted(by_models.items()):
+        count = Counter(each for verdicts in by_prompt.values() for each in verdicts)
+        values = [sum(map(_score, verdicts)) for verdicts in by_prompt.values()]      # of one prompt, by all labellers
+        weights = [float(len(verdicts)) for verdicts in by_prompt.values()]
         rate = sum(values) / sum(weights)
         low, high = figure_interval([values, weights], rate)
-        found.append(Wins(first, second, count.total(), first_better=count[CHOICES[0]], second_better=count[CHOICES[1]],
-                          ties=count["tie"], both_bad=count["both bad"], win_rate=rate, low=low, high=high))
+        found.append(Wins(first, second, count.total(), first_better=count[VERDICTS[0]],
+                          second_better=count[VERDICTS[1]], ties=count["tie"], both_bad=count["both bad"],
+                          win_rate=rate, low=low, high=high))
     return found
 
 
@@ -77,27 +78,27 @@ def agreement(labels: Iterable[Label]) -> list[Agreement]:
     by_labeller: dict[str, dict[Any, str]] = {}
     for label in labels:
         answers = sorted((answer.model, answer.text) for answer in (label.first, label.second))
-        by_labeller.setdefault(label.labeller, {})[label.question[0], *answers] = _said(label)
+        by_labeller.setdefault(label.labeller, {})[label.question[0], *answers] = _verdict(label)
     found = []
     for first, second in combinations(sorted(by_labeller), 2):
         common = [key for key in by_labeller[first] if key in by_labeller[second]]
         if not common:
             continue
-        said = [[by_labeller[name][key] for key in common] for name in (first, second)]
-        same = sum(one == other for one, other in zip(*said, strict=True)) / len(common)
-        defined = len({*said[0], *said[1]}) > 1
-        kappa = float(cohen_kappa_score(*said, labels=CHOICES)) if defined else None
+        verdicts = [[by_labeller[name][key] for key in common] for name in (first, second)]
+        same = sum(one == other for one, other in zip(*verdicts, strict=True)) / len(common)
+        defined = len({*verdicts[0], *verdicts[1]}) > 1
+        kappa = float(cohen_kappa_score(*verdicts, labels=VERDICTS)) if defined else None
         found.append(Agreement(first, second, len(common), same, kappa))
     return found
 
 
-def _said(label: Label) -> str:
-    """The verdict on the two answers in the order of their models, seeds and texts."""
+def _verdict(label: Label) -> str:
+    """The verdict on the two answers in the order of their models, of one model in that of their texts."""
     if label.verdict in ("tie", "both_bad"):
         return "tie" if label.verdict == "tie" else "both bad"
     first = min((label.first, label.second), key=lambda answer: (answer.model, answer.text))
-    return CHOICES[0] if label.chosen == first else CHOICES[1]
+    return VERDICTS[0] if label.chosen == first else VERDICTS[1]
 
 
-def _score(said: str) -> float:
-    return {CHOICES[0]: 0.0, CHOICES[1]: 1.0}.get(said, 0.5)
+def _score(verdict: str) -> float:
+    return {VERDICTS[0]: 0.0, VERDICTS[1]: 1.0}.get(verdict, 0.5)

@@ -3,6 +3,7 @@
 Writers hold a lock of the folder, so that a server and two terminals may write the same file.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -30,61 +31,79 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def append_rows(path: Path, rows: list[Row], largest: int = 2**30) -> None:
-    """Append rows in one write, and sync, so that they are there after a crash.
+    """Append rows under the lock of their folder; see `append_locked`."""
+    with locked(path.parent):
+        append_locked(path, rows, largest)
+
+
+def append_locked(path: Path, rows: list[Row], largest: int = 2**30) -> None:
+    """Append rows in one write, and sync, so that they are there after a crash; the caller holds the lock.
 
     Raises OSError where there is no room, nothing being written then, and for a symbolic link; FileExistsError for a
     file of more than `largest` bytes.
     """
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    with locked(path.parent):
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    lines = b"".join(_line(row) for row in rows)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        size = os.fstat(file).st_size
+        if size > largest:
+            raise FileExistsError
+        if size and os.pread(file, 1, size - 1) != b"\n":      # somebody's editor left the last line open
+            lines = b"\n" + lines
         try:
-            size = os.fstat(file).st_size
-            if size > largest:
-                raise FileExistsError
-            if size and os.pread(file, 1, size - 1) != b"\n":      # somebody's editor left the last line open
-                lines = b"\n" + lines
-            try:
-                if os.write(file, lines) < len(lines):
-                    raise OSError(28, os.strerror(28))
-                os.fsync(file)
-            except OSError:
-                os.ftruncate(file, size)      # half a line would spoil the next one
-                raise
-        finally:
-            os.close(file)
+            if os.write(file, lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)      # half a line would spoil the next one
+            raise
+    finally:
+        os.close(file)
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file; none where there is no file. Raises InputError, naming the line, for what is no row."""
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a row of JSON; mend the line or move the file away")
-        rows.append(row)
-    return rows
+    return [row for _, row in _lines(path) if row is not None]
 
 
 def remove_last(path: Path, is_it: Callable[[Row], bool]) -> None:
-    """Take the last row that fits out of a file: the new file takes the place of the old one at once."""
+    """Take the last row that fits out of a file: the new file takes the place of the old one at once.
+
+    All other lines stay as they are, byte for byte. Raises OSError where the file cannot be written, and for a symbolic
+    link, as `append_rows` does.
+    """
     with locked(path.parent):
-        rows = read_rows(path)
-        place = next((place for place in reversed(range(len(rows))) if is_it(rows[place])), None)
+        lines = list(_lines(path))
+        place = next((place for place in reversed(range(len(lines)))
+                      if (row := lines[place][1]) is not None and is_it(row)), None)
         if place is None:
             return
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         scratch = path.with_suffix(".new")
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            for number, row in enumerate(rows):
-                if number != place:
-                    out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out:
+            out.writelines(line + b"\n" for number, (line, _) in enumerate(lines) if number != place)
             out.flush()
             os.fsync(out.fileno())
         scratch.replace(path)
+
+
+def _line(row: Row) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:      # half of a surrogate pair, which JSON can hold as an escape and UTF-8 cannot
+        return json.dumps(row).encode() + b"\n"
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, Row | None]]:
+    """Each line of a file with its row; None of an empty line."""
+    if not path.is_file():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            row = ()
+        if not isinstance(row, dict | None):
+            raise InputError(f"{path}, line {number}: not a row of JSON; mend the line or move the file away")
+        yield line, row

@@ -8,19 +8,23 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from genai_core.data.chat import Chat
 from genai_core.data.sources.shapes.rows import recognise
-from genai_core.labelling.files import append_rows, read_rows, remove_last
+from genai_core.labelling.files import append_locked, locked, read_rows, remove_last
 
-Verdict = Literal["first", "second", "tie", "both_bad"]
+Split = Literal["train", "validation", "test"]
+Choice = Literal["first", "second", "tie", "both_bad"]
+"""What a labeller chooses of two answers."""
 PREFERENCES = "preferences.jsonl"
 UNDECIDED = "undecided.jsonl"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Candidate:
+    """One of the two answers to a prompt that are judged."""
+
     text: str
     model: str
     """Version that gave it, e.g. `genai-rlhf/3`, or the whole path of a directory."""
@@ -33,12 +37,15 @@ class Label:
     """A person's verdict on two answers, in the order in which they were shown."""
 
     prompt: Chat
-    first: Answer
-    second: Answer
-    verdict: Verdict
+    first: Candidate
+    second: Candidate
+    verdict: Choice
     labeller: str
     when: str
     """Time in UTC, ISO 8601."""
+    split: Split | None = None
+    """Split of the data that the prompt belongs to, into which `collect` puts the choice too; None lets `collect`
+    decide."""
 
     @property
     def question(self) -> tuple[str, tuple[str, ...]]:
@@ -46,7 +53,7 @@ class Label:
         return prompt_key(self.prompt), tuple(sorted((self.first.model, self.second.model)))
 
     @property
-    def chosen(self) -> Answer | None:
+    def chosen(self) -> Candidate | None:
         """The better answer; None for a tie and where both are bad."""
         return {"first": self.first, "second": self.second}.get(self.verdict)
 
@@ -69,11 +76,28 @@ class LabelFiles:
 
     def add(self, label: Label) -> None:
         """Raises BadRow, and keeps nothing, where the prompt or an answer is none that `collect` could read: the next
-        training would stop there."""
-        row = _row(label)
-        pair = {"prompt": label.prompt, "chosen": said(label.first.text), "rejected": said(label.second.text)}
+        training would stop there. Raises OSError where the file cannot be written."""
+        self._check(label)
+        with locked(self.folder):
+            self._append(label)
+
+    def add_once(self, label: Label) -> bool:
+        """Add a label unless the labeller has judged its question, in another session perhaps; whether it was added.
+        Raises as `add` does."""
+        self._check(label)
+        with locked(self.folder):
+            if label.question in {known.question for known in self.labels(label.labeller)}:
+                return False
+            self._append(label)
+        return True
+
+    def _check(self, label: Label) -> None:
+        pair = {"prompt": label.prompt, "chosen": assistant_says(label.first.text),
+                "rejected": assistant_says(label.second.text)}
         recognise(pair, "preferences").read(pair)
-        append_rows(self.preferences if label.chosen else self.undecided, [row])
+
+    def _append(self, label: Label) -> None:
+        append_locked(self.preferences if label.chosen else self.undecided, [_row(label)])
 
     def labels(self, labeller: str = "") -> list[Label]:
         """The labels of one person, or of all, the oldest first. Rows of other origin are passed over."""
@@ -98,8 +122,10 @@ def _row(label: Label) -> dict[str, Any]:
     names = ("chosen", "rejected") if label.chosen else ("first", "second")
     row: dict[str, Any] = {"prompt": label.prompt, "when": label.when, "labeller": label.labeller,
                            "verdict": label.verdict}
+    if label.split:
+        row["split"] = label.split
     for name, answer in zip(names, answers, strict=True):
-        row[name] = said(answer.text)
+        row[name] = assistant_says(answer.text)
         row[f"{name}_model"] = answer.model
         row[f"{name}_seed"] = answer.seed
     return row
@@ -112,15 +138,17 @@ def _label(row: dict[str, Any]) -> Label | None:
         return None
     names = ("chosen", "rejected") if verdict in ("first", "second") else ("first", "second")
     try:
-        answers = [Answer("".join(message["content"] for message in row[name]), str(row[f"{name}_model"]),
+        answers = [Candidate("".join(message["content"] for message in row[name]), str(row[f"{name}_model"]),
                           row.get(f"{name}_seed")) for name in names]
         prompt = [{"role": message["role"], "content": message["content"]} for message in row["prompt"]]
     except (KeyError, TypeError):
         return None
     first, second = reversed(answers) if verdict == "second" else answers
-    return Label(prompt, first, second, verdict, row["labeller"], str(row.get("when", "")))
+    split = row.get("split")
+    return Label(prompt, first, second, verdict, row["labeller"], str(row.get("when", "")),
+                 split if split in get_args(Split) else None)
 
 
-def said(text: str) -> Chat:
+def assistant_says(text: str) -> Chat:
     """An answer as messages: a text that begins like a transcript would be read as one."""
     return [{"role": "assistant", "content": text}]

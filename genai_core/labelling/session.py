@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from threading import Event
 
 from genai_core.data.chat import Chat
-from genai_core.labelling.labels import Answer, Label, LabelFiles, Verdict, now, prompt_key
+from genai_core.errors import InputError
+from genai_core.labelling.labels import Candidate, Choice, Label, LabelFiles, Split, now, prompt_key
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Question:
     """Two answers to a prompt, in the order in which they are shown."""
 
     prompt: Chat
-    first: Answer
-    second: Answer
+    first: Candidate
+    second: Candidate
+    split: Split | None = None
+    """Split of the data that the prompt belongs to, where it is of one."""
 
 
 class Session:
@@ -38,15 +41,20 @@ class Session:
     """
 
     def __init__(self, prompts: list[Chat], contestants: tuple[Contestant, Contestant], files: LabelFiles,
-                 labeller: str, seed: int = 0, most: int = 10**9):
-        self.contestants = contestants
+                 labeller: str, seed: int = 0, most: int = 10**9, split: Split | None = None):
+        self.contestants = sorted(contestants, key=lambda each: each.version)      # named in any order, the same seeds
         self.files = files
         self.labeller = labeller
         self.seed = seed
+        self.split = split
         self.left = most
         """Labels that may still be given."""
         self.passed_over = 0
         """Prompts that both answered alike, or one with nothing, from which nothing is learned."""
+        self.unanswered = 0
+        """Prompts that a model cannot be asked, such as a conversation that its chat template refuses."""
+        self.why_unanswered = ""
+        """The reason of the first of them."""
         self.versions = tuple(sorted(each.version for each in contestants))
         judged = {label.question for label in files.labels(labeller)}
         unique = list({prompt_key(prompt): prompt for prompt in prompts}.values())
@@ -62,26 +70,38 @@ class Session:
         return min(self.left, len(self.pending))
 
     def next(self) -> Question | None:
-        """What to ask now; None when nothing is left. Equal answers and empty ones are passed over and counted."""
+        """What to ask now; None when nothing is left. Equal answers and empty ones are passed over and counted, and so
+        are prompts that a model cannot be asked. Raises whatever else a model raises."""
         while self.to_go:
             for prompt in self.pending[:2]:
                 if (key := prompt_key(prompt)) not in self._made:
                     self._made[key] = self._writer.submit(self._answered, prompt)
-            question = self._made[prompt_key(self.pending[0])].result()
+            key = prompt_key(self.pending[0])
+            try:
+                question = self._made[key].result()
+            except InputError as reason:
+                self.unanswered += 1
+                self.why_unanswered = self.why_unanswered or str(reason)
+                self.pending.pop(0)
+                continue
+            except Exception:
+                self._made.pop(key)      # another attempt may succeed
+                raise
             if question.first.text != question.second.text and question.first.text and question.second.text:
                 return question
             self.passed_over += 1
             self.pending.pop(0)
         return None
 
-    def judge(self, question: Question, verdict: Verdict) -> Label:
-        """Keep a verdict."""
-        label = Label(question.prompt, question.first, question.second, verdict, self.labeller, now())
-        self.files.add(label)
-        self.left -= 1
-        self.pending.remove(question.prompt)
-        self._made.pop(prompt_key(question.prompt), None)
-        return label
+    def judge(self, question: Question, verdict: Choice) -> Label | None:
+        """Keep a verdict; None, and nothing kept, where the labeller has judged the question in another session
+        meanwhile. Raises as `LabelFiles.add` does."""
+        label = Label(question.prompt, question.first, question.second, verdict, self.labeller, now(),
+                      question.split)
+        added = self.files.add_once(label)
+        self.left -= added
+        self._forget(question.prompt)
+        return label if added else None
 
     def undo(self) -> Label | None:
         """Take the labeller's newest label of these two versions back, also one of an earlier session, and ask about it
@@ -90,11 +110,17 @@ class Session:
         if label is None:
             return None
         self.left += 1
+        self._forget(label.prompt)      # another session may have judged what is still to be asked here
         self.pending.insert(0, label.prompt)
         done: Future[Question] = Future()
-        done.set_result(Question(label.prompt, label.first, label.second))
+        done.set_result(Question(label.prompt, label.first, label.second, label.split))
         self._made[prompt_key(label.prompt)] = done
         return label
+
+    def _forget(self, prompt: Chat) -> None:
+        key = prompt_key(prompt)
+        self.pending = [each for each in self.pending if prompt_key(each) != key]
+        self._made.pop(key, None)
 
     def close(self) -> None:
         """End, and let an answer that nobody will read end at its next piece: the interpreter waits for it."""
@@ -106,9 +132,10 @@ class Session:
         for number, each in enumerate(self.contestants):
             seed = self._drawn(prompt, f"answer {number}")
             text = "".join(self._while_open(each.answer(prompt, seed)))
-            answers.append(Answer(text.strip(), each.version, seed))
+            answers.append(Candidate(text.strip(), each.version, seed))
         swapped = self._drawn(prompt, f"order for {self.labeller}") % 2
-        return Question(prompt, *(reversed(answers) if swapped else answers))
+        first, second = reversed(answers) if swapped else answers
+        return Question(prompt, first, second, self.split)
 
     def _while_open(self, pieces: Iterable[str]) -> Iterator[str]:
         for piece in pieces:

@@ -19,7 +19,8 @@ from genai_core.evaluation.judge import add_win_rates
 from genai_core.evaluation.language_model import Evaluated, evaluate_language_model, write_table
 from genai_core.evaluation.preferences import judgement_figures
 from genai_core.evaluation.questions import choose_questions, held_out_text
-from genai_core.evaluation.tasks import Sample, Subject, alike, continuations
+from genai_core.evaluation.samples import Sample, samples_of
+from genai_core.evaluation.tasks import Subject, alike, continuations
 from genai_core.hardware import choose_device
 from genai_core.inference.reward import OpenedRewardModel, open_reward_model
 from genai_core.inference.text import open_text_model
@@ -137,8 +138,8 @@ class _Judge:
                 evaluated.samples += self._samples(name, kind)[:self.config.samples]
 
     def _samples(self, name: str, kind: str) -> list[Sample]:
-        return [{"task": f"{task}, {kind}", "asked": example.asked[-1]["content"], "expected": "", "answered": answer}
-                for (task, example), answer in zip(self.prompts, self.answers[name][kind], strict=True)]
+        return samples_of([f"{task}, {kind}" for task, _ in self.prompts], [example for _, example in self.prompts],
+                          [""] * len(self.prompts), self.answers[name][kind])
 
 
 def _add(evaluated: Evaluated, figure: str, values: list[float], samples: list[Sample]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from genai_core.data.sources.shapes.rows import ANSWER, QUESTION, verdict
 from genai_core.errors import InputError
-from genai_core.labelling.labels import Answer, Label, said
+from genai_core.labelling.labels import Candidate, Label, assistant_says
 from tasks.tracking import client as tracking
 
 logger = logging.getLogger("tasks")
@@ -54,16 +54,16 @@ def verdicts_as_labels(experiment: str) -> tuple[list[Label], list[dict[str, Any
     if any(_verdict(each.value) is None for each in given):
         raise InputError("the feedback holds numbers, which are no verdicts; take the experiment as it is, with "
                          "--preferences feedback:/EXPERIMENT of `genai run`")
-    rated = [{"prompt": _messages(each.prompt), "when": each.when, "completion": said(each.answer),
+    rated = [{"prompt": _messages(each.prompt), "when": each.when, "completion": assistant_says(each.answer),
               "label": _verdict(each.value) == 1.0, "model": each.model, "labeller": each.who} for each in given]
-    labels = []
-    for liked in (each for each in given if _verdict(each.value) == 1.0):
-        for other in given:
-            alike = (other.who, _messages(other.prompt)) == (liked.who, _messages(liked.prompt))
-            if alike and _verdict(other.value) != 1.0 and other.answer != liked.answer:
-                labels.append(Label(_messages(liked.prompt), Answer(liked.answer, liked.model),
-                                    Answer(other.answer, other.model), "first", liked.who,
-                                    max(liked.when, other.when)))
+    disliked: dict[str, list[_Given]] = {}
+    for each in given:
+        if _verdict(each.value) != 1.0:
+            disliked.setdefault(each.question, []).append(each)
+    labels = [Label(_messages(liked.prompt), Candidate(liked.answer, liked.model),
+                    Candidate(other.answer, other.model), "first", liked.who, max(liked.when, other.when))
+              for liked in given if _verdict(liked.value) == 1.0
+              for other in disliked.get(liked.question, []) if other.answer != liked.answer]
     return labels, rated
 
 
@@ -79,6 +79,11 @@ class _Given:
     when: str
     model: str
     """As the application named it in the tag or metadata `model` of the trace; empty where it did not."""
+
+    @property
+    def question(self) -> str:
+        """The person and the prompt: answers to it that one person judged are compared with each other."""
+        return json.dumps([self.who, _messages(self.prompt)], sort_keys=True)
 
 
 def _given(experiment: str) -> list[_Given]:

@@ -69,10 +69,11 @@ def compare(first: str, second: str) -> Comparison:
     if not lines:
         raise InputError(f"{a.name} is judged by {', '.join(a.figures)}, {b.name} by {', '.join(b.figures)}: "
                          "there is nothing to compare")
-    by_question = {(row["task"], row["asked"]): row for row in b.samples}
+    column = "question" if all("question" in row for row in a.samples + b.samples) else "asked"
+    by_question = {(row["task"], row[column]): row for row in b.samples}
     samples = [{"task": row["task"], "asked": row["asked"], "expected": row["expected"], "first": row["answered"],
-                "second": by_question[row["task"], row["asked"]]["answered"]}
-               for row in a.samples if (row["task"], row["asked"]) in by_question]
+                "second": by_question[row["task"], row[column]]["answered"]}
+               for row in a.samples if (row["task"], row[column]) in by_question]
     return Comparison(a.name, b.name, lines, samples, notes)
 
 

@@ -12,7 +12,7 @@ from tasks.views.comparison import evaluated_by
 
 RIGHT = ("accuracy", "multiple_choice", "exact_match")
 """Endings of the figures by which an answer is right or wrong."""
-Key = tuple[str, str, str]
+Key = tuple[str, ...]
 
 
 @dataclass
@@ -47,8 +47,10 @@ def samples(uri: str, task: str, other: str = "", wrong: bool = False) -> list[A
     Raises InputError for a model that no run evaluated, a task that its evaluation does not have, and where right and
     wrong are asked of a task that has neither.
     """
-    found = _rows(uri, task)
-    beside = _rows(other, task) if other else {}
+    asked = _rows(uri, task)
+    asked_other = _rows(other, task) if other else []
+    with_ids = all(row.get("question") for row in asked + asked_other)      # an older evaluation has none
+    found, beside = (_by_question(rows, task, with_ids) for rows in (asked, asked_other))
     for key, row in found.items():
         if key in beside:
             row.other_answered, row.other_values = beside[key].answered, beside[key].values
@@ -61,18 +63,25 @@ def samples(uri: str, task: str, other: str = "", wrong: bool = False) -> list[A
     return [row for row in rows if not wrong or row.right is False or row.other_right is False]
 
 
-def _rows(uri: str, task: str) -> dict[Key, Answered]:
-    """The answers by task, question and expected answer; of a task's figures the values of each answer together."""
+def _rows(uri: str, task: str) -> list[dict[str, Any]]:
+    """The answers of a model to a task, once for each figure."""
     report, column = evaluated_by(uri)
     table = _table(uri, report).filter(pc.field("model") == column)
     names = list(dict.fromkeys(table["task"].to_pylist()))
     chosen = [name for name in names if name == task or name.startswith(f"{task}, ")]
     if not chosen:
         raise InputError(f"{task}: {uri} was not asked such a task; there are {', '.join(names) or 'none'}")
+    rows: list[dict[str, Any]] = table.filter(pc.field("task").isin(chosen)).to_pylist()
+    return rows
+
+
+def _by_question(rows: list[dict[str, Any]], task: str, with_ids: bool) -> dict[Key, Answered]:
+    """The answers by task and the question's id, without ids by what was asked and expected; of a task's figures the
+    values of each answer together."""
     found: dict[Key, Answered] = {}
-    for row in table.filter(pc.field("task").isin(chosen)).to_pylist():
-        key = (row["task"], row["asked"], row["expected"])
-        answer = found.setdefault(key, Answered(*key))
+    for row in rows:
+        key = (row["task"], row["question"]) if with_ids else (row["task"], row["asked"], row["expected"])
+        answer = found.setdefault(key, Answered(row["task"], row["asked"], row["expected"]))
         answer.answered = answer.answered or row["answered"]
         answer.values[row["figure"].removeprefix(f"{task}_")] = row["value"]
     return found

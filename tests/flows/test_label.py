@@ -101,6 +101,69 @@ def test_agreement_of_two_labellers_is_shown(asked):
     assert "Cohen's kappa" in typed(asked, "", "", "--agreement").output
 
 
+def refused(arguments: list[str], keys: str = "") -> str:
+    """The line that the command ends with."""
+    with pytest.raises(InputError) as caught:
+        CliRunner().invoke(app, arguments, input="".join(f"{key}\n" for key in keys), catch_exceptions=False)
+    return str(caught.value)
+
+
+def test_labels_of_held_out_prompts_say_their_split_and_are_not_offered_for_training(asked, tmp_path, monkeypatch):
+    wanted = []
+
+    def prompts(file, tasks, split, *_):
+        wanted.append(split)
+        return [[{"role": "user", "content": "Question 0?"}]]
+
+    monkeypatch.setattr("flows.cli.commands.label._prompts", prompts)
+    done = typed(asked, "1", "ann", "--held-out")
+    (row,) = read_rows(tmp_path / "feedback" / "preferences.jsonl")
+    assert wanted == [row["split"]] == ["validation"]
+    assert "on which nothing trains" in done.output and "genai run --also" not in done.output
+
+
+@pytest.mark.parametrize("key", ["1", "u"])
+def test_a_symbolic_link_is_told_in_a_line_and_left_alone(asked, tmp_path, key):
+    typed(asked, "1q")
+    preferences = tmp_path / "feedback" / "preferences.jsonl"
+    preferences.rename(tmp_path / "elsewhere.jsonl")
+    preferences.symlink_to(tmp_path / "elsewhere.jsonl")
+    assert "preferences.jsonl: a symbolic link, through which no label is written" in refused(
+        [*asked, "--labeller", "ann"], key)
+    assert preferences.is_symlink()
+
+
+def test_a_full_disk_is_told_in_a_line(asked, tmp_path, monkeypatch):
+    typed(asked, "1q")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:3]))
+    told = refused([*asked, "--labeller", "bob"], "1")
+    assert "labels cannot be kept there (No space left on device); name another folder with --to" in told
+    assert len(read_rows(tmp_path / "feedback" / "preferences.jsonl")) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(asked):
+    told = refused([*asked[:-1], "/proc/feedback"], "1")
+    assert told.startswith("/proc/feedback: labels cannot be kept there (")
+
+
+def test_a_label_given_in_another_session_meanwhile_stays(asked, tmp_path, monkeypatch):
+    from genai_core.labelling.session import Session
+
+    judge = Session.judge
+
+    def after_another(session, question, verdict):
+        monkeypatch.setattr(Session, "judge", judge)
+        judge(session, question, "tie")
+        session.pending.insert(0, question.prompt)
+        return judge(session, question, verdict)
+
+    monkeypatch.setattr(Session, "judge", after_another)
+    done = typed(asked, "1q")
+    assert "judged in another session meanwhile" in done.output and "0 labels more of ann" in done.output
+    assert [row["verdict"] for row in read_rows(tmp_path / "feedback" / "undecided.jsonl")] == ["tie"]
+
+
 @pytest.mark.parametrize(("more", "said"), [
     (["--temperature", "0"], "--temperature 0: a model always gives the same answer"),
     (["--task", "sentiment"], "--task: the prompts are those of --prompts"),

@@ -20,7 +20,7 @@ from genai_core.inference.sampling import Sampling
 from genai_core.labelling.agreement import agreement, wins
 from genai_core.labelling.answers import answerer, first_line
 from genai_core.labelling.files import append_rows, read_rows
-from genai_core.labelling.labels import Answer, Label, LabelFiles, now, prompt_key
+from genai_core.labelling.labels import Candidate, Label, LabelFiles, now, prompt_key
 from genai_core.labelling.prompts import prompts_in
 from genai_core.labelling.session import Contestant, Session
 from genai_core.serving.errors import Refused
@@ -152,7 +152,7 @@ def test_a_session_that_is_left_does_not_wait_for_an_answer(files):
     [{"role": role, "content": "Hi"} for role in ("user", "system", "user")]])
 @pytest.mark.parametrize("verdict", ["second", "tie"])
 def test_what_the_next_training_could_not_read_is_not_kept(files, prompt, verdict):
-    bad = Label(prompt, Answer("A", "m/1"), Answer("B", "m/2"), verdict, "ann", now())
+    bad = Label(prompt, Candidate("A", "m/1"), Candidate("B", "m/2"), verdict, "ann", now())
     with pytest.raises(BadRow):
         files.add(bad)
     given = {"kind": "label", "prompt": prompt, "first": {"text": "A", "model": "m/1"},
@@ -231,7 +231,7 @@ def test_a_line_that_somebody_left_open_is_ended_before_the_next(files):
 
 
 def label(prompt: int, verdict: str, labeller: str, swapped: bool = False, models=("m/1", "m/2")) -> Label:
-    answers = [Answer("A", models[0], 1), Answer("B", models[1], 2)]
+    answers = [Candidate("A", models[0], 1), Candidate("B", models[1], 2)]
     first, second = reversed(answers) if swapped else answers
     return Label(PROMPTS[prompt], first, second, verdict, labeller, f"{labeller}{prompt:03}")
 

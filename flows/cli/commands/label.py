@@ -1,10 +1,14 @@
 """`genai label`: which of two answers is better, asked blind, for the next training and to compare models."""
 
+import errno
 import getpass
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.columns import Columns
@@ -17,10 +21,10 @@ from genai_core.errors import InputError
 
 if TYPE_CHECKING:
     from genai_core.data.chat import Chat
-    from genai_core.labelling.labels import LabelFiles, Verdict
+    from genai_core.labelling.labels import Choice, LabelFiles
     from genai_core.labelling.session import Contestant, Question, Session
 
-KEYS: dict[str, "Verdict"] = {"1": "first", "2": "second", "3": "tie", "t": "tie", "4": "both_bad", "b": "both_bad"}
+KEYS: dict[str, "Choice"] = {"1": "first", "2": "second", "3": "tie", "t": "tie", "4": "both_bad", "b": "both_bad"}
 HELP = "1 the first is better · 2 the second · 3 tie · 4 both bad · u undo · q quit"
 
 
@@ -59,7 +63,9 @@ def label(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
     from genai_core.labelling.labels import LabelFiles
 
     folder = to.expanduser() if to else opened_workspace().root / "feedback"
-    if blocking := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
+    with _keeping(folder):
+        blocking = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if blocking:
         raise InputError(f"{'--to ' if to else ''}{to or folder}: {blocking} is a file, and labels are kept in a "
                          "folder; name one with --to")
     files = LabelFiles(folder)
@@ -72,8 +78,23 @@ def label(model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:
     name = labeller.strip() or getpass.getuser()
     contestants = _contestants(model, other, temperature, tokens)
     asked = _prompts(prompts, task or [], "validation" if held_out else "train", preset, settings or [], seed)
-    session = Session(asked, contestants, files, name, seed, count)
+    with _keeping(files.folder):
+        session = Session(asked, contestants, files, name, seed, count, "validation" if held_out else None)
     _ask(session, files, as_json)
+
+
+@contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    """Raises InputError where the labels in a folder can be neither read nor written."""
+    try:
+        yield
+    except OSError as error:
+        link = next((path for path in folder.glob("*.jsonl") if path.is_symlink()), None)
+        if error.errno == errno.ELOOP and link:
+            raise InputError(f"{link}: a symbolic link, through which no label is written; name the folder that it "
+                             "leads to with --to") from None
+        raise InputError(f"{folder}: labels cannot be kept there ({error.strerror}); name another folder with --to"
+                         ) from None
 
 
 def _contestants(model: str, other: str, temperature: float, tokens: int) -> tuple["Contestant", "Contestant"]:
@@ -137,12 +158,16 @@ def _ask(session: "Session", files: "LabelFiles", as_json: bool) -> None:
             if key == "q":
                 break
             if key == "u":
-                undone = session.undo()
+                with _keeping(files.folder):
+                    undone = session.undo()
                 kept -= undone is not None
                 _say("taken back" if undone else "there is nothing to take back on these two", as_json)
             elif key in KEYS:
-                session.judge(question, KEYS[key])
-                kept += 1
+                with _keeping(files.folder):
+                    added = session.judge(question, KEYS[key])
+                kept += added is not None
+                if not added:
+                    _say("judged in another session meanwhile; that label stays", as_json)
             else:
                 _say(HELP, as_json)
     except (EOFError, KeyboardInterrupt):      # what was said is kept already
@@ -150,10 +175,15 @@ def _ask(session: "Session", files: "LabelFiles", as_json: bool) -> None:
     finally:
         session.close()
     over = f"; {session.passed_over:,} prompts with equal or empty answers passed over" if session.passed_over else ""
+    if session.unanswered:
+        over += f"; {session.unanswered:,} that a model cannot be asked ({session.why_unanswered})"
     change = f"{abs(kept):,} labels {'fewer' if kept < 0 else 'more'}"
     _say(f"{change} of {session.labeller} in {relative(str(files.folder))}, {len(session.pending):,} "
          f"prompts left{over}", as_json)
-    _say(f"to train on them: genai run --also --preferences {relative(str(files.preferences))}", as_json)
+    if session.split:
+        _say(f"they are of the {session.split} split, on which nothing trains", as_json)
+    else:
+        _say(f"to train on them: genai run --also --preferences {relative(str(files.preferences))}", as_json)
 
 
 def _show(question: "Question", left: int, as_json: bool) -> None:
@@ -192,7 +222,8 @@ def _say(text: str, as_json: bool) -> None:
 def _show_agreement(files: "LabelFiles", as_json: bool) -> None:
     from genai_core.labelling.agreement import agreement, wins
 
-    labels = files.labels()
+    with _keeping(files.folder):
+        labels = files.labels()
     if not labels:
         raise InputError(f"{files.folder}: no label there yet; `genai label` asks for the first")
     won, agreed = wins(labels), agreement(labels)
@@ -227,28 +258,34 @@ def _take_over(address: str, files: "LabelFiles") -> None:
         labels, rated = verdicts_as_labels(address.removeprefix("feedback:/"))
     except InputError as error:
         raise InputError(f"--import {address}: {error}") from None
-    known = files.labels()
     ratings = files.folder / "ratings.jsonl"
-    before = read_rows(ratings)
     kept, fresh, reasons = 0, [], []
-    for each in labels:
-        if each not in known:
-            try:
-                files.add(each)
-                kept += 1
-            except BadRow as reason:
-                reasons.append(str(reason))
-    for row in rated:
-        if row not in before:
-            try:      # what the next training could not read would stop it
-                recognise(row, "ratings").read(row)
-                fresh.append(row)
-            except BadRow as reason:
-                reasons.append(str(reason))
-    if fresh:
-        append_rows(ratings, fresh)
+    with _keeping(files.folder):
+        known = {_in_one_line(asdict(each)) for each in files.labels()}
+        before = {_in_one_line(row) for row in read_rows(ratings)}
+        for each in labels:
+            if _in_one_line(asdict(each)) not in known:
+                try:
+                    files.add(each)
+                    kept += 1
+                except BadRow as reason:
+                    reasons.append(str(reason))
+        for row in rated:
+            if _in_one_line(row) not in before:
+                try:      # what the next training could not read would stop it
+                    recognise(row, "ratings").read(row)
+                    fresh.append(row)
+                except BadRow as reason:
+                    reasons.append(str(reason))
+        if fresh:
+            append_rows(ratings, fresh)
     console.print(f"{kept:,} choices and {len(fresh):,} rated answers more in {relative(str(files.folder))}",
                   highlight=False, soft_wrap=True)
     if reasons:
         console.print(f"{len(reasons):,} left out, from which nothing can be learned: {reasons[0]}", highlight=False,
                       markup=False, soft_wrap=True)
+
+
+def _in_one_line(row: dict[str, Any]) -> str:
+    """A row as a text that is equal where the row is."""
+    return json.dumps(row, sort_keys=True)

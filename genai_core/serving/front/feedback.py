@@ -18,7 +18,7 @@ from genai_core.data.sources.bad_rows import BadRow
 from genai_core.data.sources.shapes.rows import recognise
 from genai_core.errors import InputError
 from genai_core.labelling.files import append_rows
-from genai_core.labelling.labels import PREFERENCES, Answer, Label, LabelFiles, Verdict, now, said
+from genai_core.labelling.labels import PREFERENCES, Candidate, Choice, Label, LabelFiles, Split, assistant_says, now
 from genai_core.serving.errors import Refused
 
 LARGEST_FILE = 2**30
@@ -43,7 +43,7 @@ class _Answer(BaseModel):
     model: Name
 
 
-class Choice(BaseModel):
+class ChoiceGiven(BaseModel):
     """One answer that is better than others to the same conversation."""
 
     model_config = ConfigDict(extra="forbid")
@@ -78,21 +78,23 @@ class LabelGiven(BaseModel):
     prompt: Prompt
     first: _Sampled
     second: _Sampled
-    verdict: Verdict
+    verdict: Choice
     labeller: Annotated[str, Field(min_length=1, max_length=200)]
+    split: Split | None = None
 
 
 class Undo(BaseModel):
-    """A labeller's newest label is to be taken back."""
+    """A labeller's newest label on answers of two models is to be taken back."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["undo"]
     labeller: Annotated[str, Field(min_length=1, max_length=200)]
+    models: tuple[Name, Name]
 
 
 FILES: dict[type[BaseModel], tuple[str, Content]] = {
-    Choice: (PREFERENCES, "preferences"), Thumb: ("ratings.jsonl", "ratings")}
+    ChoiceGiven: (PREFERENCES, "preferences"), Thumb: ("ratings.jsonl", "ratings")}
 
 
 def respond(folder: Path, body: bytes) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def respond(folder: Path, body: bytes) -> dict[str, Any]:
     Raises Refused for what is neither a choice, a thumb, a label nor an undo.
     """
     try:
-        given = TypeAdapter(Annotated[Choice | Thumb | LabelGiven | Undo, Field(discriminator="kind")]
+        given = TypeAdapter(Annotated[ChoiceGiven | Thumb | LabelGiven | Undo, Field(discriminator="kind")]
                             ).validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -109,7 +111,7 @@ def respond(folder: Path, body: bytes) -> dict[str, Any]:
         raise Refused(400, f"{where or 'the body'}: {first['msg']}", "invalid_value", where or None) from None
     if isinstance(given, Undo):
         with _writing("the labels"):
-            undone = LabelFiles(folder).undo(given.labeller)
+            undone = LabelFiles(folder).undo(given.labeller, tuple(sorted(given.models)))
         return {"kept": 0, "undone": asdict(undone) if undone else None}
     if given.prompt[-1].role != "user":
         raise Refused(400, "prompt: the last message is the user's", "invalid_value", "prompt")
@@ -134,21 +136,22 @@ def judged_by(folder: Path, labeller: str) -> list[dict[str, Any]]:
 
 
 def _keep_label(folder: Path, given: LabelGiven) -> int:
-    first, second = (Answer(answer.text, answer.model, answer.seed) for answer in (given.first, given.second))
+    first, second = (Candidate(answer.text, answer.model, answer.seed) for answer in (given.first, given.second))
     prompt = [message.model_dump() for message in given.prompt]
     with _writing("the labels"):
-        LabelFiles(folder).add(Label(prompt, first, second, given.verdict, given.labeller, now()))
+        LabelFiles(folder).add(Label(prompt, first, second, given.verdict, given.labeller, now(), given.split))
     return 1
 
 
-def _rows(given: Choice | Thumb) -> list[dict[str, Any]]:
+def _rows(given: ChoiceGiven | Thumb) -> list[dict[str, Any]]:
     common = {"prompt": [message.model_dump() for message in given.prompt],
               "when": datetime.now(UTC).isoformat(timespec="seconds")}
     if isinstance(given, Thumb):
-        return [{**common, "completion": said(given.answer.text), "label": given.good, "model": given.answer.model}]
+        return [{**common, "completion": assistant_says(given.answer.text), "label": given.good,
+                 "model": given.answer.model}]
     others = {answer.text: answer.model for answer in given.rejected if answer.text != given.chosen.text}
-    return [{**common, "chosen": said(given.chosen.text), "rejected": said(text), "chosen_model": given.chosen.model,
-             "rejected_model": model} for text, model in others.items()]
+    return [{**common, "chosen": assistant_says(given.chosen.text), "rejected": assistant_says(text),
+             "chosen_model": given.chosen.model, "rejected_model": model} for text, model in others.items()]
 
 
 @contextmanager

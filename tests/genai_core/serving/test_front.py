@@ -282,6 +282,7 @@ def test_choices_and_thumbs_become_lines_of_the_owner(model, tmp_path):
 def test_labels_of_the_page_are_kept_with_who_and_taken_back(model, tmp_path):
     answers = {"first": {"text": "Hi", "model": "m/1", "seed": 1}, "second": {"text": "Go", "model": "m/2", "seed": 2}}
     label = {"kind": "label", "prompt": HELLO, **answers, "verdict": "second", "labeller": "ann"}
+    undo = {"kind": "undo", "models": ["m/2", "m/1"]}
     with running(tmp_path, served_model(model)) as server:
         def judged(labeller: str) -> list[dict]:
             return httpx.get(f"{server.address}/feedback", params={"labeller": labeller},
@@ -293,9 +294,9 @@ def test_labels_of_the_page_are_kept_with_who_and_taken_back(model, tmp_path):
         for wrong in ({**label, "verdict": "third"}, {**label, "labeller": ""}, {**label, "second": label["first"]},
                       {**label, "first": {"text": " ", "model": "m/1"}}, {"kind": "undo"}):
             assert server.post("/feedback", json=wrong).status_code == 400
-        undone = server.post("/feedback", json={"kind": "undo", "labeller": "ann"}).json()["undone"]
+        undone = server.post("/feedback", json={**undo, "labeller": "ann"}).json()["undone"]
         assert undone["verdict"] == "tie" and undone["first"] == answers["first"]
-        assert server.post("/feedback", json={"kind": "undo", "labeller": "bob"}).json()["undone"] is None
+        assert server.post("/feedback", json={**undo, "labeller": "bob"}).json()["undone"] is None
     files = LabelFiles(tmp_path / "feedback")
     (kept,) = files.labels()
     assert (kept.labeller, kept.verdict, kept.chosen.model) == ("ann", "second", "m/2")
