@@ -13,7 +13,7 @@ import torch
 from genai_core.config.release import EvaluateConfig
 from genai_core.context import Reporter
 from genai_core.evaluation.bits_per_byte import held_out_loss, word_perplexity
-from genai_core.evaluation.intervals import Outcomes, figure_interval, mean_interval, stretch_outcomes
+from genai_core.evaluation.intervals import Outcomes, figure_interval, interval_of, mean_interval, stretch_outcomes
 from genai_core.evaluation.questions import HeldOutText
 from genai_core.evaluation.samples import Sample
 from genai_core.evaluation.tasks import Answered, AskedTask, Subject, TaskResult, ask
@@ -30,7 +30,7 @@ class Evaluated:
     """The answers that a report prints."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Ends of the 95 % interval of each figure that has outcomes."""
+    """Ends of the 95 % interval of each figure that has outcomes from which noise can be told."""
     answers: list[Answered] = field(default_factory=list)
     """Every question with its answer and its own value of the figure."""
 
@@ -41,7 +41,8 @@ class Evaluated:
     def add_outcomes(self, figure: str, value: float, outcomes: Outcomes, samples: list[Sample]) -> None:
         self.figures[figure] = value
         self.outcomes[figure] = outcomes
-        self.intervals[figure] = figure_interval(outcomes, value)
+        if interval := interval_of(figure, outcomes, value):
+            self.intervals[figure] = interval
         self.answers += [{**sample, "figure": figure, "value": each / weight}
                          for sample, each, weight in zip(samples, *outcomes, strict=True)]
 
@@ -73,12 +74,16 @@ def add_bits_per_byte(result: Evaluated, config: EvaluateConfig, opened: OpenedT
         figure = f"bits_per_byte/{name}"
         result.figures[figure] = loss.bits_per_byte
         result.outcomes[figure] = stretch_outcomes(loss.stretches)
-        low, high = result.intervals[figure] = figure_interval(result.outcomes[figure], loss.bits_per_byte)
+        interval = figure_interval(result.outcomes[figure], loss.bits_per_byte)
+        if interval:
+            result.intervals[figure] = interval
         if file.raw_words.any() and name.startswith("test."):
             perplexity = result.figures[f"word_perplexity/{name}"] = word_perplexity(loss, file)
             # ln perplexity and bits per byte are the same nats over other units: one is a multiple of the other
             scale = math.log(perplexity) / loss.bits_per_byte
-            result.intervals[f"word_perplexity/{name}"] = (math.exp(scale * low), math.exp(scale * high))
+            if interval:
+                low, high = (math.exp(scale * end) for end in interval)
+                result.intervals[f"word_perplexity/{name}"] = (low, high)
     add_mean_bits_per_byte(result)
 
 

@@ -5,21 +5,17 @@ It is looked at before a run begins, so that what is missing costs no hour, and 
 
 import hashlib
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from genai_core.config.release import EvaluateConfig
 from genai_core.data.shards.files import file_digest
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
+from genai_core.evaluation.harness.tasks import built_task, harness_package, tasks_folder
 from genai_core.export.model_directory import load_config
 from genai_core.models.opened import kind_of, served
 
 JUDGES = ("language_model", "quantized_language_model")
 """Kinds of models that can be asked which of two answers is better."""
-LOADERS = ("json", "csv", "parquet", "text")
-"""Loaders of `datasets` that read the files that they are given and nothing else."""
 
 
 def require_outside(config: EvaluateConfig, root: Path) -> None:
@@ -30,7 +26,7 @@ def require_outside(config: EvaluateConfig, root: Path) -> None:
         harness_package()
         folder = tasks_folder(config, root)
         for name in config.lm_eval.tasks:
-            read_task(name, folder)
+            built_task(name, folder)
 
 
 def outside_digests(config: EvaluateConfig, root: Path) -> dict[str, str]:
@@ -70,50 +66,3 @@ def judge_directory(config: EvaluateConfig, root: Path) -> Path:
         raise InputError(f"evaluate.judge.model: {config.judge.model}: there is no such model directory; relative "
                          "paths start at the workspace")
     return directory
-
-
-def tasks_folder(config: EvaluateConfig, root: Path) -> Path:
-    """Folder of the tasks. Raises InputError where there is none."""
-    folder = root / Path(config.lm_eval.folder).expanduser()
-    if not config.lm_eval.folder or not folder.is_dir():
-        raise InputError(f"evaluate.lm_eval.folder: {config.lm_eval.folder or 'empty'}: there is no such folder; "
-                         "relative paths start at the workspace")
-    return folder
-
-
-def read_task(name: str, folder: Path) -> dict[str, Any]:
-    """The task of a YAML file, its data files relative to the folder. Raises InputError for what is none."""
-    file = folder / f"{name}.yaml"
-    try:
-        task = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"evaluate.lm_eval.tasks: there is no {file}") from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"evaluate.lm_eval.tasks: {file} cannot be read; a task here has no !function and no include "
-                         f"({' '.join(str(error).split())[:200]})") from None
-    if not isinstance(task, dict) or task.get("task") != name or "include" in task:
-        raise InputError(f"evaluate.lm_eval.tasks: {file} is no task called {name} that stands by itself")
-    if task.get("dataset_path") not in LOADERS:
-        raise InputError(f"evaluate.lm_eval.tasks: {file} needs a dataset_path that reads files of its folder "
-                         f"({', '.join(LOADERS)}), since what is read is part of the key; it has "
-                         f"{task.get('dataset_path')!r}")
-    kwargs = task.get("dataset_kwargs")
-    files = kwargs.get("data_files") if isinstance(kwargs, dict) else None
-    if not isinstance(files, dict) or not all(isinstance(path, str) for path in files.values()):
-        raise InputError(f"evaluate.lm_eval.tasks: {file} needs dataset_kwargs: {{data_files: {{test: FILE}}}} with "
-                         "files of its folder, since what is read is part of the key")
-    for path in files.values():
-        if not (folder / path).resolve().is_relative_to(folder.resolve()) or not (folder / path).is_file():
-            raise InputError(f"evaluate.lm_eval.tasks: {file} names {path}, which is no file of its folder")
-    absolute = {split: str(folder / path) for split, path in files.items()}
-    return {**task, "dataset_kwargs": {**task["dataset_kwargs"], "data_files": absolute}}
-
-
-def harness_package() -> Any:
-    """lm-evaluation-harness. Raises InputError where it is not installed."""
-    try:
-        import lm_eval
-    except ImportError:
-        raise InputError("evaluate.lm_eval: the package lm_eval is not installed: "
-                         ".venv/bin/pip install -c constraints.txt -e '.[lm-eval]'") from None
-    return lm_eval

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from genai_core.evaluation.intervals import figure_interval
+from genai_core.evaluation.intervals import share_interval
 from genai_core.labelling.labels import Label
 
 VERDICTS = ("the first", "the second", "tie", "both bad")
@@ -28,7 +28,7 @@ class Wins:
     """Share of the labels in which the second's answer was better, no better one counting half."""
     low: float
     high: float
-    """Ends of the 95 % interval of the win rate, from resampling prompts."""
+    """Ends of the 95 % interval of the win rate, from resampling prompts; Wilson's where all of them say the same."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +64,7 @@ def wins(labels: Iterable[Label]) -> list[Wins]:
         values = [sum(map(_score, verdicts)) for verdicts in by_prompt.values()]      # of one prompt, by all labellers
         weights = [float(len(verdicts)) for verdicts in by_prompt.values()]
         rate = sum(values) / sum(weights)
-        low, high = figure_interval([values, weights], rate)
+        low, high = share_interval([values, weights], rate)
         found.append(Wins(first, second, count.total(), first_better=count[VERDICTS[0]],
                           second_better=count[VERDICTS[1]], ties=count["tie"], both_bad=count["both bad"],
                           win_rate=rate, low=low, high=high))

@@ -14,7 +14,7 @@ from genai_core.data.instruction.examples import plain_question, prompts_of
 from genai_core.data.instruction.judgements import judgements
 from genai_core.evaluation.baselines.column import evaluate_baselines
 from genai_core.evaluation.gold_reward import GoldReward, base_likelihood, gold_scorer
-from genai_core.evaluation.harness import add_harness_figures
+from genai_core.evaluation.harness.figures import add_harness_figures
 from genai_core.evaluation.judge import add_win_rates
 from genai_core.evaluation.language_model import Evaluated, evaluate_language_model, write_table
 from genai_core.evaluation.preferences import judgement_figures

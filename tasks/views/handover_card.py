@@ -4,7 +4,7 @@ made again. Unlike the card in the model's directory, it tells the whole chain a
 from pathlib import Path
 
 from genai_core.errors import InputError
-from genai_core.evaluation.intervals import figure_interval
+from genai_core.evaluation.intervals import interval_of
 from tasks.catalog import model_stages
 from tasks.registry.lineage import Node, lineage
 from tasks.store.artifacts import CARD
@@ -54,7 +54,7 @@ def _figures(uri: str, root: Node) -> list[str]:
     for name, value in report.figures.items():
         interval = ""
         if name in report.outcomes:
-            low, high = figure_interval(report.outcomes[name], value)
-            interval = f"{shown(low)} to {shown(high)}"
+            ends = interval_of(name, report.outcomes[name], value)
+            interval = f"{shown(ends[0])} to {shown(ends[1])}" if ends else ""
         rows.append([name, shown(value), interval])
     return markdown_table(["figure on held-out data", "value", "95 % interval"], rows)

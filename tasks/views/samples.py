@@ -1,5 +1,6 @@
 """What a model answered to every question of a task, and what each answer counted; two models side by side."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from tasks.views.comparison import evaluated_by
 
 RIGHT = ("accuracy", "multiple_choice", "exact_match")
 """Endings of the figures by which an answer is right or wrong."""
+HARNESS_RIGHT = re.compile(r"lm_eval/.+/(acc|acc_norm|acc_bytes|exact_match)(/[^/]+)?")
+"""Such figures of lm-evaluation-harness, with the filter of the answers where there is one."""
 Key = tuple[str, ...]
 
 
@@ -96,5 +99,5 @@ def _table(uri: str, report: Path) -> Any:
 
 
 def _right(values: dict[str, float]) -> bool | None:
-    judged = [value for name, value in values.items() if name.endswith(RIGHT)]
+    judged = [value for name, value in values.items() if name.endswith(RIGHT) or HARNESS_RIGHT.fullmatch(name)]
     return all(value == 1.0 for value in judged) if judged else None

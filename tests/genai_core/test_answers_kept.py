@@ -1,6 +1,7 @@
 """Every figure has an interval, every answer is kept, and nothing depends on how many are asked at a time."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,16 @@ from genai_core.config.release import EvaluateConfig
 from genai_core.config.tasks import Task
 from genai_core.data.instruction.examples import Example, user_asks
 from genai_core.data.tokens.token_files import TokenFile
+from genai_core.evaluation import intervals
 from genai_core.evaluation import tasks as asking
 from genai_core.evaluation.bits_per_byte import held_out_loss, token_byte_lengths
-from genai_core.evaluation.intervals import figure_interval, mean_interval, ratio_interval
+from genai_core.evaluation.intervals import (
+    difference_interval,
+    figure_interval,
+    interval_of,
+    mean_interval,
+    ratio_interval,
+)
 from genai_core.evaluation.language_model import Evaluated, evaluate_language_model, write_table
 from genai_core.evaluation.questions import HeldOutText
 from genai_core.evaluation.tasks import AskedTask
@@ -111,3 +119,43 @@ def test_the_interval_of_a_ratio_is_paired():
     full = 1000 + 300 * generator.normal(size=100)
     low, high = ratio_interval([blocks(full)], [blocks(full * 1.01 + generator.normal(size=100))], 1.01)
     assert 1.009 < low < 1.01 < high < 1.011
+
+
+def share(right: int, wrong: int) -> list[list[float]]:
+    return [[1.0] * right + [0.0] * wrong, [1.0] * (right + wrong)]
+
+
+def test_a_share_is_never_beyond_0_and_1_nor_certain():
+    assert interval_of("a_accuracy", share(3, 0), 1.0) == (pytest.approx(3 / (3 + 1.96**2), abs=1e-4), 1.0)
+    assert interval_of("a_accuracy", share(0, 3), 0.0) == (0.0, pytest.approx(1.96**2 / (3 + 1.96**2), abs=1e-4))
+    for right in range(1, 10):
+        low, high = interval_of("a_accuracy", share(right, 10 - right), right / 10)
+        assert 0 <= low < right / 10 < high <= 1
+    ties = [[0.5] * 10, [1.0] * 10]
+    assert interval_of("win_rate", ties, 0.5) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_equal_outcomes_of_what_is_no_share_have_no_interval():
+    assert interval_of("chat_chrf", share(0, 10), 0.0) is None
+    assert interval_of("gold_reward", [[-0.7] * 5, [1.0] * 5], -0.7) is None
+    assert figure_interval([[1234.5], [512]], 1234.5 / 512) is None
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 2**30])
+def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monkeypatch, at_once):
+    first, second = share(70, 130), share(80, 120)
+    usual = [figure_interval(first, 0.35), difference_interval(first, second, paired=True, centre=0.05),
+             difference_interval(first, second, paired=False, centre=0.05), ratio_interval([first], [second], 1.1)]
+    monkeypatch.setattr(intervals, "PICKS_AT_ONCE", at_once)
+    assert usual == [figure_interval(first, 0.35), difference_interval(first, second, paired=True, centre=0.05),
+                     difference_interval(first, second, paired=False, centre=0.05),
+                     ratio_interval([first], [second], 1.1)]
+    assert usual[0] == pytest.approx((0.285, 0.41), abs=0.006)
+
+
+def test_the_interval_of_many_questions_takes_little_memory():
+    tracemalloc.start()
+    interval_of("a_accuracy", share(12_000, 8_000), 0.6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6, "all resamples of 20,000 questions at once are 1.2 GB"

@@ -11,7 +11,7 @@ from genai_core.data.chat import CHAT_TEMPLATE, encode_prompt, fit_prompt
 from genai_core.data.chat_formats import without_generation
 from genai_core.data.tokens.tokenizer import load_tokenizer
 from genai_core.errors import InputError
-from genai_core.evaluation.harness import _model
+from genai_core.evaluation.harness.model import harness_model
 from genai_core.evaluation.tasks import Subject
 from genai_core.export.gguf_tokenizer import PATTERNS, NotForLlamaCpp, require_tokenizer
 from genai_core.export.handover import export
@@ -94,10 +94,10 @@ def test_the_portable_folder_is_refused_where_its_programs_would_say_something_e
 def test_the_harness_asks_in_the_chat_format_of_the_base_and_starts_documents_as_it_reads_them(directory):
     pytest.importorskip("lm_eval")
     tokenizer, model = load_tokenizer(directory), load_model(directory, CPU)
-    asked = _model(Subject(model, tokenizer, chats=True))
+    asked = harness_model(Subject(model, tokenizer, chats=True))
     ids = asked.tok_encode(asked.apply_chat_template(QUESTION))
     assert ids == encode_prompt(tokenizer, QUESTION) == fit_prompt(tokenizer, QUESTION, 100)[0]
-    plain = _model(Subject(model, tokenizer, chats=False))
+    plain = harness_model(Subject(model, tokenizer, chats=False))
     start, hello = tokenizer.token_to_id("<|begin|>"), tokenizer.encode("Hello", add_special_tokens=False).ids
     assert plain.tok_encode("Hello") == [start, *hello] and plain.prefix_token_id == start
     assert plain.tok_encode("Hello", add_special_tokens=False) == hello

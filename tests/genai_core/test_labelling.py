@@ -262,6 +262,11 @@ def test_wins_count_a_draw_half_and_have_an_interval():
     assert wins([label(0, "first", "ann", models=("m/1", "m/1"))]) == [], "two samples of one model"
 
 
+def test_three_labels_for_one_model_are_no_certainty():
+    (found,) = wins(label(number, "second", "ann") for number in range(3))
+    assert (found.win_rate, found.high) == (1.0, 1.0) and found.low == pytest.approx(0.44, abs=0.01)
+
+
 @pytest.mark.parametrize(("name", "text", "asked"), [
     ("p.txt", "How are you?\n\nWhy?\nWhy?\n", ["How are you?", "Why?"]),
     ("p.jsonl", '{"prompt": "Why?"}\n{"messages": [{"role": "user", "content": "How?"}, '

@@ -13,12 +13,13 @@ from genai_core.config.release import EvaluateConfig, LmEval
 from genai_core.config.tasks import Task
 from genai_core.data.instruction.examples import Example, user_asks
 from genai_core.errors import InputError
-from genai_core.evaluation import harness
-from genai_core.evaluation.harness import add_harness_figures
+from genai_core.evaluation.harness import model as harness
+from genai_core.evaluation.harness.figures import add_harness_figures
 from genai_core.evaluation.language_model import Evaluated
-from genai_core.evaluation.outside import outside_digests
+from genai_core.evaluation.outside import outside_digests, require_outside
 from genai_core.evaluation.tasks import AskedTask, Subject, ask
 from genai_core.export.model_directory import load_model, save_model
+from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import answer_log_probs
 from tests.conftest import tiny
 
@@ -48,6 +49,14 @@ metric_list: [{{metric: bits_per_byte}}]
 """
 
 
+@pytest.fixture(autouse=True)
+def cache(folder, monkeypatch):
+    """What `datasets` reads lies beside the tests."""
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", folder / "cache")
+
+
 @pytest.fixture(scope="module")
 def pages(prose) -> list[str]:
     return [text[:150] for text in prose[:6]]
@@ -68,10 +77,8 @@ def folder(pages, tokenizer_dir, tmp_path_factory) -> Path:
 
 
 def evaluated(folder: Path, task: str, model: dict[str, Any] | None = None, **options: Any) -> Any:
-    from datasets import config
     from lm_eval.tasks import TaskManager
 
-    config.HF_DATASETS_CACHE = folder / "cache"
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     arguments = {"pretrained": str(folder / "model"), "dtype": "float32", "device": "cpu", **(model or {})}
     return lm_eval.simple_evaluate(model="hf", model_args=arguments, tasks=[task], task_manager=manager,
@@ -150,9 +157,6 @@ def config(*tasks: str, **more: Any) -> EvaluateConfig:
 
 
 def test_its_tasks_in_our_table_have_the_figures_that_it_gives_our_directory(folder, named, tokenizer):
-    from datasets import config as cache
-
-    cache.HF_DATASETS_CACHE = folder / "cache"
     subject = Subject(load_model(folder / "model", torch.device("cpu")), tokenizer, chats=False)
     result = Evaluated()
     add_harness_figures(result, config("films", "pages", "told"), subject, named)
@@ -165,8 +169,79 @@ def test_its_tasks_in_our_table_have_the_figures_that_it_gives_our_directory(fol
     assert result.figures["lm_eval/pages/bits_per_byte"] == pytest.approx(theirs, rel=1e-4)
     for figure, (low, high) in result.intervals.items():
         assert low <= result.figures[figure] <= high, figure
+    for name in ("lm_eval/films", "lm_eval/films, acc_norm"):
+        chosen = [row for row in result.answers if row["task"] == name]
+        assert [row["expected"] for row in chosen] == list(ANSWERS.values())
+        assert [row["value"] for row in chosen] == [float(row["answered"] == row["expected"]) for row in chosen]
     answered = [row for row in result.answers if row["task"] == "lm_eval/told"]
     assert len(answered) == 12 and not any("so" in str(row["answered"]) for row in answered), "it ends before a stop"
+
+
+def test_each_filter_has_figures_and_answers_of_its_own(named, tokenizer, folder):
+    """As gsm8k has them: one that finds nothing and says so, and one that takes the answer as it is."""
+    filters = """filter_list:
+  - {name: strict, filter: [{function: regex, regex_pattern: "no such number: ([0-9]+)"}, {function: take_first}]}
+  - {name: whole, filter: [{function: take_first}]}
+"""
+    text = GENERATED.replace("task: told", "task: filtered").replace("{{choices[answer]}}", "[invalid]")
+    (named / "tasks" / "filtered.yaml").write_text(text + filters)
+    subject = Subject(load_model(folder / "model", torch.device("cpu")), tokenizer, chats=False)
+    result = Evaluated()
+    add_harness_figures(result, config("filtered"), subject, named)
+    for kind, value in (("strict", 1.0), ("whole", 0.0)):
+        figure = f"lm_eval/filtered/exact_match/{kind}"
+        assert result.figures[figure] == value and result.outcomes[figure] == [[value] * 12, [1.0] * 12]
+        assert 0 <= result.intervals[figure][0] <= value <= result.intervals[figure][1] <= 1
+        rows = [row for row in result.answers if row["task"] == f"lm_eval/filtered, {kind}"]
+        assert len(rows) == 12
+        assert {row["answered"] == "[invalid]" for row in rows} == {value == 1.0}
+
+
+def test_answers_are_made_together_and_end_at_a_stop_of_one_token(folder, tokenizer, monkeypatch):
+    subject = Subject(load_model(folder / "model", torch.device("cpu")), tokenizer, chats=False)
+    written = []
+
+    def recorded(*args: Any, **named: Any) -> Any:
+        written.append(generate(*args, **named))
+        return written[-1]
+
+    monkeypatch.setattr(harness, "generate", recorded)
+    free = {"max_gen_toks": 12}
+    whole = [harness.answers(subject, [(question, free)])[0] for question in ANSWERS]
+    assert len(written) == len(ANSWERS)
+    stop = next(text for token in written[0].unpadded()[0][2:] if (text := tokenizer.decode([token])).strip())
+    stopped = {**free, "until": [stop, "of several tokens"]}
+    written.clear()
+    both = harness.answers(subject, [(question, options) for question in ANSWERS for options in (free, stopped)])
+    assert len(written) == 2, "one for the options that are alike"
+    assert both[::2] == whole and both[1::2] == [text.split(stop)[0] for text in whole]
+    assert len(written[1].unpadded()[0]) < len(written[0].unpadded()[0]), "it stops where the stop is written"
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("metric: exact_match", "metric: nonsense", "'nonsense' is no metric"),
+    ("{{question}}", "{{quesion}}", "UndefinedError: 'quesion' is undefined"),
+    ("{{question}}", "{{question", "TemplateSyntaxError"),
+    ("test_split: test", "test_split: text", "KeyError: 'text'"),
+    ("output_type: generate_until", "output_type: generate", "output_type 'generate'"),
+    ("max_gen_toks: 12", "do_sample: true", "(do_sample) is not asked here"),
+    ("max_gen_toks: 12", "max_gen_toks: many", "invalid literal for int"),
+    ("metric: exact_match", "metric: acc", "cannot be asked"),
+])
+def test_a_task_that_cannot_be_asked_is_told_in_one_line_before_the_run(named, old, new, said):
+    text = GENERATED.replace("task: told", "task: wrong").replace(old, new)
+    assert new in text
+    (named / "tasks" / "wrong.yaml").write_text(text)
+    with pytest.raises(InputError, match=re.escape(said)) as error:
+        require_outside(config("wrong"), named)
+    assert str(error.value).startswith("evaluate.lm_eval.tasks: ") and "\n" not in str(error.value)
+
+
+def test_a_task_lies_in_the_folder_whose_digest_is_the_key(named):
+    text = GENERATED.replace("task: told", "task: ../out").replace("films.jsonl", "tasks/films.jsonl")
+    (named / "out.yaml").write_text(text)
+    with pytest.raises(InputError, match=re.escape("../out is no file of ")):
+        outside_digests(config("../out"), named)
 
 
 def test_what_the_tasks_read_is_part_of_the_key_and_what_cannot_be_asked_is_said_first(named):

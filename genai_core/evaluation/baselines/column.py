@@ -118,7 +118,8 @@ def _add_bits_per_byte(result: Evaluated, config: EvaluateConfig, cleaned: Path,
         by_stretch = [np.bincount(number, weights).round(3).tolist() for weights in (bits, counted[name])]
         result.outcomes[f"bits_per_byte/{name}"] = by_stretch
         value = result.figures[f"bits_per_byte/{name}"] = float(bits.sum() / counted[name].sum())
-        result.intervals[f"bits_per_byte/{name}"] = figure_interval(by_stretch, value)
+        if interval := figure_interval(by_stretch, value):
+            result.intervals[f"bits_per_byte/{name}"] = interval
         result.figures[f"xz_bits_per_byte/{name}"] = xz_bits_per_byte(held_out[name])
     add_mean_bits_per_byte(result)
 

@@ -1,18 +1,12 @@
-"""Tasks of EleutherAI's lm-evaluation-harness in our table: asked of every model of a run, the quantized ones too.
+"""Our model as the harness asks it: how likely texts are, and answers up to where a task stops them."""
 
-The tasks are YAML files of one folder with their data beside them, so that its digest says what the figures depend on.
-The harness words the questions and makes the figures; log-probabilities and answers are our engine's. It is a package
-that is imported when a task is named (extra `lm-eval`).
-"""
-
-import math
-from pathlib import Path
+from collections import defaultdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 
-from genai_core.config.release import EvaluateConfig
 from genai_core.data.chat import (
     END_OF_TEXT,
     adopted_format,
@@ -24,52 +18,18 @@ from genai_core.data.chat import (
     token_id,
 )
 from genai_core.data.tokens.batches import pad
-from genai_core.errors import InputError
-from genai_core.evaluation.language_model import Evaluated
-from genai_core.evaluation.outside import harness_package, read_task, tasks_folder
-from genai_core.evaluation.samples import Sample
-from genai_core.evaluation.tasks import SLOTS, Subject, alike
+from genai_core.evaluation.harness.tasks import answer_limits
+from genai_core.evaluation.tasks import SLOTS, Subject
 from genai_core.inference.generate import generate
 from genai_core.inference.likelihood import BATCH
 from genai_core.inference.precision import inference_precision
 
-PREFIX = "lm_eval"
 Scored = list[tuple[float, bool]]
 """Of each continuation its log-probability, and whether each of its tokens is the likeliest."""
 
 
-def add_harness_figures(result: Evaluated, config: EvaluateConfig, subject: Subject, root: Path) -> None:
-    """Put the figures of the named tasks into a model's column, as `lm_eval/TASK/METRIC`. Raises InputError where the
-    package is missing or a task cannot be read."""
-    lm_eval = harness_package()
-    asked = [read_task(name, tasks_folder(config, root)) for name in config.lm_eval.tasks]
-    found = lm_eval.simple_evaluate(_model(subject), tasks=asked, limit=config.lm_eval.limit, bootstrap_iters=0,
-                                    log_samples=True, apply_chat_template=subject.chats, random_seed=config.seed,
-                                    numpy_random_seed=config.seed, torch_random_seed=config.seed,
-                                    fewshot_random_seed=config.seed)
-    for task, figures in found["results"].items():
-        documents = sorted(found["samples"][task], key=lambda document: document["doc_id"])
-        samples: list[Sample] = [{"task": f"{PREFIX}/{task}", "question": str(document["doc_id"]),
-                                  "asked": str(document["arguments"][0][0]), "expected": str(document["target"]),
-                                  "answered": _said(document)}
-                                 for document in documents]
-        for name, value in figures.items():
-            metric, _, kind = name.partition(",")
-            if not kind or "stderr" in metric or not isinstance(value, float):
-                continue
-            figure = f"{PREFIX}/{task}/{metric}" + (f"/{kind}" if kind != "none" else "")
-            values = [document.get(metric) for document in documents]
-            if metric == "bits_per_byte":      # log-likelihood and bytes of each document
-                outcomes = [[-each[0] / math.log(2) for each in values], [float(each[1]) for each in values]]
-                result.add_outcomes(figure, value, outcomes, samples)
-            elif all(isinstance(each, int | float) for each in values):
-                result.add_outcomes(figure, value, alike([float(each) for each in values]), samples)
-            else:
-                result.figures[figure] = value
-
-
-def _model(subject: Subject) -> Any:
-    """Our model as the harness asks it."""
+def harness_model(subject: Subject) -> Any:
+    """The model of a subject, with the interface of the harness."""
     from lm_eval.api.model import TemplateLM
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
@@ -101,7 +61,7 @@ def _model(subject: Subject) -> Any:
             return found
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            return [_answer(subject, *request.args) for request in requests]
+            return answers(subject, [request.args for request in requests])
 
     return Harnessed()
 
@@ -129,21 +89,42 @@ def scored(subject: Subject, pairs: list[tuple[list[int], list[int]]]) -> Scored
     return [found[place] for place in range(len(pairs))]
 
 
-def _answer(subject: Subject, context: str, options: dict[str, Any]) -> str:
-    """The likeliest continuation of a context, up to the first of the words at which it is to stop."""
-    if options.get("do_sample"):
-        raise InputError("evaluate.lm_eval: a task that samples its answers (do_sample) is not asked here")
-    tokens = min(int(options.get("max_gen_toks", 128)), subject.model.context_length // 2)
-    room = subject.model.context_length - tokens
-    ids = end_of(_encoded(subject, context), room, document_start(subject.tokenizer))
+def answers(subject: Subject, requests: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """The likeliest continuation of each context, up to the first of the texts at which its options stop it (`until`)
+    or `max_gen_toks` tokens, of which half of the model's context is the most; many at a time."""
+    groups: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
+    for place, (_, options) in enumerate(requests):
+        groups[answer_limits(options)].append(place)
+    found: dict[int, str] = {}
+    for (tokens, stops), places in groups.items():
+        texts = _continued(subject, [requests[place][0] for place in places],
+                           min(tokens, subject.model.context_length // 2), stops)
+        found.update(zip(places, texts, strict=True))
+    return [found[place] for place in range(len(requests))]
+
+
+def _continued(subject: Subject, contexts: list[str], tokens: int, stops: tuple[str, ...]) -> list[str]:
+    """Texts of at most `tokens` tokens after contexts, each up to the first of `stops`."""
+    room, first = subject.model.context_length - tokens, document_start(subject.tokenizer)
+    prompts = [end_of(_encoded(subject, context), room, first) for context in contexts]
+    ends = end_ids(subject.tokenizer) | _stopping_ids(subject.tokenizer, stops)
     with inference_precision(subject.model):
-        made = generate(subject.model, [ids], tokens, end_ids(subject.tokenizer), slots=SLOTS,
+        made = generate(subject.model, prompts, tokens, ends, slots=SLOTS,
                         pad_id=token_id(subject.tokenizer, END_OF_TEXT))
-    text = subject.tokenizer.decode(made.unpadded()[0])
-    stops = options.get("until") or []
-    for stop in [stops] if isinstance(stops, str) else stops:
-        text = text.split(stop)[0] if stop else text
-    return text
+    texts = subject.tokenizer.decode_batch(made.unpadded())
+    for stop in stops:
+        texts = [text.split(stop)[0] for text in texts]
+    return texts
+
+
+def _stopping_ids(tokenizer: Tokenizer, stops: tuple[str, ...]) -> set[int]:
+    """Tokens with a whole stop in their text, of which an answer ends with the first: what follows is cut off anyway.
+    A stop that takes several tokens ends nothing early."""
+    if not stops:
+        return set()
+    ids = list(tokenizer.get_vocab().values())
+    texts = tokenizer.decode_batch([[token] for token in ids])
+    return {token for token, text in zip(ids, texts, strict=True) if any(stop in text for stop in stops)}
 
 
 def _encoded(subject: Subject, text: str, whole: bool = True) -> list[int]:
@@ -151,9 +132,3 @@ def _encoded(subject: Subject, text: str, whole: bool = True) -> list[int]:
     ids = list(subject.tokenizer.encode(text, add_special_tokens=False).ids)
     start = document_start(subject.tokenizer) if whole and not subject.chats else []
     return ids if ids[:len(start)] == start else start + ids
-
-
-def _said(document: dict[str, Any]) -> str:
-    """The answer in words; nothing where the model was only asked how likely texts are."""
-    given = document.get("filtered_resps") or [""]
-    return given[0] if isinstance(given[0], str) else ""
