@@ -80,18 +80,27 @@ class JsonSchemaReward(_Reward):
         """Raises ValueError for a reference that leads nowhere, to an address, or to itself and so without end."""
         from jsonschema import Draft202012Validator
         from jsonschema_specifications import REGISTRY
-        from referencing import Registry
         from referencing.exceptions import Unresolvable
         from referencing.jsonschema import DRAFT202012
 
+        def ends(part: Any, resolver: Any) -> bool:
+            validator = Draft202012Validator(part.contents, _resolver=resolver)
+            try:
+                for text in ("null", "true", "0", '""', "[]", "{}"):
+                    validator.is_valid(json.loads(text))
+            except RecursionError:
+                return False
+            return True
+
         root = DRAFT202012.create_resource(schema)
         waiting = [(root, REGISTRY.resolver_with_root(root))]
-        seen = set()
+        seen, parts = set(), []
         while waiting:
             part, resolver = waiting.pop()
             if id(part.contents) in seen or not isinstance(part.contents, dict):
                 continue
             seen.add(id(part.contents))
+            parts.append((part, resolver))
             waiting += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
             for keyword in {"$ref", "$dynamicRef"} & part.contents.keys():
                 reference = part.contents[keyword]
@@ -103,12 +112,8 @@ class JsonSchemaReward(_Reward):
                 if not isinstance(found.contents, dict | bool):
                     raise ValueError(f"{keyword}: {reference!r} is no schema")
                 waiting.append((DRAFT202012.create_resource(found.contents), found.resolver))
-        validator = Draft202012Validator(schema, registry=Registry())
-        try:
-            for text in ("null", "true", "0", '""', "[]", "{}"):
-                validator.is_valid(json.loads(text))
-        except RecursionError:
-            raise ValueError("a part of the schema refers to itself without end") from None
+        if not all(ends(part, resolver) for part, resolver in parts):
+            raise ValueError("a part of the schema refers to itself without end")
         return schema
 
 

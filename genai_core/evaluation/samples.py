@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from genai_core.data.instruction.examples import Example
 
@@ -15,22 +15,20 @@ def samples_of(tasks: Iterable[str], examples: list[Example], expected: Iterable
                ) -> list[Sample]:
     """A sample of each example, with the name of its task."""
     named = list(tasks)
+    # many conversations end with the same words, so all of each counts
+    wholes = [json.dumps([example.asked, example.answers, example.choices], sort_keys=True) for example in examples]
     return [{"task": task, "question": question, "asked": example.asked[-1]["content"], "expected": right,
              "answered": answer}
             for task, question, example, right, answer
-            in zip(named, _question_ids(named, examples), examples, expected, answers, strict=True)]
+            in zip(named, question_ids(named, wholes), examples, expected, answers, strict=True)]
 
 
-def _question_ids(tasks: list[str], examples: list[Example]) -> list[str]:
-    """Ids that tell the questions of a task apart, and are the same in another evaluation of the same question.
-
-    Many conversations end with the same words, so the digest is of all of it, with the right answers and the choices; a
-    question that is asked again has its number behind the digest.
-    """
+def question_ids(tasks: Sequence[str], wholes: Iterable[str]) -> list[str]:
+    """Ids that tell the questions of a task apart, and are the same in another evaluation of the same question: digests
+    of all that makes it, and where it is asked again its number behind."""
     asked: Counter[tuple[str, str]] = Counter()
     ids = []
-    for task, example in zip(tasks, examples, strict=True):
-        whole = json.dumps([example.asked, example.answers, example.choices], sort_keys=True)
+    for task, whole in zip(tasks, wholes, strict=True):
         digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
         asked[task, digest] += 1
         ids.append(digest if asked[task, digest] == 1 else f"{digest}-{asked[task, digest]}")

@@ -27,12 +27,12 @@ def answer_log_probs(model: LanguageModel, prompts: list[list[int]], answers: li
 
     Where the two do not fit into the context, the prompt loses its beginning, but for the `start` of a document; an
     answer that alone is longer loses its own. A prompt needs a token, since the first one of a text has no probability.
-    A prompt of several answers is read once, where the architecture lets it.
+    An empty answer has 0. A prompt of several answers is read once, where the architecture lets it.
     """
     rows = [_fitting(prompt, answer, model.context_length, start)
             for prompt, answer in zip(prompts, answers, strict=True)]
     sums = torch.zeros(len(rows), dtype=torch.float64)
-    for chosen in _batches(rows, model.config.vocab_size):
+    for chosen in _batches(rows, model.config.vocab_size):      # those without an answer are in none
         sums[chosen] = _log_probs(model, [rows[index] for index in chosen])
     return sums
 
@@ -46,8 +46,9 @@ def _fitting(prompt: list[int], answer: list[int], room: int, start: Sequence[in
 def _batches(rows: list[Row], vocabulary: int) -> Iterator[list[int]]:
     """Numbers of rows that are read together: those of the same prompt are neighbours, and there is little padding."""
     of_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for number, (prompt, _) in enumerate(rows):
-        of_prompt[prompt].append(number)
+    for number, (prompt, answer) in enumerate(rows):
+        if answer:
+            of_prompt[prompt].append(number)
     lengths = {prompt: len(prompt) + max(len(rows[number][1]) for number in numbers)
                for prompt, numbers in of_prompt.items()}
     batch: list[int] = []

@@ -98,7 +98,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     head = getattr(model, "head_weight", None)
     return {name: part for name, part in model.named_modules()
-            if (isinstance(part, nn.Linear) or is_transposed(part))
+            if (isinstance(part, nn.Linear) or (is_transposed(part) and not isinstance(part, FourBitLinear)))
             and id(part.weight) not in embeddings and part.weight is not head and last(name) != HEAD}
 
 
@@ -176,8 +176,8 @@ def without_adapters(model: Model) -> Model:
 
 
 def merged_copy(model: Model) -> Model:
-    """A model with what the adapters of `model` learned added to its weights: those of adapted layers are copies, as
-    they are now and not trained, and all others are shared."""
+    """A model with what the adapters of `model` learned added to its weights: those of adapted layers, none of which is
+    in four bits, are copies as they are now and not trained, and all others are shared."""
     copied = without_adapters(model)
     for name, adapter in adapters_of(model):
         merged = adapter.weight.detach() + adapter.difference()

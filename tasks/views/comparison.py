@@ -120,9 +120,9 @@ def evaluated_by(uri: str) -> tuple[Path, str]:
 
 
 def _datasets(inputs: dict[str, str]) -> str:
-    """Digests of the datasets that the evaluation questions were drawn from, joined."""
+    """Digests of what the evaluation questions were drawn from, datasets and tasks of lm-evaluation-harness, joined."""
     return " ".join(digest for name, digest in inputs.items()
-                    if name in lasting_stages() and name not in model_stages())
+                    if (name in lasting_stages() and name not in model_stages()) or name == "lm_eval")
 
 
 def _report(workspace: Workspace, stage: str, digest: str) -> Path | None:

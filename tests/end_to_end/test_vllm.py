@@ -176,7 +176,7 @@ def test_nothing_secret_stands_in_a_command_and_the_socket_is_its_owners(server)
         assert engine._key not in " ".join(process.cmdline()) and KEY not in str(process.environ())
     log = engine._log.read_text(errors="replace")
     assert engine._key not in log and "vLLM" in log
-    (socket,) = Path(engine.client._transport._pool._uds).parent.glob("socket")
+    (socket,) = Path(engine.client._socket).parent.glob("socket")
     assert socket.parent.stat().st_mode & 0o077 == 0
 
 

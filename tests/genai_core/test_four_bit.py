@@ -392,6 +392,10 @@ def test_the_readme_of_an_adapter_leaves_out_of_four_bits_what_it_is_not_on(tmp_
     assert "AutoModelForCausalLM" in of_lm and "AutoModelForSequenceClassification" in of_reward
     assert '"model.layers.1.self_attn.k_proj"' in of_lm and "q_proj" not in of_lm
     assert 'llm_int8_skip_modules=["lm_head", "score"]' in of_reward
+    transposed = random_model("gpt2")
+    add_adapters(transposed, LoraConfig(rank=2, bits=4), seed=0)
+    save_adapter(transposed, tmp_path / "transposed")
+    assert 'llm_int8_skip_modules=["lm_head"]' in (tmp_path / "transposed" / README).read_text()
     save_adapter(learned(tiny(), LORA), tmp_path / "plain")
     assert not (tmp_path / "plain" / README).exists()
 

@@ -154,3 +154,11 @@ def test_what_is_scored_in_several_batches_is_read_beside_what_is_as_long(tiny_m
     found, places = scored(scorer, tokenizer, texts, None, monkeypatch, batch_size=4)
     expected, of_all = scored(scorer, tokenizer, texts, None, monkeypatch)
     assert torch.allclose(found, expected, atol=1e-5) and places < 0.7 * of_all
+
+
+def test_an_empty_answer_is_certain_whatever_is_beside_it(tiny_model):
+    assert answer_log_probs(tiny_model, [[1, 2], [1, 2]], [[], []]).tolist() == [0, 0]
+    assert answer_log_probs(tiny_model, [], []).tolist() == []
+    beside = answer_log_probs(tiny_model, [[1, 2], [1, 2]], [[], [5]]).tolist()
+    alone = answer_log_probs(tiny_model, [[1, 2]], [[5]]).tolist()
+    assert beside == pytest.approx([0, *alone], abs=1e-5)

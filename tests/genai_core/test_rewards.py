@@ -307,6 +307,8 @@ def rlhf_config(**fields) -> RlhfConfig:
           ({"$dynamicRef": "#nope"}, r"\$dynamicRef: '#nope' is no part"),
           ({"allOf": [{}], "items": {"$ref": "#/allOf"}}, r"\$ref: '#/allOf' is no schema"),
           ({"$ref": "#"}, "a part of the schema refers to itself without end"),
+          ({"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+           "a part of the schema refers to itself without end"),
           ({"pattern": "a{99999999999}"}, "no JSON Schema: the repetition number is too large"))),
     *(({"rlhf.rewards.mine": {"kind": "pattern", "pattern": pattern}}, message) for pattern, message in (
         ("a{99999999999}", r"mine\.pattern: .* is no regular expression \(the repetition number is too large"),

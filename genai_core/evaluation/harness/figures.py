@@ -11,7 +11,7 @@ from genai_core.config.release import EvaluateConfig
 from genai_core.evaluation.harness.model import harness_model
 from genai_core.evaluation.harness.tasks import built_task, harness_package, tasks_folder
 from genai_core.evaluation.language_model import Evaluated
-from genai_core.evaluation.samples import Sample
+from genai_core.evaluation.samples import Sample, question_ids
 from genai_core.evaluation.tasks import Subject, alike
 
 PREFIX = "lm_eval"
@@ -63,10 +63,11 @@ def _add(result: Evaluated, task: Any, metric: str, kind: str, value: float, doc
         result.figures[figure] = value
         return
     others = [kind] if kind != UNFILTERED else [metric] if metric in (*SIZES, MUTUAL) else []
-    samples: list[Sample] = [{"task": ", ".join([name, *others]), "question": str(document["doc_id"]),
-                              "asked": str(document["arguments"][0][0]), "expected": _expected(task, document),
-                              "answered": _answered(task, document, metric)}
-                             for document in documents]
+    listed = ", ".join([name, *others])
+    ids = question_ids([listed] * len(documents), [document["doc_hash"] for document in documents])
+    samples: list[Sample] = [{"task": listed, "question": question, "asked": str(document["arguments"][0][0]),
+                              "expected": _expected(task, document), "answered": _answered(task, document, metric)}
+                             for question, document in zip(ids, documents, strict=True)]
     result.add_outcomes(figure, value, outcomes, samples)
 
 

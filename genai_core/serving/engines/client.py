@@ -15,7 +15,8 @@ CONNECT_SECONDS = 10.0
 
 
 class EngineClient:
-    """Asks the engine at an address, with its key. Whatever fails on the way raises `aiohttp.ClientError`."""
+    """Asks the engine at an address, with its key. A connection that fails or breaks off raises `aiohttp.ClientError`.
+    """
 
     def __init__(self, address: str, key: str):
         on_socket = address.startswith(SOCKET)
@@ -37,8 +38,11 @@ class EngineClient:
     async def is_well(self, seconds: float) -> bool:
         """Whether it says within `seconds` that it is in health."""
         timeout = aiohttp.ClientTimeout(total=seconds)
-        async with self._opened().get(f"{self._base}/health", headers=self._headers, timeout=timeout) as answer:
-            return answer.ok
+        try:
+            async with self._opened().get(f"{self._base}/health", headers=self._headers, timeout=timeout) as answer:
+                return answer.ok
+        except (aiohttp.ClientError, TimeoutError, RuntimeError):      # the last: it is closed
+            return False
 
     async def close(self) -> None:
         if self._session is not None:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 
 from genai_core.inference import child
@@ -101,10 +100,7 @@ class EngineProcess:
 
     async def answers(self) -> bool:
         """Whether it answers now."""
-        try:
-            return self.runs and await self.client.is_well(HEALTH_SECONDS)
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return self.runs and await self.client.is_well(HEALTH_SECONDS)
 
     def take(self) -> None:
         """Hold the engine for a request. Raises Refused when as many wait as may."""

@@ -13,6 +13,7 @@ from genai_core.inference.native import has_native_step
 from genai_core.inference.sampling import Sampling
 from genai_core.models.adapters import has_adapters, merged_copy, without_adapters
 from genai_core.models.language_model import LanguageModel
+from genai_core.models.transformer import Transformer
 from genai_core.training.ranks import Ranks
 from genai_core.training.sharding import is_sharded
 
@@ -65,6 +66,7 @@ class OwnSampler(Sampler):
 def merged_for_decoding(policy: LanguageModel) -> LanguageModel:
     """The policy; where nothing but its adapters keeps it from the step in C, a copy with these merged, which takes the
     memory of the adapted weights for as long as it is held."""
-    if has_adapters(policy) and has_native_step(without_adapters(policy)):
+    whole = type(policy) is Transformer and not is_sharded(policy)      # parts cannot be copied
+    if whole and has_adapters(policy) and has_native_step(without_adapters(policy)):
         return merged_copy(policy)
     return policy
