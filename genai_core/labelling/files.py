@@ -15,6 +15,8 @@ from typing import Any
 from genai_core.errors import InputError
 
 Row = dict[str, Any]
+LARGEST_FILE = 2**30
+"""Size in bytes above which nothing is added to a file: files of labels are read whole."""
 _LOCK = ".lock"
 
 
@@ -30,24 +32,24 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def append_rows(path: Path, rows: list[Row], largest: int = 2**30) -> None:
+def append_rows(path: Path, rows: list[Row]) -> None:
     """Append rows under the lock of their folder; see `append_locked`."""
     with locked(path.parent):
-        append_locked(path, rows, largest)
+        append_locked(path, rows)
 
 
-def append_locked(path: Path, rows: list[Row], largest: int = 2**30) -> None:
+def append_locked(path: Path, rows: list[Row]) -> None:
     """Append rows in one write, and sync, so that they are there after a crash; the caller holds the lock.
 
-    Raises OSError where there is no room, nothing being written then, and for a symbolic link; FileExistsError for a
-    file of more than `largest` bytes.
+    Raises OSError where there is no room, nothing being written then, for a symbolic link, and for a file of more than
+    `LARGEST_FILE` bytes.
     """
     lines = b"".join(_line(row) for row in rows)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         size = os.fstat(file).st_size
-        if size > largest:
-            raise FileExistsError
+        if size > LARGEST_FILE:
+            raise OSError(errno.EFBIG, f"{path.name} is full; move it away", str(path))
         if size and os.pread(file, 1, size - 1) != b"\n":      # somebody's editor left the last line open
             lines = b"\n" + lines
         try:

@@ -21,7 +21,6 @@ from genai_core.labelling.files import append_rows
 from genai_core.labelling.labels import PREFERENCES, Candidate, Choice, Label, LabelFiles, Split, assistant_says, now
 from genai_core.serving.errors import Refused
 
-LARGEST_FILE = 2**30
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
 Name = Annotated[str, Field(max_length=200)]
 
@@ -124,7 +123,7 @@ def respond(folder: Path, body: bytes) -> dict[str, Any]:
     with _writing(name):
         for row in rows:      # what the next training could not read would stop it
             recognise(row, content).read(row)
-        append_rows(folder / name, rows, LARGEST_FILE)
+        append_rows(folder / name, rows)
     return {"kept": len(rows)}
 
 
@@ -162,8 +161,6 @@ def _writing(name: str) -> Iterator[None]:
         yield
     except BadRow as reason:
         raise Refused(400, f"nothing to learn from: {reason}", "invalid_value") from None
-    except FileExistsError:
-        raise Refused(507, f"{name} is full; move it away", "storage_full") from None
     except OSError as error:
         raise Refused(507, f"{name} cannot be written ({error.strerror})", "storage_full") from None
     except InputError as error:

@@ -323,6 +323,15 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
     assert (tmp_path / "ratings.jsonl").read_bytes() == before
 
 
+def test_a_full_file_is_told(tmp_path, monkeypatch):
+    said = {"prompt": HELLO, "kind": "thumb", "answer": {"text": "Hi", "model": "a"}, "good": True}
+    respond(tmp_path, json.dumps(said).encode())
+    monkeypatch.setattr("genai_core.labelling.files.LARGEST_FILE", 10)
+    with pytest.raises(Refused, match=r"ratings\.jsonl is full; move it away") as refused:
+        respond(tmp_path, json.dumps(said).encode())
+    assert refused.value.status == 507
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_are_none_are_refused_at_once(server, number):
     body = f'{{"prompt": "The", "logit_bias": {{"1": {number}}}}}'
