@@ -5,6 +5,7 @@ Writers hold a lock of the folder, so that a server and two terminals may write 
 
 import errno
 import fcntl
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ def remove_last(path: Path, is_it: Callable[[Row], bool]) -> None:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         scratch = path.with_suffix(".new")
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out:
-            out.writelines(line + b"\n" for number, (line, _) in enumerate(lines) if number != place)
+            out.writelines(line for number, (line, _) in enumerate(lines) if number != place)
             out.flush()
             os.fsync(out.fileno())
         scratch.replace(path)
@@ -98,10 +99,10 @@ def _line(row: Row) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, Row | None]]:
-    """Each line of a file with its row; None of an empty line."""
+    """Each line of a file, as it ends, with its row; None of an empty line."""
     if not path.is_file():
         return
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(io.BytesIO(path.read_bytes()), start=1):
         try:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError):

@@ -120,15 +120,22 @@ def test_a_prompt_is_answered_at_the_second_attempt(files):
     made.close()
 
 
-def test_undo_leaves_all_other_lines_as_they_are(files):
-    lines = [b'{"prompt":  "\\ud800",   "chosen": "a"}', b'{"prompt": "Caf\xc3\xa9"}']
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_undo_leaves_all_other_lines_as_they_are(files, end):
+    lines = b'{"prompt":  "\\ud800",   "chosen": "a"}' + end + b'{"prompt":\r"Caf\xc3\xa9"}' + end
     files.folder.mkdir()
-    files.preferences.write_bytes(b"\n".join(lines) + b"\n")
+    files.preferences.write_bytes(lines)
     made = session(files)
     made.judge(made.next(), "first")
     assert made.undo() is not None
-    assert files.preferences.read_bytes().splitlines() == lines
+    assert files.preferences.read_bytes() == lines
     made.close()
+
+
+def test_a_last_line_that_is_open_stays_open(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "b"}')
+    remove_last(tmp_path / "rows.jsonl", lambda row: row["prompt"] == "a")
+    assert (tmp_path / "rows.jsonl").read_bytes() == b'{"prompt": "b"}'
 
 
 def test_neither_add_nor_undo_goes_through_a_symbolic_link(files, tmp_path):
