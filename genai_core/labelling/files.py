@@ -69,26 +69,26 @@ def read_rows(path: Path) -> list[Row]:
     return [row for _, row in _lines(path) if row is not None]
 
 
-def remove_last(path: Path, is_it: Callable[[Row], bool]) -> None:
-    """Take the last row that fits out of a file: the new file takes the place of the old one at once.
+def remove_locked(path: Path, is_it: Callable[[Row], bool]) -> None:
+    """Take the last row that fits out of a file: the new file takes the place of the old one at once. The caller holds
+    the lock, under which it chose the row.
 
     All other lines stay as they are, byte for byte. Raises OSError where the file cannot be written, and for a symbolic
-    link, as `append_rows` does.
+    link, as `append_locked` does.
     """
-    with locked(path.parent):
-        lines = list(_lines(path))
-        place = next((place for place in reversed(range(len(lines)))
-                      if (row := lines[place][1]) is not None and is_it(row)), None)
-        if place is None:
-            return
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-        scratch = path.with_suffix(".new")
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out:
-            out.writelines(line for number, (line, _) in enumerate(lines) if number != place)
-            out.flush()
-            os.fsync(out.fileno())
-        scratch.replace(path)
+    lines = list(_lines(path))
+    place = next((place for place in reversed(range(len(lines)))
+                  if (row := lines[place][1]) is not None and is_it(row)), None)
+    if place is None:
+        return
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    scratch = path.with_suffix(".new")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out:
+        out.writelines(line for number, (line, _) in enumerate(lines) if number != place)
+        out.flush()
+        os.fsync(out.fileno())
+    scratch.replace(path)
 
 
 def _line(row: Row) -> bytes:
