@@ -147,6 +147,18 @@ def test_one_model_twice_without_chance_is_refused_before_a_prompt_is_lost(serve
     assert served.asked == []
 
 
+def test_what_was_judged_in_another_session_is_told_and_the_next_question_comes(serve, tmp_path):
+    served, files = serve(), LabelFiles(tmp_path / "feedback")
+    served.start("ann", FILMS[:2])
+    served.shows(FILMS[0])
+    answers = Candidate("A", "m/1"), Candidate("B", "m/2")
+    files.add(Label([{"role": "user", "content": FILMS[0]}], *answers, "first", "ann", now()))
+    served.page.keyboard.press("t")
+    served.shows(FILMS[1])
+    assert "judged in another session meanwhile" in served.page.locator("#kept").inner_text()
+    assert [label.verdict for label in files.labels()] == ["first"]
+
+
 def test_undo_takes_back_the_label_of_these_models_with_all_that_it_holds(serve, tmp_path):
     files = LabelFiles(tmp_path / "feedback")
     answers = [Candidate(text, f"m/{number}", 6 + number) for number, text in enumerate("ABC", start=1)]
