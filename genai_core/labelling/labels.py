@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from genai_core.data.chat import Chat
 from genai_core.data.sources.shapes.rows import recognise
-from genai_core.labelling.files import append_locked, locked, read_rows, remove_last
+from genai_core.labelling.files import append_locked, locked, read_rows, remove_locked
 
 Split = Literal["train", "validation", "test"]
 Choice = Literal["first", "second", "tie", "both_bad"]
@@ -107,12 +107,15 @@ class LabelFiles:
 
     def undo(self, labeller: str, models: tuple[str, ...] = ()) -> Label | None:
         """Take a person's newest label back, of all or of those on answers of two models, whose names are sorted; None
-        where there is none."""
-        mine = [label for label in self.labels(labeller) if models in ((), label.question[1])]
-        if not mine:
+        where there is none. Two sessions at the same time take two labels back."""
+        if not self.folder.is_dir():
             return None
-        last = mine[-1]
-        remove_last(self.preferences if last.chosen else self.undecided, lambda row: _label(row) == last)
+        with locked(self.folder):
+            mine = [label for label in self.labels(labeller) if models in ((), label.question[1])]
+            if not mine:
+                return None
+            last = mine[-1]
+            remove_locked(self.preferences if last.chosen else self.undecided, lambda row: _label(row) == last)
         return last
 
 

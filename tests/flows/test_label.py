@@ -142,6 +142,13 @@ def test_a_full_disk_is_told_in_a_line(asked, tmp_path, monkeypatch):
     assert len(read_rows(tmp_path / "feedback" / "preferences.jsonl")) == 1
 
 
+def test_a_full_file_is_told_in_a_line(asked, monkeypatch):
+    typed(asked, "1q")
+    monkeypatch.setattr("genai_core.labelling.files.LARGEST_FILE", 10)
+    told = refused([*asked, "--labeller", "bob"], "1")
+    assert "labels cannot be kept there (preferences.jsonl is full; move it away)" in told
+
+
 def test_a_folder_that_cannot_be_made_is_told_in_a_line(asked):
     told = refused([*asked[:-1], "/proc/feedback"], "1")
     assert told.startswith("/proc/feedback: labels cannot be kept there (")

@@ -10,7 +10,7 @@ from genai_core.config.data import CollectConfig, FileSource
 from genai_core.context import Context
 from genai_core.data.shards.tables import read_table
 from genai_core.errors import InputError
-from genai_core.labelling.files import append_rows, read_rows, remove_last
+from genai_core.labelling.files import append_rows, locked, read_rows, remove_locked
 from genai_core.labelling.labels import Candidate, Label, LabelFiles, now
 from genai_core.labelling.prompts import prompts_in
 from genai_core.labelling.session import Contestant, Session
@@ -77,6 +77,14 @@ def test_two_sessions_at_the_same_time_keep_each_label_once(files):
     assert len(questions) == len(set(questions)) == len(PROMPTS)
 
 
+def test_two_sessions_at_the_same_time_take_each_label_back_once(files):
+    judge_all(session(files))
+    with ThreadPoolExecutor(2) as at_once:
+        undone = list(at_once.map(lambda _: files.undo("ann"), range(len(PROMPTS))))
+    assert None not in undone and len({label.question for label in undone}) == len(PROMPTS)
+    assert files.labels() == []
+
+
 def test_what_another_session_judged_is_asked_once_after_undo(files):
     one, other = session(files), session(files)
     one.judge(one.next(), "first")
@@ -120,15 +128,23 @@ def test_a_prompt_is_answered_at_the_second_attempt(files):
     made.close()
 
 
-def test_undo_leaves_all_other_lines_as_they_are(files):
-    lines = [b'{"prompt":  "\\ud800",   "chosen": "a"}', b'{"prompt": "Caf\xc3\xa9"}']
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_undo_leaves_all_other_lines_as_they_are(files, end):
+    lines = b'{"prompt":  "\\ud800",   "chosen": "a"}' + end + b'{"prompt":\r"Caf\xc3\xa9"}' + end
     files.folder.mkdir()
-    files.preferences.write_bytes(b"\n".join(lines) + b"\n")
+    files.preferences.write_bytes(lines)
     made = session(files)
     made.judge(made.next(), "first")
     assert made.undo() is not None
-    assert files.preferences.read_bytes().splitlines() == lines
+    assert files.preferences.read_bytes() == lines
     made.close()
+
+
+def test_a_last_line_that_is_open_stays_open(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "b"}')
+    with locked(tmp_path):
+        remove_locked(tmp_path / "rows.jsonl", lambda row: row["prompt"] == "a")
+    assert (tmp_path / "rows.jsonl").read_bytes() == b'{"prompt": "b"}'
 
 
 def test_neither_add_nor_undo_goes_through_a_symbolic_link(files, tmp_path):
@@ -146,7 +162,8 @@ def test_neither_add_nor_undo_goes_through_a_symbolic_link(files, tmp_path):
 def test_a_row_with_half_a_surrogate_pair_is_kept(tmp_path):
     append_rows(tmp_path / "rows.jsonl", [{"prompt": "\ud800"}, {"prompt": "é"}])
     assert [row["prompt"] for row in read_rows(tmp_path / "rows.jsonl")] == ["\ud800", "é"]
-    remove_last(tmp_path / "rows.jsonl", lambda row: row["prompt"] == "é")
+    with locked(tmp_path):
+        remove_locked(tmp_path / "rows.jsonl", lambda row: row["prompt"] == "é")
     assert [row["prompt"] for row in read_rows(tmp_path / "rows.jsonl")] == ["\ud800"]
 
 

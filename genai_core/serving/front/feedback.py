@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from genai_core.config.data import Content
 from genai_core.data.sources.bad_rows import BadRow
@@ -21,9 +21,9 @@ from genai_core.labelling.files import append_rows
 from genai_core.labelling.labels import PREFERENCES, Candidate, Choice, Label, LabelFiles, Split, assistant_says, now
 from genai_core.serving.errors import Refused
 
-LARGEST_FILE = 2**30
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
 Name = Annotated[str, Field(max_length=200)]
+Labeller = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
 class _Message(BaseModel):
@@ -79,7 +79,7 @@ class LabelGiven(BaseModel):
     first: _Sampled
     second: _Sampled
     verdict: Choice
-    labeller: Annotated[str, Field(min_length=1, max_length=200)]
+    labeller: Labeller
     split: Split | None = None
 
 
@@ -89,7 +89,7 @@ class Undo(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["undo"]
-    labeller: Annotated[str, Field(min_length=1, max_length=200)]
+    labeller: Labeller
     models: tuple[Name, Name]
 
 
@@ -99,6 +99,8 @@ FILES: dict[type[BaseModel], tuple[str, Content]] = {
 
 def respond(folder: Path, body: bytes) -> dict[str, Any]:
     """Do what a body says: `kept` is the number of lines that were written, `undone` the label that was taken back.
+
+    A label on a question that its labeller has judged before is not kept, and `reason` says so.
 
     Raises Refused for what is neither a choice, a thumb, a label nor an undo.
     """
@@ -116,7 +118,7 @@ def respond(folder: Path, body: bytes) -> dict[str, Any]:
     if given.prompt[-1].role != "user":
         raise Refused(400, "prompt: the last message is the user's", "invalid_value", "prompt")
     if isinstance(given, LabelGiven):
-        return {"kept": _keep_label(folder, given)}
+        return _keep_label(folder, given)
     rows = list(_rows(given))
     if not rows:
         raise Refused(400, "the answers are equal, so none is better", "invalid_value", "rejected")
@@ -124,23 +126,26 @@ def respond(folder: Path, body: bytes) -> dict[str, Any]:
     with _writing(name):
         for row in rows:      # what the next training could not read would stop it
             recognise(row, content).read(row)
-        append_rows(folder / name, rows, LARGEST_FILE)
+        append_rows(folder / name, rows)
     return {"kept": len(rows)}
 
 
 def judged_by(folder: Path, labeller: str) -> list[dict[str, Any]]:
     """The prompts that a labeller has judged, each with the two models."""
+    labeller = labeller.strip()
     with _writing("the labels"):
         labels = LabelFiles(folder).labels(labeller) if labeller else []
     return [{"prompt": label.prompt, "models": sorted((label.first.model, label.second.model))} for label in labels]
 
 
-def _keep_label(folder: Path, given: LabelGiven) -> int:
+def _keep_label(folder: Path, given: LabelGiven) -> dict[str, Any]:
     first, second = (Candidate(answer.text, answer.model, answer.seed) for answer in (given.first, given.second))
     prompt = [message.model_dump() for message in given.prompt]
     with _writing("the labels"):
-        LabelFiles(folder).add(Label(prompt, first, second, given.verdict, given.labeller, now(), given.split))
-    return 1
+        label = Label(prompt, first, second, given.verdict, given.labeller, now(), given.split)
+        if LabelFiles(folder).add_once(label):
+            return {"kept": 1}
+    return {"kept": 0, "reason": "judged in another session meanwhile; that label stays"}
 
 
 def _rows(given: ChoiceGiven | Thumb) -> list[dict[str, Any]]:
@@ -162,8 +167,6 @@ def _writing(name: str) -> Iterator[None]:
         yield
     except BadRow as reason:
         raise Refused(400, f"nothing to learn from: {reason}", "invalid_value") from None
-    except FileExistsError:
-        raise Refused(507, f"{name} is full; move it away", "storage_full") from None
     except OSError as error:
         raise Refused(507, f"{name} cannot be written ({error.strerror})", "storage_full") from None
     except InputError as error:

@@ -289,12 +289,19 @@ def test_labels_of_the_page_are_kept_with_who_and_taken_back(model, tmp_path):
                              headers={"Authorization": f"Bearer {KEY}"}).json()
 
         assert server.post("/feedback", json=label).json() == {"kept": 1}
-        assert server.post("/feedback", json={**label, "verdict": "tie"}).json() == {"kept": 1}
-        assert judged("ann") == [{"prompt": HELLO, "models": ["m/1", "m/2"]}] * 2 and judged("bob") == judged("") == []
-        for wrong in ({**label, "verdict": "third"}, {**label, "labeller": ""}, {**label, "second": label["first"]},
-                      {**label, "first": {"text": " ", "model": "m/1"}}, {"kind": "undo"}):
-            assert server.post("/feedback", json=wrong).status_code == 400
-        undone = server.post("/feedback", json={**undo, "labeller": "ann"}).json()["undone"]
+        swapped = {**label, "first": answers["second"], "second": answers["first"], "verdict": "tie"}
+        for again in (swapped, {**swapped, "labeller": " ann\n"}):
+            assert server.post("/feedback", json=again).json() == {
+                "kept": 0, "reason": "judged in another session meanwhile; that label stays"}
+        newer = {**label, "prompt": [{"role": "user", "content": "Again?"}], "verdict": "tie", "labeller": " ann "}
+        assert server.post("/feedback", json=newer).json() == {"kept": 1}
+        assert [known["models"] for known in judged("ann")] == [["m/1", "m/2"]] * 2 and judged(" ann") == judged("ann")
+        assert judged("bob") == judged("") == judged(" ") == []
+        for wrong in ({**label, "verdict": "third"}, {**label, "labeller": ""}, {**label, "labeller": " \t"},
+                      {**label, "second": label["first"]}, {**label, "first": {"text": " ", "model": "m/1"}},
+                      {"kind": "undo"}, {**undo, "labeller": " "}):
+            assert server.post("/feedback", json=wrong).status_code == 400, wrong
+        undone = server.post("/feedback", json={**undo, "labeller": " ann"}).json()["undone"]
         assert undone["verdict"] == "tie" and undone["first"] == answers["first"]
         assert server.post("/feedback", json={**undo, "labeller": "bob"}).json()["undone"] is None
     files = LabelFiles(tmp_path / "feedback")
@@ -321,6 +328,15 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
     with pytest.raises(Refused, match="No space left"):
         respond(tmp_path, opinion)
     assert (tmp_path / "ratings.jsonl").read_bytes() == before
+
+
+def test_a_full_file_is_told(tmp_path, monkeypatch):
+    said = {"prompt": HELLO, "kind": "thumb", "answer": {"text": "Hi", "model": "a"}, "good": True}
+    respond(tmp_path, json.dumps(said).encode())
+    monkeypatch.setattr("genai_core.labelling.files.LARGEST_FILE", 10)
+    with pytest.raises(Refused, match=r"ratings\.jsonl is full; move it away") as refused:
+        respond(tmp_path, json.dumps(said).encode())
+    assert refused.value.status == 507
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])

@@ -34,6 +34,9 @@ class Served:
         self.answer = answer
         self.asked: list[tuple[str, str, int]] = []
         """Prompt, model and seed of each answer."""
+        self.is_slow: Callable[[str], bool] = lambda body: False
+        """Whether a request with this body is answered by `release` alone."""
+        self.held: list[Any] = []
         self.page = browser.new_page()
         self.page.set_default_timeout(20_000)
         self.page.route("**/*", self._respond)
@@ -41,7 +44,20 @@ class Served:
         self.page.locator("#served", has_text="m/1").wait_for()
         self.page.get_by_role("tab", name="Label").click()
 
+    def release(self, containing: str, respond: Callable[[Any], None] | None = None) -> None:
+        """Answer the requests that are held and contain this text."""
+        released = [route for route in self.held if containing in route.request.post_data]
+        self.held = [route for route in self.held if route not in released]
+        for route in released:
+            (respond or self._answer)(route)
+
     def _respond(self, route: Any) -> None:
+        if self.is_slow(route.request.post_data or ""):
+            self.held.append(route)
+        else:
+            self._answer(route)
+
+    def _answer(self, route: Any) -> None:
         request, address = route.request, urlparse(route.request.url)
         if address.path == "/":
             html, headers = front._page()
@@ -145,6 +161,87 @@ def test_one_model_twice_without_chance_is_refused_before_a_prompt_is_lost(serve
     served.start("ann", FILMS[:3], other="model-1")
     served.says("At temperature 0 a model always gives the same answer")
     assert served.asked == []
+
+
+def test_undo_before_a_verdict_is_kept_loses_nothing(serve, tmp_path):
+    served = serve()
+    served.is_slow = lambda body: FILMS[1] in body or '"kind"' in body
+    served.start("ann", FILMS[:3])
+    served.shows(FILMS[0])
+    served.happens(lambda: len(served.held) == 1)      # the next answer, which is being written
+    served.page.keyboard.press("1")
+    served.page.keyboard.press("u")
+    served.happens(lambda: len(served.held) > 1)
+    served.page.wait_for_timeout(200)
+    served.release('"label"')
+    served.page.wait_for_timeout(200)
+    served.release('"undo"')
+    served.page.wait_for_timeout(200)
+    served.is_slow = lambda body: False
+    served.release(FILMS[1])
+    served.shows(FILMS[1])
+    for _ in FILMS[1:3]:
+        served.page.wait_for_timeout(200)
+        served.page.keyboard.press("t")
+    served.says("Nothing is left to judge.")
+    labels = LabelFiles(tmp_path / "feedback").labels()
+    assert [(label.prompt[0]["content"], label.verdict) for label in labels] == [
+        (FILMS[0], "first"), (FILMS[1], "tie"), (FILMS[2], "tie")]
+
+
+def test_a_verdict_that_was_not_kept_is_given_again_to_the_question_on_the_page(serve, tmp_path):
+    served = serve()
+    served.start("ann", FILMS[:2])
+    served.shows(FILMS[0])
+    served.page.keyboard.press("1")
+    served.shows(FILMS[1])
+    served.is_slow = lambda body: '"kind"' in body
+    served.page.keyboard.press("1")
+    served.page.keyboard.press("u")
+    served.happens(lambda: len(served.held) > 0)
+    served.page.wait_for_timeout(200)
+    served.release('"undo"')
+    served.page.wait_for_timeout(200)
+    served.is_slow = lambda body: False
+    served.release('"label"', lambda route: route.fulfill(status=507, json={"error": {"message": "no room"}}))
+    served.page.locator("#kept", has_text="not kept: no room").wait_for()
+    served.shows(FILMS[1])
+    served.page.keyboard.press("2")
+    served.says("Nothing is left to judge.")
+    labels = LabelFiles(tmp_path / "feedback").labels()
+    assert [(label.prompt[0]["content"], label.verdict) for label in labels] == [
+        (FILMS[0], "first"), (FILMS[1], "second")]
+
+
+def test_a_list_that_is_begun_before_a_verdict_is_kept_is_asked_whole(serve, tmp_path):
+    served = serve()
+    served.start("ann", FILMS[:1])
+    served.shows(FILMS[0])
+    served.is_slow = lambda body: '"kind"' in body
+    served.page.keyboard.press("1")
+    served.happens(lambda: len(served.held) == 1)
+    served.start("ann", FILMS[1:3])
+    served.page.wait_for_timeout(200)
+    served.is_slow = lambda body: False
+    served.release('"label"')
+    served.page.locator("#kept", has_text="Kept: 1 line").wait_for()
+    served.page.wait_for_timeout(200)
+    assert served.page.locator("#asked-label").text_content() != FILMS[2], "the one before was never asked"
+    served.start("ann", FILMS[1:3])
+    judge_all(served, FILMS[1:3])
+    assert sorted(label.prompt[0]["content"] for label in LabelFiles(tmp_path / "feedback").labels()) == FILMS[:3]
+
+
+def test_what_was_judged_in_another_session_is_told_and_the_next_question_comes(serve, tmp_path):
+    served, files = serve(), LabelFiles(tmp_path / "feedback")
+    served.start("ann", FILMS[:2])
+    served.shows(FILMS[0])
+    answers = Candidate("A", "m/1"), Candidate("B", "m/2")
+    files.add(Label([{"role": "user", "content": FILMS[0]}], *answers, "first", "ann", now()))
+    served.page.keyboard.press("t")
+    served.shows(FILMS[1])
+    assert "judged in another session meanwhile" in served.page.locator("#kept").inner_text()
+    assert [label.verdict for label in files.labels()] == ["first"]
 
 
 def test_undo_takes_back_the_label_of_these_models_with_all_that_it_holds(serve, tmp_path):
