@@ -71,11 +71,12 @@ class Session:
 
     def next(self) -> Question | None:
         """What to ask now; None when nothing is left. Equal answers and empty ones are passed over and counted, and so
-        are prompts that a model cannot be asked. Raises whatever else a model raises."""
+        are prompts that a model cannot be asked. Raises whatever else a model raises, and CancelledError where the
+        session is left meanwhile."""
         while self.to_go:
             for prompt in self.pending[:2]:
                 if (key := prompt_key(prompt)) not in self._made:
-                    self._made[key] = self._writer.submit(self._answered, prompt)
+                    self._made[key] = self._begin(prompt)
             key = prompt_key(self.pending[0])
             try:
                 question = self._made[key].result()
@@ -92,6 +93,12 @@ class Session:
             self.passed_over += 1
             self.pending.pop(0)
         return None
+
+    def _begin(self, prompt: Chat) -> "Future[Question]":
+        try:
+            return self._writer.submit(self._answered, prompt)
+        except RuntimeError:      # the session was left meanwhile
+            raise CancelledError from None
 
     def judge(self, question: Question, verdict: Choice) -> Label | None:
         """Keep a verdict; None, and nothing kept, where the labeller has judged the question in another session
