@@ -75,17 +75,15 @@ class Dpo(Alignment):
         size = self.config.group_size
         rollout, rewards, outcome = self.sample(step, size)
         groups = rewards.view(-1, size)
-        firsts = torch.arange(0, len(rewards), size, device=rewards.device)
-        chosen = torch.stack([groups.argmax(1) + firsts, groups.argmin(1) + firsts], 1)      # rows (P, 2)
         pairs = []
-        for rows in chosen.tolist():
-            answers = [rollout.completion_ids[row] for row in rows]
-            pairs.append(Preference(rollout.prompt_ids[rows[0]], *(Answer(ids, [True] * len(ids)) for ids in answers)))
+        for group, (best, worst) in enumerate(zip(groups.argmax(1).tolist(), groups.argmin(1).tolist(), strict=True)):
+            answers = [rollout.completion_ids[group * size + number] for number in (best, worst)]
+            pairs.append(Preference(rollout.prompt_ids[group * size],
+                                    *(Answer(ids, [True] * len(ids)) for ids in answers)))
         kl = torch.zeros((), device=self.device)
         if self.settings.variant == "kto":      # z_0 is a mean over what the policy says, and this is
             reference = self._sequence_log_probs(self.reference, rollout.sequences)
             kl = self._mean(self.sampled_log_probs(rollout).sum(1) - reference)
-            outcome = {**outcome, "reference_log_probs": reference[chosen]}
         return pairs, (groups.amax(1) > groups.amin(1)).float(), kl, outcome
 
     def _answered(self, pairs: list[Preference]) -> Sequences:
