@@ -96,51 +96,6 @@ def test_on_policy_pairs_are_the_best_and_the_worst_and_ties_teach_nothing(tiny_
     assert objective.loss(batch)[0].item() == 0
 
 
-def reads_of(model):
-    """A list that grows by the number of rows whenever a model reads some."""
-    read, hidden = [], model.hidden
-    model.hidden = lambda ids, *given: read.append(len(ids)) or hidden(ids, *given)
-    return read
-
-
-@pytest.mark.parametrize("variant", ["sigmoid", "kto"])
-def test_the_reference_reads_given_preferences_once_for_all_epochs_and_the_losses_stay(variant, tiny_model, tokenizer,
-                                                                                      prose):
-    changes = {"method": "dpo", "dpo": {"pairs": "given", "variant": variant}, "replay_rows": 0}
-    _, once, _ = rlhf(tiny_model, None, tokenizer, prose, **changes, steps=6)      # 24 pairs of 7
-    _, each_time, _ = rlhf(tiny_model, None, tokenizer, prose, **changes, steps=1)
-    once.batch(0)
-    read = reads_of(once.reference)
-    _, resumed, _ = rlhf(tiny_model, None, tokenizer, prose, **changes, steps=6)
-    for step in (5, 3, 1):
-        ours, expected, again = (objective.batch(step) for objective in (once, each_time, resumed))
-        assert torch.allclose(ours["reference_log_probs"], expected["reference_log_probs"], atol=1e-4)
-        assert torch.equal(ours["reference_log_probs"], again["reference_log_probs"])
-        with torch.no_grad():
-            for parameter in once.policy.parameters():      # which is that of all three
-                parameter.mul_(1.01)
-            assert once.loss(ours)[0].item() == pytest.approx(once.loss(expected)[0].item(), abs=1e-4)
-    assert bool(read) == (variant == "kto"), "only answers to other prompts are new"
-
-
-def test_sampled_pairs_of_kto_have_what_the_reference_gave_all_completions(tiny_model, tokenizer, prose):
-    _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method="dpo", dpo={"variant": "kto"}, replay_rows=0)
-    objective.sample(0, 4)
-    read = reads_of(objective.reference)
-    with torch.no_grad():
-        for parameter in objective.policy.parameters():
-            parameter.mul_(1.01)
-    batch = objective.batch(0)
-    assert read == [2, 8], "two prompts and their completions, once"
-    sequences = {name: batch[name].flatten(0, 1) for name in ("ids", "completion_mask", "position_ids", "mask")}
-    expected = objective._pair_log_probs(objective.reference, sequences)
-    assert torch.allclose(batch["reference_log_probs"], expected, atol=1e-4)
-    rollout = objective.sample(0, 4)[0]
-    of_all = [objective._sequence_log_probs(model, rollout.sequences)
-              for model in (objective.policy, objective.reference)]
-    assert batch["kl"][0].item() == pytest.approx(max(0, (of_all[0] - of_all[1]).mean().item()), abs=1e-3)
-
-
 def test_a_batch_of_ppo_serves_for_all_its_epochs_and_no_longer(tiny_model, tokenizer, prose):
     _, objective, _ = rlhf(tiny_model, None, tokenizer, prose, method="ppo", ppo={"epochs": 3})
     first, same, other = (objective.batch(step)["ids"] for step in (0, 2, 3))

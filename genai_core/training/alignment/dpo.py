@@ -6,7 +6,6 @@ holds, the preferred one first.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from genai_core.training.alignment.method import Alignment
 from genai_core.training.objectives.objective import Batch
 
 Parts = tuple[list[Preference], Tensor, Tensor, Batch]
-"""Pairs, whether each counts (P,), z_0 of KTO, and what else is known: figures for the curves, and what the reference
-gives the answers, `reference_log_probs` (P, 2), where it need not read them again."""
+"""Pairs, whether each counts (P,), z_0 of KTO, and what else the curves tell."""
 Loss = Callable[[Tensor, Tensor, float, Tensor], Tensor]
 """Log-ratios (P, 2) to the reference, numbers of tokens (P, 2), β and the KL z_0 to the loss of each pair (P,)."""
 
@@ -40,35 +38,20 @@ class Dpo(Alignment):
 
     def batch(self, step: int) -> Batch:
         pairs, counted, kl, others = self._given(step) if self.settings.pairs == "given" else self._sampled(step)
-        sequences = self._answered(pairs)
-        if "reference_log_probs" not in others:
-            others["reference_log_probs"] = self._pair_log_probs(self.reference, sequences)
+        answered = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+        sequences = self._sequences(answered)
+        reference = self._sequence_log_probs(self.reference, sequences)
         total = self.sums(counted.sum()).clamp(min=1)
         paired = {name: tensor.unflatten(0, (-1, 2)) for name, tensor in sequences.items()}
-        return {**paired, "counted": counted, "total": total.expand(len(pairs)), "kl": kl.expand(len(pairs)), **others,
+        return {**paired, "reference_log_probs": reference.unflatten(0, (-1, 2)), "counted": counted,
+                "total": total.expand(len(pairs)), "kl": kl.expand(len(pairs)), **others,
                 **self.replay_rows(step, total)}
 
     def _given(self, step: int) -> Parts:
         rows = epoch_rows(len(self.preferences), step, self.config.batch_size // 2, self.config.seed)
         own = self.ranks.part(len(rows))
         pairs, before = ([self.preferences[row] for row in some[own].tolist()] for some in (rows, np.roll(rows, 1)))
-        known = {} if self._known is None else {"reference_log_probs": self._known[torch.from_numpy(rows[own])]}
-        return pairs, torch.ones(len(pairs), device=self.device), self._mismatched_kl(pairs, before), known
-
-    @cached_property
-    def _known(self) -> Tensor | None:
-        """log π_ref of the answers of every preference (N, 2), which no step changes; None where training reads no
-        preference twice. They are read in their own order, so that a resumed run has the same digits."""
-        count, size = len(self.preferences), self.config.batch_size // 2
-        if self.steps * size <= count:
-            return None
-        known = torch.zeros(count, 2, device=self.device)
-        for first in range(0, count, size):
-            rows = np.arange(first, first + size) % count      # the ranks share out whole batches
-            own = [self.preferences[row] for row in rows[self.ranks.part(size)].tolist()]
-            shares = self._pair_log_probs(self.reference, self._answered(own))
-            known[torch.from_numpy(rows)] = self.ranks.all_gather(shares)
-        return known
+        return pairs, torch.ones(len(pairs), device=self.device), self._mismatched_kl(pairs, before), {}
 
     def _sampled(self, step: int) -> Parts:
         """The best and the worst completion of each prompt, which count where the reward tells them apart."""
@@ -83,12 +66,8 @@ class Dpo(Alignment):
         kl = torch.zeros((), device=self.device)
         if self.settings.variant == "kto":      # z_0 is a mean over what the policy says, and this is
             reference = self._sequence_log_probs(self.reference, rollout.sequences)
-            kl = self._mean(self.sampled_log_probs(rollout).sum(1) - reference)
+            kl = self._mean(self._sequence_log_probs(self.policy, rollout.sequences) - reference)
         return pairs, (groups.amax(1) > groups.amin(1)).float(), kl, outcome
-
-    def _answered(self, pairs: list[Preference]) -> Sequences:
-        """The two answers of each pair (2P, T), one after the other."""
-        return self._sequences([(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)])
 
     def _sequences(self, answered: list[tuple[list[int], Answer]]) -> Sequences:
         pad_id = token_id(self.tokenizer, END_OF_TEXT)
@@ -100,10 +79,6 @@ class Dpo(Alignment):
     def _sequence_log_probs(self, model: LanguageModel, sequences: Sequences) -> Tensor:
         """log π of each completion (N,)."""
         return (self.log_probs(model, sequences) * sequences["completion_mask"][:, 1:]).sum(1)
-
-    def _pair_log_probs(self, model: LanguageModel, sequences: Sequences) -> Tensor:
-        """The same of pairs (P, 2)."""
-        return self._sequence_log_probs(model, sequences).unflatten(0, (-1, 2))
 
     def _mismatched_kl(self, pairs: list[Preference], before: list[Preference]) -> Tensor:
         """z_0, the mean of log π(y' | x) − log π_ref(y' | x) with y' the answers to other prompts of the batch, as an
